@@ -1,0 +1,315 @@
+//! Queues of bytes, all of a session's in one arena.
+//!
+//! In: payload as it came from the pipe or from the application. Out: the same bytes, in order, as slices.
+//! Keeps: what was put in and not yet taken, plus at most one node per [`SMALL`] / 2 bytes and stream.
+//!
+//! A stream holds a [`Queue`], eight bytes; the nodes live in the arena, so that an idle stream keeps nothing
+//! of what passed through it, and a busy one allocates nothing once the arena has grown.
+
+use alloc::vec::Vec;
+use bytes::{Buf, Bytes, BytesMut};
+use slab::Slab;
+
+/// Neighbours that together are no longer than this are merged into one allocation, so that a peer that
+/// sends single bytes cannot make us keep a node for each.
+const SMALL: usize = 1024;
+
+/// An arena that has more room than this is given back when it runs empty.
+const KEEP_NODES: usize = 64;
+
+/// A queue's place in its [`Chunks`]. Plain data: the arena does the work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queue {
+    head: u32,
+    tail: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { head: NONE, tail: NONE }
+    }
+}
+
+impl Queue {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+}
+
+/// The arena.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chunks {
+    nodes: Slab<Node>,
+    /// The nodes that are marked [`Data::Borrowed`], and some that were.
+    borrowed: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    data: Data,
+    next: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    /// A slice of the pipe's read buffer, which its owner wants back.
+    Borrowed(Bytes),
+    /// A slice of the application's buffer.
+    Shared(Bytes),
+    /// Our own copy, which may still grow.
+    Owned(BytesMut),
+}
+
+impl Data {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) | Self::Shared(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Chunks {
+    /// Appends `data` without copying it, unless it and the last chunk are small.
+    pub(crate) fn push(&mut self, queue: &mut Queue, data: Bytes) {
+        if data.is_empty() || self.merge(queue, &data) {
+            return;
+        }
+        self.append(queue, Data::Shared(data));
+    }
+
+    /// As [`push`](Self::push), for a slice of the pipe's read buffer; see [`copy_out`](Self::copy_out).
+    pub(crate) fn push_borrowed(&mut self, queue: &mut Queue, data: Bytes) {
+        if data.is_empty() || self.merge(queue, &data) {
+            return;
+        }
+        let key = self.append(queue, Data::Borrowed(data));
+        self.borrowed.push(key);
+        if self.borrowed.len() > self.nodes.len() + KEEP_NODES {
+            self.forget_stale();
+        }
+    }
+
+    /// Appends a copy of `data`.
+    pub(crate) fn push_copy(&mut self, queue: &mut Queue, data: &[u8]) {
+        if data.is_empty() || self.merge(queue, data) {
+            return;
+        }
+        self.append(queue, Data::Owned(BytesMut::from(data)));
+    }
+
+    /// Takes at most `max` bytes from the front, never across two chunks. `None` if there are none.
+    pub(crate) fn pop(&mut self, queue: &mut Queue, max: usize) -> Option<Bytes> {
+        if queue.is_empty() || max == 0 {
+            return None;
+        }
+        let node = &mut self.nodes[queue.head as usize];
+        if node.data.as_slice().len() > max {
+            return Some(match &mut node.data {
+                Data::Borrowed(bytes) | Data::Shared(bytes) => bytes.split_to(max),
+                Data::Owned(bytes) => bytes.split_to(max).freeze(),
+            });
+        }
+        let node = self.remove_head(queue);
+        Some(match node.data {
+            Data::Borrowed(bytes) | Data::Shared(bytes) => bytes,
+            Data::Owned(bytes) => bytes.freeze(),
+        })
+    }
+
+    /// Copies at most `out.len()` bytes from the front to `out`, and returns how many.
+    pub(crate) fn copy_to(&mut self, queue: &mut Queue, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < out.len() && !queue.is_empty() {
+            let data = &mut self.nodes[queue.head as usize].data;
+            let count = data.as_slice().len().min(out.len() - done);
+            out[done..done + count].copy_from_slice(&data.as_slice()[..count]);
+            done += count;
+            if count < data.as_slice().len() {
+                match data {
+                    Data::Borrowed(bytes) | Data::Shared(bytes) => bytes.advance(count),
+                    Data::Owned(bytes) => bytes.advance(count),
+                }
+            } else {
+                self.remove_head(queue);
+            }
+        }
+        done
+    }
+
+    /// Drops everything in the queue.
+    pub(crate) fn clear(&mut self, queue: &mut Queue) {
+        while !queue.is_empty() {
+            self.remove_head(queue);
+        }
+    }
+
+    /// Copies what still points into the pipe's read buffer, so that its owner can use that buffer again.
+    pub(crate) fn copy_out(&mut self) {
+        for key in self.borrowed.drain(..) {
+            if let Some(node) = self.nodes.get_mut(key as usize)
+                && let Data::Borrowed(bytes) = &node.data
+            {
+                node.data = Data::Owned(BytesMut::from(&bytes[..]));
+            }
+        }
+        if self.borrowed.capacity() > KEEP_NODES {
+            self.borrowed = Vec::new();
+        }
+    }
+
+    /// The bytes of `queue`, in order, as they lie in the arena.
+    pub(crate) fn slices<'a>(&'a self, queue: &Queue) -> impl Iterator<Item = &'a [u8]> {
+        let mut next = queue.head;
+        core::iter::from_fn(move || {
+            let node = self.nodes.get(next as usize)?;
+            next = node.next;
+            Some(node.data.as_slice())
+        })
+    }
+
+    /// How many bytes are in `queue`. Counts them: for checks.
+    pub(crate) fn len(&self, queue: &Queue) -> usize {
+        self.slices(queue).map(<[u8]>::len).sum()
+    }
+
+    /// Keeps the list of borrowed nodes in proportion to the nodes, even if nobody calls `copy_out`.
+    fn forget_stale(&mut self) {
+        let borrowed = self.nodes.iter().filter(|(_, node)| matches!(node.data, Data::Borrowed(_)));
+        let borrowed = borrowed.map(|(key, _)| u32::try_from(key).expect("keys were made from u32"));
+        self.borrowed = borrowed.collect();
+    }
+
+    fn merge(&mut self, queue: &Queue, data: &[u8]) -> bool {
+        let Some(node) = self.nodes.get_mut(queue.tail as usize) else { return false };
+        let length = node.data.as_slice().len();
+        if length + data.len() > SMALL {
+            return false;
+        }
+        match &mut node.data {
+            Data::Owned(tail) => tail.extend_from_slice(data),
+            Data::Borrowed(tail) | Data::Shared(tail) => {
+                let mut merged = BytesMut::with_capacity((length + data.len()).next_power_of_two());
+                merged.extend_from_slice(tail);
+                merged.extend_from_slice(data);
+                node.data = Data::Owned(merged);
+            }
+        }
+        true
+    }
+
+    fn append(&mut self, queue: &mut Queue, data: Data) -> u32 {
+        let key = self.nodes.insert(Node { data, next: NONE });
+        let key = u32::try_from(key).expect("the session's bounds leave no room for 2^32 chunks");
+        match self.nodes.get_mut(queue.tail as usize) {
+            Some(tail) => tail.next = key,
+            None => queue.head = key,
+        }
+        queue.tail = key;
+        key
+    }
+
+    fn remove_head(&mut self, queue: &mut Queue) -> Node {
+        let node = self.nodes.remove(queue.head as usize);
+        queue.head = node.next;
+        if queue.is_empty() {
+            queue.tail = NONE;
+        }
+        if self.nodes.is_empty() && self.nodes.capacity() > KEEP_NODES {
+            self.nodes = Slab::new();
+        }
+        node
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(chunks: &mut Chunks, queue: &mut Queue, max: usize) -> Vec<u8> {
+        core::iter::from_fn(|| chunks.pop(queue, max)).flatten().collect()
+    }
+
+    #[test]
+    fn queues_in_one_arena_do_not_mix() {
+        let (mut chunks, mut a, mut b) = (Chunks::default(), Queue::default(), Queue::default());
+        for round in 0..4u8 {
+            chunks.push(&mut a, Bytes::from(alloc::vec![round; 800]));
+            chunks.push(&mut b, Bytes::from(alloc::vec![round + 100; 700]));
+        }
+        assert_eq!((chunks.len(&a), chunks.len(&b)), (3200, 2800));
+        let (a, b) = (drain(&mut chunks, &mut a, 300), drain(&mut chunks, &mut b, usize::MAX));
+        assert!(a.chunks(800).enumerate().all(|(round, part)| part.iter().all(|&x| usize::from(x) == round)));
+        assert!(b.chunks(700).enumerate().all(|(round, part)| part.iter().all(|&x| usize::from(x) == round + 100)));
+        assert_eq!(chunks.nodes.len(), 0);
+    }
+
+    #[test]
+    fn single_bytes_do_not_cost_a_node_each() {
+        let (mut chunks, mut queue) = (Chunks::default(), Queue::default());
+        for byte in 0..=255u8 {
+            chunks.push(&mut queue, Bytes::copy_from_slice(&[byte]));
+        }
+        assert_eq!(chunks.nodes.len(), 1);
+        assert!(drain(&mut chunks, &mut queue, 7).into_iter().eq(0..=255));
+    }
+
+    #[test]
+    fn a_large_chunk_comes_out_as_it_went_in() {
+        let (mut chunks, mut queue) = (Chunks::default(), Queue::default());
+        let data = Bytes::from(alloc::vec![7; 5000]);
+        chunks.push(&mut queue, data.clone());
+        let out = chunks.pop(&mut queue, usize::MAX).unwrap();
+        assert_eq!(out.as_ptr(), data.as_ptr(), "no copy");
+    }
+
+    #[test]
+    fn the_read_buffer_is_free_again_after_copy_out() {
+        let (mut chunks, mut kept, mut gone) = (Chunks::default(), Queue::default(), Queue::default());
+        let buffer = Bytes::from(alloc::vec![1; 4000]);
+        chunks.push_borrowed(&mut kept, buffer.slice(..2000));
+        chunks.push_borrowed(&mut gone, buffer.slice(2000..));
+        chunks.clear(&mut gone);
+        assert!(!buffer.is_unique());
+        chunks.copy_out();
+        assert!(buffer.is_unique());
+        assert_eq!(drain(&mut chunks, &mut kept, usize::MAX), buffer[..2000]);
+    }
+
+    #[test]
+    fn the_list_of_borrowed_nodes_stays_short_without_copy_out() {
+        let (mut chunks, mut queue) = (Chunks::default(), Queue::default());
+        for _ in 0..10_000 {
+            chunks.push_borrowed(&mut queue, Bytes::from(alloc::vec![1; 2000]));
+            chunks.pop(&mut queue, usize::MAX);
+        }
+        assert!(chunks.borrowed.len() <= KEEP_NODES + 1);
+    }
+
+    #[test]
+    fn copy_to_crosses_chunks_and_stops_at_the_end() {
+        let (mut chunks, mut queue) = (Chunks::default(), Queue::default());
+        chunks.push(&mut queue, Bytes::from(alloc::vec![1; 1500]));
+        chunks.push_copy(&mut queue, &[2; 1500]);
+        let mut out = [0; 2000];
+        assert_eq!(chunks.copy_to(&mut queue, &mut out), 2000);
+        assert_eq!((out[1499], out[1500]), (1, 2));
+        assert_eq!(chunks.copy_to(&mut queue, &mut out), 1000);
+        assert_eq!(chunks.copy_to(&mut queue, &mut out), 0);
+    }
+
+    #[test]
+    fn an_empty_arena_gives_its_memory_back() {
+        let mut chunks = Chunks::default();
+        let mut queues = alloc::vec![Queue::default(); 1000];
+        for queue in &mut queues {
+            chunks.push(queue, Bytes::from_static(b"x"));
+        }
+        for queue in &mut queues {
+            chunks.clear(queue);
+        }
+        assert!(chunks.nodes.capacity() <= KEEP_NODES);
+    }
+}

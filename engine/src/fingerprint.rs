@@ -1,0 +1,144 @@
+//! A number for a session's logical state, the same on every machine.
+//!
+//! A model checker that walks interleavings asks "was I here before?"; the standard library's hashes answer
+//! differently from build to build, so this one is spelled out.
+
+use crate::chunks::{Chunks, Queue};
+use crate::session::{Phase, Session};
+use crate::stream::{Recv, RecvState, Send};
+use crate::time::Instant;
+
+/// See [`Session::fingerprint`].
+pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
+    let mut digest = Digest::new();
+    match &session.phase {
+        Phase::Open => digest.number(0),
+        Phase::Closing { code, reason, deadline } => {
+            let left = deadline.saturating_duration_since(now).as_nanos();
+            digest.numbers(&[1, code.value(), u64::try_from(left).expect("made from 64 bits")]);
+            digest.bytes(reason);
+        }
+        Phase::Closed { untold, frame } => {
+            digest.numbers(&[2, u64::from(untold.is_some()), u64::from(frame.is_some())]);
+        }
+    }
+    digest.number(u64::from(session.peer.is_some()));
+    if let Some(pipe) = &session.pipe {
+        digest.numbers(&[pipe.epoch.0, u64::from(pipe.parameters_sent), u64::from(pipe.data_blocked_owed)]);
+        pipe.records.digest(&mut digest);
+        pipe.liveness.digest(now, &mut digest);
+    }
+    let news = &session.news;
+    digest.option(news.attached.map(|epoch| epoch.0));
+    for flags in [news.incoming, news.openable] {
+        digest.numbers(&[u64::from(flags.bi), u64::from(flags.uni)]);
+    }
+    session.window.digest(&mut digest);
+    session.credit.digest(&mut digest);
+    session.streams.digest(&mut digest);
+    for (id, entry) in session.streams.iter() {
+        let news = entry.news;
+        digest.numbers(&[id.to_wire(), entry.urgency.index() as u64, entry.surfaced as u64]);
+        let flags = [entry.released, news.readable, news.writable, news.stopped, news.finished];
+        digest.numbers(&flags.map(u64::from));
+        if let Some(send) = &entry.send {
+            of_send(send, &session.chunks, &mut digest);
+        }
+        if let Some(recv) = &entry.recv {
+            of_recv(recv, &session.chunks, &mut digest);
+        }
+    }
+    digest.finish()
+}
+
+fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
+    digest.numbers(&[send.state as u64, send.sent, send.code.value()]);
+    digest.numbers(&[send.stopped, send.waiting, send.in_room_queue, send.blocked_owed].map(u64::from));
+    send.credit.digest(digest);
+    of_queue(&send.queue, chunks, digest);
+}
+
+fn of_recv(recv: &Recv, chunks: &Chunks, digest: &mut Digest) {
+    let (state, code) = match recv.state {
+        RecvState::Recv => (0, 0),
+        RecvState::DataRecvd => (1, 0),
+        RecvState::ResetRecvd(code) => (2, code.value()),
+        RecvState::DataRead => (3, 0),
+        RecvState::ResetRead(code) => (4, code.value()),
+    };
+    digest.numbers(&[state, code, u64::from(recv.stop_owed), u64::from(recv.waiting)]);
+    digest.option(recv.stop.map(crate::id::Code::value));
+    recv.window.digest(digest);
+    of_queue(&recv.queue, chunks, digest);
+}
+
+fn of_queue(queue: &Queue, chunks: &Chunks, digest: &mut Digest) {
+    digest.pieces(chunks.slices(queue));
+}
+
+/// Collects values; equal sequences give equal results.
+#[derive(Clone, Debug)]
+pub(crate) struct Digest(u128);
+
+/// FNV-1a's offset basis and prime for 128 bits, applied to whole words.
+const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+
+impl Digest {
+    pub(crate) fn new() -> Self {
+        Self(BASIS)
+    }
+
+    pub(crate) fn number(&mut self, value: u64) {
+        self.0 = (self.0 ^ u128::from(value)).wrapping_mul(PRIME);
+        self.0 ^= self.0 >> 59; // words are wider than FNV's bytes: bring the high half down
+    }
+
+    pub(crate) fn numbers(&mut self, values: &[u64]) {
+        for &value in values {
+            self.number(value);
+        }
+    }
+
+    /// As `Some(value)` or `None`, which differ from each other and from every other `Some`.
+    pub(crate) fn option(&mut self, value: Option<u64>) {
+        self.number(u64::from(value.is_some()));
+        self.number(value.unwrap_or(0));
+    }
+
+    /// A string of bytes and its length.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.pieces(core::iter::once(bytes));
+    }
+
+    /// The string that `pieces` make up, wherever it is cut, and its length.
+    pub(crate) fn pieces<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) {
+        let mut length = 0;
+        for byte in pieces.flatten() {
+            self.number(u64::from(*byte));
+            length += 1;
+        }
+        self.number(length);
+    }
+
+    pub(crate) fn finish(self) -> u128 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_count_as_one_string() {
+        let of = |pieces: &[&[u8]]| {
+            let mut digest = Digest::new();
+            digest.pieces(pieces.iter().copied());
+            digest.finish()
+        };
+        assert_eq!(of(&[b"ab", b"c"]), of(&[b"abc"]));
+        assert_ne!(of(&[b"abc"]), of(&[b"abd"]));
+        assert_ne!(of(&[b""]), of(&[b"\0"]));
+    }
+}

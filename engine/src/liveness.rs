@@ -1,0 +1,242 @@
+//! Is the peer there, and how far away?
+//!
+//! In: the times of bytes that came and records that went; pings and their answers. Out: when to ping, when to
+//! give up, the round-trip time. Keeps: numbers, one for the pong that is owed and one for the ping that is
+//! out. Spec: draft-02 §4.3 and §7, RFC 9000 §10.1, RFC 9002 §5.
+
+use core::time::Duration;
+
+use crate::error::Violation;
+use crate::fingerprint::Digest;
+use crate::time::Instant;
+
+/// The state of one pipe.
+#[derive(Clone, Debug)]
+pub(crate) struct Liveness {
+    /// When something came last; at first, when the pipe was attached.
+    heard: Instant,
+    /// When something came last, or went out for the first time after that. An end that only talks to a dead
+    /// peer would never find out if each of its own words counted (RFC 9000 §10.1).
+    active: Instant,
+    /// Whether something went out since something came.
+    spoke: bool,
+    /// The pong that is owed: the largest sequence number asked with.
+    pong_owed: Option<u64>,
+    /// The next lawful sequence number of the peer's pings.
+    next_asked: u64,
+    ping_owed: bool,
+    /// The sequence number of our next ping.
+    next_ping: u64,
+    /// The first sequence number that the peer has not answered.
+    next_answer: u64,
+    /// When the last ping was handed to the pipe.
+    ping_sent: Option<Instant>,
+    rtt: Option<Rtt>,
+}
+
+/// Round-trip times as measured by pings, on one pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rtt {
+    /// The last one.
+    pub latest: Duration,
+    /// The least one.
+    pub min: Duration,
+    /// The mean of all, the last one weighing an eighth (RFC 9002 §5.3).
+    pub smoothed: Duration,
+}
+
+impl Liveness {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            heard: now,
+            active: now,
+            spoke: false,
+            pong_owed: None,
+            next_asked: 0,
+            ping_owed: false,
+            next_ping: 0,
+            next_answer: 0,
+            ping_sent: None,
+            rtt: None,
+        }
+    }
+
+    /// Bytes came. Any byte is a sign of life.
+    pub(crate) fn handle_input(&mut self, now: Instant) {
+        self.heard = now;
+        self.active = now;
+        self.spoke = false;
+    }
+
+    /// A record was handed to the pipe.
+    pub(crate) fn handle_transmit(&mut self, now: Instant) {
+        if !self.spoke {
+            self.spoke = true;
+            self.active = now;
+        }
+    }
+
+    /// The peer asks for a pong.
+    pub(crate) fn on_ping(&mut self, sequence: u64) -> Result<(), Violation> {
+        if sequence < self.next_asked {
+            return Err(Violation::PingSequence);
+        }
+        self.next_asked = sequence + 1;
+        self.pong_owed = Some(sequence);
+        Ok(())
+    }
+
+    /// The peer answers a ping, and with it all earlier ones.
+    pub(crate) fn on_pong(&mut self, now: Instant, sequence: u64) -> Result<(), Violation> {
+        if sequence < self.next_answer || sequence >= self.next_ping {
+            return Err(Violation::PingSequence);
+        }
+        self.next_answer = sequence + 1;
+        if self.next_answer == self.next_ping
+            && let Some(sent) = self.ping_sent.take()
+        {
+            let sample = now.saturating_duration_since(sent);
+            self.rtt = Some(match self.rtt {
+                None => Rtt { latest: sample, min: sample, smoothed: sample },
+                Some(rtt) => Rtt {
+                    latest: sample,
+                    min: rtt.min.min(sample),
+                    smoothed: (rtt.smoothed * 7 + sample) / 8,
+                },
+            });
+        }
+        Ok(())
+    }
+
+    /// Asks for a ping to go out.
+    pub(crate) fn ask(&mut self) {
+        self.ping_owed = true;
+    }
+
+    pub(crate) fn owes(&self) -> bool {
+        self.ping_owed || self.pong_owed.is_some()
+    }
+
+    /// Takes the pong that is owed.
+    pub(crate) fn take_pong(&mut self) -> Option<u64> {
+        self.pong_owed.take()
+    }
+
+    /// Takes the ping that is owed. It is being handed to the pipe: this is when its time starts.
+    pub(crate) fn take_ping(&mut self, now: Instant) -> Option<u64> {
+        if !self.ping_owed {
+            return None;
+        }
+        self.ping_owed = false;
+        self.ping_sent = Some(now);
+        self.next_ping += 1;
+        Some(self.next_ping - 1)
+    }
+
+    /// When to ask the peer for a sign of life, if it has given none for `interval`.
+    pub(crate) fn ping_at(&self, interval: Duration) -> Option<Instant> {
+        if self.ping_owed {
+            return None; // one that cannot go out is enough
+        }
+        Some(self.ping_sent.unwrap_or(self.heard).max(self.heard) + interval)
+    }
+
+    /// When to give the peer up.
+    pub(crate) fn dead_at(&self, timeout: Duration) -> Instant {
+        self.active + timeout
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Rtt> {
+        self.rtt
+    }
+
+    /// Feeds what decides about the future to `digest`, with times relative to `now`.
+    pub(crate) fn digest(&self, now: Instant, digest: &mut Digest) {
+        let ago = |then: Instant| {
+            u64::try_from(now.saturating_duration_since(then).as_nanos()).expect("made from 64 bits")
+        };
+        digest.numbers(&[ago(self.heard), ago(self.active), u64::from(self.spoke)]);
+        digest.option(self.pong_owed);
+        digest.numbers(&[self.next_asked, u64::from(self.ping_owed), self.next_ping, self.next_answer]);
+        digest.option(self.ping_sent.map(ago));
+    }
+
+    pub(crate) fn invariants(&self) {
+        assert!(self.next_answer <= self.next_ping);
+        assert!(self.heard <= self.active || !self.spoke);
+        assert!(self.pong_owed.is_none_or(|sequence| sequence < self.next_asked));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn single_owed_pong() {
+        let mut liveness = Liveness::new(at(0));
+        for sequence in [3, 4, 900] {
+            liveness.on_ping(sequence).unwrap();
+        }
+        assert_eq!(liveness.take_pong(), Some(900));
+        assert_eq!(liveness.take_pong(), None);
+    }
+
+    #[test]
+    fn sequence_numbers_grow() {
+        let mut liveness = Liveness::new(at(0));
+        liveness.on_ping(7).unwrap();
+        assert_eq!(liveness.on_ping(7), Err(Violation::PingSequence));
+        assert_eq!(liveness.on_ping(6), Err(Violation::PingSequence));
+        assert_eq!(liveness.on_pong(at(0), 0), Err(Violation::PingSequence), "no ping is out");
+        liveness.ask();
+        assert_eq!(liveness.take_ping(at(0)), Some(0));
+        assert_eq!(liveness.on_pong(at(1), 1), Err(Violation::PingSequence));
+        assert_eq!(liveness.on_pong(at(1), 0), Ok(()));
+        assert_eq!(liveness.on_pong(at(1), 0), Err(Violation::PingSequence), "answered already");
+    }
+
+    #[test]
+    fn rtt_at_wire() {
+        let mut liveness = Liveness::new(at(0));
+        liveness.ask(); // and the pipe takes it only 50 ms later
+        liveness.take_ping(at(50));
+        liveness.on_pong(at(60), 0).unwrap();
+        assert_eq!(liveness.rtt(), Some(Rtt { latest: ms(10), min: ms(10), smoothed: ms(10) }));
+        liveness.ask();
+        liveness.take_ping(at(100));
+        liveness.on_pong(at(126), 1).unwrap();
+        assert_eq!(liveness.rtt(), Some(Rtt { latest: ms(26), min: ms(10), smoothed: ms(12) }));
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_ping_measures_nothing() {
+        let mut liveness = Liveness::new(at(0));
+        for sent in [0, 10] {
+            liveness.ask();
+            liveness.take_ping(at(sent));
+        }
+        liveness.on_pong(at(11), 0).unwrap();
+        assert_eq!(liveness.rtt(), None);
+        liveness.on_pong(at(15), 1).unwrap();
+        assert_eq!(liveness.rtt().unwrap().latest, ms(5));
+    }
+
+    #[test]
+    fn only_the_first_word_after_the_peers_counts() {
+        let mut liveness = Liveness::new(at(0));
+        liveness.handle_input(at(10));
+        liveness.handle_transmit(at(12));
+        liveness.handle_transmit(at(30));
+        assert_eq!(liveness.dead_at(ms(100)), at(112));
+    }
+}

@@ -1,0 +1,519 @@
+//! The session: what its owner calls, and the state that the frames work on.
+//!
+//! What comes in is handled in `receive.rs`, what goes out is made in `transmit.rs`, what the application does
+//! with a stream is in `stream/`. This file holds the frame around them: pipes, time, events, the close.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::accept::Acceptor;
+use crate::chunks::Chunks;
+use crate::config::Config;
+use crate::error::{AttachError, CloseReason, MAX_REASON, OpenError, PipeClosed, UnknownStream, Violation};
+use crate::event::Event;
+use crate::flow::{ReceiveWindow, SendCredit};
+use crate::frame::{Close, CloseKind};
+use crate::id::{ByDir, Code, Dir, Epoch, Side, StreamId};
+use crate::liveness::{Liveness, Rtt};
+use crate::params::Parameters;
+use crate::record::RecordReader;
+use crate::stream::{Recv, Send, Stream};
+use crate::streams::{Streams, Surfaced};
+use crate::time::Instant;
+
+/// One end of a multiplexed session. Plain data: no socket, clock, waker, lock or randomness.
+///
+/// Every call is legal at any time. After any of them [`poll_transmit`](Self::poll_transmit),
+/// [`poll_timeout`](Self::poll_timeout) and [`poll_event`](Self::poll_event) answer from the present state.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub(crate) side: Side,
+    pub(crate) config: Config,
+    pub(crate) phase: Phase,
+    pub(crate) pipe: Option<Pipe>,
+    /// The epoch of the last pipe that was attached.
+    epoch: Option<Epoch>,
+    /// What the peer declared. `None` until it did.
+    pub(crate) peer: Option<Parameters>,
+    pub(crate) streams: Streams,
+    /// The payload of all streams, both ways.
+    pub(crate) chunks: Chunks,
+    /// What we promised to receive on all streams together.
+    pub(crate) window: ReceiveWindow,
+    /// What the peer promised us on all streams together.
+    pub(crate) credit: SendCredit,
+    /// Bytes that the application wrote and the pipe has not taken, on all streams together.
+    pub(crate) unsent: u64,
+    pub(crate) news: SessionNews,
+    pub(crate) stats: Stats,
+    /// Where frame headers are written. Kept between records for its allocation only.
+    pub(crate) scratch: BytesMut,
+}
+
+/// The session's life.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Open,
+    /// The application asked for the end; what it wrote before goes out first.
+    Closing {
+        code: Code,
+        reason: Bytes,
+        deadline: Instant,
+    },
+    /// It is over.
+    Closed {
+        /// Why, until the application was told.
+        untold: Option<CloseReason>,
+        /// The CONNECTION_CLOSE that the peer is still to get.
+        frame: Option<Close>,
+    },
+}
+
+/// The pipe that carries the session now.
+#[derive(Clone, Debug)]
+pub(crate) struct Pipe {
+    pub(crate) epoch: Epoch,
+    pub(crate) records: RecordReader,
+    pub(crate) liveness: Liveness,
+    pub(crate) parameters_sent: bool,
+    /// The peer shall know that its session limit holds us up (RFC 9000 §4.1).
+    pub(crate) data_blocked_owed: bool,
+}
+
+/// What the application has yet to hear of the session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SessionNews {
+    pub(crate) attached: Option<Epoch>,
+    pub(crate) incoming: ByDir<bool>,
+    pub(crate) openable: ByDir<bool>,
+}
+
+/// What has passed through a session since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes that came from pipes.
+    pub bytes_received: u64,
+    /// Bytes that were handed to pipes.
+    pub bytes_sent: u64,
+    /// Records that were handed to pipes.
+    pub records_sent: u64,
+}
+
+/// How the session's flow control stands, in bytes over all streams (RFC 9000 §4.1).
+///
+/// `promised`, `unread` and `withheld` always make up the session window: credit is neither lost nor made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Credit {
+    /// What the peer allows this end to send, beyond what was written.
+    pub available: u64,
+    /// What this end allows the peer to send, beyond what came.
+    pub promised: u64,
+    /// What came and was not read.
+    pub unread: u64,
+    /// What was read, and not yet promised anew.
+    pub withheld: u64,
+}
+
+/// Which deadline [`Session::poll_timeout`] speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Timer {
+    /// The peer has been silent for so long that it will be asked for a sign of life.
+    KeepAlive,
+    /// The peer has been silent for so long that it is given up.
+    Idle,
+    /// A close has taken so long that what has not gone out is given up.
+    Close,
+}
+
+impl Session {
+    /// A session with no pipe yet.
+    pub fn new(side: Side, config: Config) -> Self {
+        let config = config.clamped();
+        let concurrent = ByDir { bi: config.max_streams(Dir::Bi), uni: config.max_streams(Dir::Uni) };
+        Self {
+            side,
+            phase: Phase::Open,
+            pipe: None,
+            epoch: None,
+            peer: None,
+            streams: Streams::new(side, concurrent),
+            chunks: Chunks::default(),
+            window: ReceiveWindow::new(config.session_window),
+            credit: SendCredit::default(),
+            unsent: 0,
+            news: SessionNews::default(),
+            stats: Stats::default(),
+            scratch: BytesMut::new(),
+            config,
+        }
+    }
+
+    // In.
+
+    /// There is a pipe: the one with number `epoch`.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError::NotResumable`] for a second pipe, [`AttachError::Closed`] once the session is over.
+    pub fn attach(&mut self, now: Instant, epoch: Epoch) -> Result<(), AttachError> {
+        if self.is_closed() {
+            return Err(AttachError::Closed);
+        }
+        if self.epoch.is_some() {
+            return Err(AttachError::NotResumable);
+        }
+        self.epoch = Some(epoch);
+        self.pipe = Some(Pipe {
+            epoch,
+            records: RecordReader::new(self.config.max_record_size),
+            liveness: Liveness::new(now),
+            parameters_sent: false,
+            data_blocked_owed: false,
+        });
+        Ok(())
+    }
+
+    /// As [`attach`](Self::attach), for a pipe whose beginning an [`Acceptor`] has read.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach`](Self::attach).
+    pub fn attach_accepted(
+        &mut self,
+        now: Instant,
+        epoch: Epoch,
+        acceptor: Acceptor,
+    ) -> Result<(), AttachError> {
+        self.attach(now, epoch)?;
+        if let Some(pipe) = &mut self.pipe {
+            pipe.parameters_sent = acceptor.parameters_sent;
+        }
+        for bytes in acceptor.into_input() {
+            self.handle_input(now, epoch, bytes);
+        }
+        Ok(())
+    }
+
+    /// Bytes arrived from the pipe with number `epoch`, cut anywhere. Those of any other pipe have no effect.
+    ///
+    /// Payload is not copied: streams keep slices of `bytes` until they are read. A caller who wants the
+    /// buffer behind them back calls [`copy_out`](Self::copy_out).
+    pub fn handle_input(&mut self, now: Instant, epoch: Epoch, mut bytes: Bytes) {
+        if self.is_closed() || bytes.is_empty() {
+            return;
+        }
+        let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.epoch == epoch) else { return };
+        pipe.liveness.handle_input(now);
+        self.stats.bytes_received += bytes.len() as u64;
+        while let Some(pipe) = &mut self.pipe {
+            let outcome = match pipe.records.next(&mut bytes) {
+                Ok(Some(item)) => self.on_item(now, item),
+                Ok(None) => return,
+                Err(violation) => Err(violation),
+            };
+            if let Err(violation) = outcome {
+                return self.refuse(violation);
+            }
+            if self.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// The pipe with number `epoch` ended. The end of any other pipe has no effect.
+    pub fn handle_pipe_closed(&mut self, _now: Instant, epoch: Epoch, how: PipeClosed) {
+        if self.pipe.as_ref().is_none_or(|pipe| pipe.epoch != epoch) {
+            return;
+        }
+        self.pipe = None;
+        match &mut self.phase {
+            Phase::Open | Phase::Closing { .. } => self.end(CloseReason::PipeLost(how), None),
+            Phase::Closed { frame, .. } => *frame = None,
+        }
+    }
+
+    /// The time is `now`. Does what [`poll_timeout`](Self::poll_timeout) announced, if it is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((deadline, timer)) = self.poll_timeout() {
+            if now < deadline {
+                return;
+            }
+            match timer {
+                Timer::KeepAlive => self.ping(),
+                // Silently: whoever might listen has been gone for longer than both agreed (RFC 9000 §10.1).
+                Timer::Idle => {
+                    self.pipe = None;
+                    self.end(CloseReason::IdleTimeout, None);
+                }
+                Timer::Close => {
+                    if let Phase::Closing { code, reason, .. } = &self.phase {
+                        let (code, reason) = (*code, reason.clone());
+                        let kind = CloseKind::Application { code };
+                        self.end(CloseReason::LocalUnflushed(code), Some(Close { kind, reason }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Copies what streams still hold of the bytes given to [`handle_input`](Self::handle_input), so that the
+    /// buffer behind them is free.
+    pub fn copy_out(&mut self) {
+        self.chunks.copy_out();
+    }
+
+    // The application's verbs.
+
+    /// Opens a stream. The peer learns of it with the first byte, or its end.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Blocked`] if the peer allows no more streams now, [`OpenError::Closed`] once the session is
+    /// over or was asked to close.
+    pub fn open(&mut self, dir: Dir) -> Result<StreamId, OpenError> {
+        if !matches!(self.phase, Phase::Open) {
+            return Err(OpenError::Closed);
+        }
+        let id = self.streams.next_local(dir).ok_or(OpenError::Blocked(dir))?;
+        let peer = self.peer.as_ref().expect("the peer declared its limits");
+        let (send, recv) = halves(self.side, self.config.stream_window, peer, id);
+        self.streams.insert(id, send, recv);
+        Ok(id)
+    }
+
+    /// Takes the next stream that the peer has opened, in the order in which their first bytes came.
+    pub fn accept(&mut self, dir: Dir) -> Option<StreamId> {
+        self.streams.accept(dir)
+    }
+
+    /// The stream with this id, to read, write and end.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownStream`] if it was neither opened nor accepted, or was released.
+    pub fn stream(&mut self, id: StreamId) -> Result<Stream<'_>, UnknownStream> {
+        match self.streams.get(id) {
+            Some(entry) if entry.surfaced == Surfaced::Known && !entry.released => Ok(Stream::new(self, id)),
+            _ => Err(UnknownStream(id)),
+        }
+    }
+
+    /// The application is done with the stream: what it did not finish is reset with `code`, what it did not
+    /// read to the end is stopped with `code`. Once the peer knows, the stream's place in the limits is free.
+    ///
+    /// Every stream that was opened or accepted must be released, however it ended. Releasing one twice, or one
+    /// that does not exist, has no effect.
+    pub fn release(&mut self, id: StreamId, code: Code) {
+        let Ok(mut stream) = self.stream(id) else { return };
+        // A stream that ended otherwise, or a session that did, needs neither.
+        let _ = stream.reset(code);
+        let _ = stream.stop(code);
+        let entry = self.streams.get_mut(id).expect("it was just there");
+        entry.released = true;
+        entry.news = Default::default();
+        if self.is_closed() {
+            self.forget(id);
+        } else {
+            self.streams.retire(id);
+        }
+    }
+
+    /// Ends the session once everything that was accepted before has gone out, or after the close timeout.
+    ///
+    /// `reason` is for the peer's eyes; it is cut at [`MAX_REASON`] bytes. Writes and opens are refused from now
+    /// on; reads go on. Without effect on a session that is over or closing.
+    pub fn close(&mut self, now: Instant, code: Code, reason: &[u8]) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        if self.pipe.is_none() {
+            return self.end(CloseReason::Local(code), None);
+        }
+        let reason = Bytes::copy_from_slice(&reason[..reason.len().min(MAX_REASON)]);
+        self.phase = Phase::Closing { code, reason, deadline: now + self.config.close_timeout };
+    }
+
+    /// Asks the peer for a sign of life, which also measures the round-trip time.
+    pub fn ping(&mut self) {
+        if let Some(pipe) = &mut self.pipe {
+            pipe.liveness.ask();
+        }
+    }
+
+    // Out. `poll_transmit` is in transmit.rs.
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and what for. `None`: never.
+    ///
+    /// Calling it early does nothing; calling it late does what was due.
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        let liveness = &self.pipe.as_ref()?.liveness;
+        let (close, live) = match &self.phase {
+            Phase::Open => (None, true),
+            Phase::Closing { deadline, .. } => (Some((*deadline, Timer::Close)), true),
+            Phase::Closed { .. } => (None, false),
+        };
+        let ours = self.config.parameters();
+        let idle_timeout = match &self.peer {
+            Some(peer) => ours.idle_timeout(peer),
+            None => ours.idle_timeout(&ours),
+        };
+        let idle = idle_timeout.filter(|_| live).map(|timeout| (liveness.dead_at(timeout), Timer::Idle));
+        let asks = live && self.peer.is_some();
+        let interval = self.config.keep_alive.filter(|_| asks);
+        let ask = interval.and_then(|interval| Some((liveness.ping_at(interval)?, Timer::KeepAlive)));
+        [close, idle, ask].into_iter().flatten().min()
+    }
+
+    /// The next thing that the application must know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(epoch) = self.news.attached.take() {
+            return Some(Event::Attached(epoch));
+        }
+        for dir in [Dir::Bi, Dir::Uni] {
+            if core::mem::take(self.news.incoming.get_mut(dir)) {
+                return Some(Event::Incoming(dir));
+            }
+            if core::mem::take(self.news.openable.get_mut(dir)) {
+                return Some(Event::Openable(dir));
+            }
+        }
+        if let Some((id, mut news, code)) = self.streams.pop_news() {
+            let event = if core::mem::take(&mut news.stopped) {
+                Event::Stopped(id, code)
+            } else if core::mem::take(&mut news.finished) {
+                Event::Finished(id)
+            } else if core::mem::take(&mut news.readable) {
+                Event::Readable(id)
+            } else {
+                news.writable = false;
+                Event::Writable(id)
+            };
+            self.streams.tell(id, |rest| *rest = news);
+            return Some(event);
+        }
+        match &mut self.phase {
+            Phase::Closed { untold, .. } => untold.take().map(Event::Closed),
+            Phase::Open | Phase::Closing { .. } => None,
+        }
+    }
+
+    /// The round-trip time on the pipe, as measured by pings. `None` until one was answered.
+    pub fn rtt(&self) -> Option<Rtt> {
+        self.pipe.as_ref()?.liveness.rtt()
+    }
+
+    /// What has passed through since the session began.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// How the session's flow control stands.
+    pub fn credit(&self) -> Credit {
+        Credit {
+            available: self.credit.available(),
+            promised: self.window.promised(),
+            unread: self.window.unread(),
+            withheld: self.window.withheld(),
+        }
+    }
+
+    /// Which end of the session this is.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// How many streams are open, or ended and not yet released.
+    pub fn open_streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether the session is over. There may still be a last record to send, and bytes to read.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed { .. })
+    }
+
+    /// A number for the logical state: equal for sessions that will behave alike from `now` on.
+    ///
+    /// It covers every stream in the order of ids, what waits to be sent and read, and deadlines relative to
+    /// `now`; no statistics, and nothing of how memory is laid out. The same on every machine.
+    pub fn fingerprint(&self, now: Instant) -> u128 {
+        crate::fingerprint::of_session(self, now)
+    }
+
+    /// Panics if the state is inconsistent, which is a bug of the engine's. For tests and fuzzers: it looks at
+    /// every stream.
+    pub fn check_invariants(&self) {
+        self.window.invariants();
+        self.credit.invariants();
+        self.streams.invariants();
+        let (mut unsent, mut unread) = (0, 0);
+        for (_, entry) in self.streams.iter() {
+            if let Some(send) = &entry.send {
+                assert_eq!(send.queued(), self.chunks.len(&send.queue) as u64);
+                unsent += send.queued();
+            }
+            if let Some(recv) = &entry.recv {
+                if !recv.state.is_terminal() {
+                    assert_eq!(recv.window.unread(), self.chunks.len(&recv.queue) as u64);
+                }
+                unread += recv.window.unread();
+            }
+        }
+        assert_eq!(unsent, self.unsent);
+        assert!(unsent <= self.config.send_buffer);
+        if !self.is_closed() {
+            assert_eq!(unread, self.window.unread(), "every unread byte is a stream's");
+        }
+        if let Some(pipe) = &self.pipe {
+            pipe.liveness.invariants();
+        }
+        assert!(self.peer.is_some() || self.streams.len() == 0, "no stream before the limits are known");
+    }
+
+    // For the other files.
+
+    /// Ends the session because the peer broke a rule, and tells it so.
+    fn refuse(&mut self, violation: Violation) {
+        let kind = CloseKind::Transport { code: violation.code(), frame_type: 0 };
+        let reason = Bytes::from_static(violation.reason().as_bytes());
+        self.end(CloseReason::Violation(violation), Some(Close { kind, reason }));
+    }
+
+    /// The session is over. What was to be sent is dropped, but for `frame`; what was received stays.
+    pub(crate) fn end(&mut self, why: CloseReason, frame: Option<Close>) {
+        #[cfg(feature = "tracing")]
+        tracing::debug!(side = ?self.side, %why, "session over");
+        self.phase = Phase::Closed { untold: Some(why), frame };
+        let ids: alloc::vec::Vec<_> = self.streams.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            let entry = self.streams.get_mut(id).expect("it was just there");
+            let known = entry.surfaced != Surfaced::Hidden && !entry.released;
+            if let Some(send) = &mut entry.send {
+                self.unsent -= send.queued();
+                send.give_up();
+                self.chunks.clear(&mut send.queue);
+            }
+            if !known {
+                self.forget(id);
+            }
+        }
+    }
+
+    /// Drops a stream of a session that is over.
+    fn forget(&mut self, id: StreamId) {
+        if let Some(recv) = self.streams.get_mut(id).and_then(|entry| entry.recv.as_mut()) {
+            let mut queue = core::mem::take(&mut recv.queue);
+            self.chunks.clear(&mut queue);
+        }
+        self.streams.remove(id);
+    }
+}
+
+/// The halves of a new stream, as the end on `side` has them.
+pub(crate) fn halves(side: Side, window: u64, peer: &Parameters, id: StreamId) -> (Option<Send>, Option<Recv>) {
+    let send = id.sends(side).then(|| Send::new(peer.initial_max_stream_data(side.peer(), id)));
+    let recv = id.receives(side).then(|| Recv::new(window));
+    (send, recv)
+}

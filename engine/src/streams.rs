@@ -1,0 +1,539 @@
+//! All streams of a session: which exist, which may, and which have something to do.
+//!
+//! Keeps: an entry for each stream that is open or not released, which the peer can only make for as many as
+//! we allow. A stream that is allowed and not open costs nothing. Spec: RFC 9000 §2.1, §3, §4.6.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+
+use crate::error::Violation;
+use crate::id::{ByDir, Code, Dir, MAX_STREAMS, Side, StreamId};
+use crate::stream::{Recv, Send};
+
+/// A stream's urgency: whose data goes first.
+///
+/// Streams of one class take turns, a record each. A class waits while a more urgent one has something to
+/// send, so the last word of an [`Interactive`](Self::Interactive) stream waits for at most one record of
+/// bulk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// A human waits for it: keystrokes, requests, whatever is short.
+    Interactive,
+    /// What nobody said anything about.
+    #[default]
+    Normal,
+    /// Whenever there is room: backups, updates.
+    Bulk,
+}
+
+impl Urgency {
+    pub(crate) const COUNT: usize = 3;
+
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::Interactive => 0,
+            Self::Normal => 1,
+            Self::Bulk => 2,
+        }
+    }
+}
+
+/// One stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) send: Option<Send>,
+    pub(crate) recv: Option<Recv>,
+    pub(crate) urgency: Urgency,
+    pub(crate) surfaced: Surfaced,
+    /// The application is done with it.
+    pub(crate) released: bool,
+    pub(crate) news: News,
+    queued: Queued,
+}
+
+/// Whether the application knows a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surfaced {
+    /// Not yet: the peer has named it, and sent no data on it.
+    Hidden,
+    /// It waits in the accept queue.
+    Offered,
+    /// The application opened or accepted it.
+    Known,
+}
+
+/// What the application has yet to hear of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    pub(crate) stopped: bool,
+    pub(crate) finished: bool,
+}
+
+impl News {
+    fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// Which of the queues hold the stream.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queued {
+    control: bool,
+    data: bool,
+    news: bool,
+}
+
+impl Entry {
+    /// Whether nobody needs the entry any more.
+    fn is_over(&self) -> bool {
+        self.released
+            && self.send.as_ref().is_none_or(|send| send.state.is_terminal())
+            && self.recv.as_ref().is_none_or(|recv| recv.state.is_terminal())
+    }
+
+    fn wants_control(&self) -> bool {
+        use crate::stream::SendState::ResetSent;
+        let send = self.send.as_ref().is_some_and(|send| send.state == ResetSent || send.blocked_owed);
+        let recv = self.recv.as_ref().is_some_and(|recv| recv.stop_owed || recv.credit_owed().is_some());
+        send || recv
+    }
+
+    pub(crate) fn invariants(&self) {
+        if let Some(send) = &self.send {
+            send.invariants();
+            assert!(!send.wants_data() || self.queued.data, "who has data is in the queue");
+        }
+        if let Some(recv) = &self.recv {
+            recv.invariants();
+        }
+        assert!(!self.wants_control() || self.queued.control, "who owes a frame is in the queue");
+        assert!(!self.news.any() || self.queued.news);
+        assert!(!self.is_over(), "what is over is removed");
+        assert!(!self.news.any() || self.surfaced == Surfaced::Known && !self.released, "there is who to tell");
+    }
+}
+
+/// The streams that this end opens in one direction.
+#[derive(Clone, Copy, Debug, Default)]
+struct Local {
+    /// How many were opened; the index of the next one.
+    opened: u64,
+    /// How many the peer allows.
+    limit: u64,
+    /// An open was refused; the application waits to hear that there is room.
+    waiting: bool,
+    /// The peer shall know that its limit holds us up (RFC 9000 §4.6).
+    blocked_owed: bool,
+}
+
+/// The streams that the peer opens in one direction.
+#[derive(Clone, Copy, Debug, Default)]
+struct Remote {
+    /// How many it has opened, by using this one or a higher index.
+    opened: u64,
+    /// How many may be open at a time.
+    concurrent: u64,
+    /// How many we allow in all: the last limit that we announced.
+    limit: u64,
+    /// How many are over.
+    closed: u64,
+    /// An accept found nothing; the application waits to hear of one.
+    waiting: bool,
+}
+
+impl Remote {
+    /// The limit to announce, once the peer has used up half of what it may have open.
+    fn update_owed(&self) -> Option<u64> {
+        let limit = (self.closed + self.concurrent).min(MAX_STREAMS);
+        (limit > self.limit && self.limit - self.opened <= self.concurrent / 2).then_some(limit)
+    }
+}
+
+/// Where a frame's stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It has an entry.
+    Here,
+    /// It is over, and both ends knew when this end forgot it.
+    Gone,
+}
+
+/// The streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Streams {
+    side: Side,
+    /// Boxed, so that a half-empty node of the tree costs eight bytes a stream and not the stream.
+    entries: BTreeMap<StreamId, Box<Entry>>,
+    local: ByDir<Local>,
+    remote: ByDir<Remote>,
+    /// Streams that wait to be accepted.
+    incoming: ByDir<VecDeque<StreamId>>,
+    /// Streams that owe RESET_STREAM, STOP_SENDING, MAX_STREAM_DATA or STREAM_DATA_BLOCKED.
+    control: VecDeque<StreamId>,
+    /// Streams that have data or a FIN to send, by urgency.
+    data: [VecDeque<StreamId>; Urgency::COUNT],
+    /// Streams that the application has yet to hear of.
+    news: VecDeque<StreamId>,
+    /// Streams whose writers wait for the session's credit or send buffer.
+    room: VecDeque<StreamId>,
+}
+
+/// A queue that has more room than this gives it back when it runs empty.
+const KEEP_QUEUED: usize = 16;
+
+fn shrink(queue: &mut VecDeque<StreamId>) {
+    if queue.is_empty() && queue.capacity() > KEEP_QUEUED {
+        *queue = VecDeque::new();
+    }
+}
+
+impl Streams {
+    /// No streams; the peer may open as many at a time as `concurrent` says, this end none yet.
+    pub(crate) fn new(side: Side, concurrent: ByDir<u64>) -> Self {
+        let remote = |concurrent| Remote { concurrent, limit: concurrent, waiting: true, ..Remote::default() };
+        Self {
+            side,
+            entries: BTreeMap::new(),
+            local: ByDir::default(),
+            remote: ByDir { bi: remote(concurrent.bi), uni: remote(concurrent.uni) },
+            incoming: ByDir::default(),
+            control: VecDeque::new(),
+            data: Default::default(),
+            news: VecDeque::new(),
+            room: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn get(&self, id: StreamId) -> Option<&Entry> {
+        self.entries.get(&id).map(|entry| &**entry)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: StreamId) -> Option<&mut Entry> {
+        self.entries.get_mut(&id).map(|entry| &mut **entry)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (StreamId, &Entry)> {
+        self.entries.iter().map(|(&id, entry)| (id, &**entry))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    // The ids.
+
+    /// The id of the next stream that this end may open in direction `dir`, if the peer allows one.
+    pub(crate) fn next_local(&mut self, dir: Dir) -> Option<StreamId> {
+        let side = self.side;
+        let local = self.local.get_mut(dir);
+        if local.opened == local.limit {
+            local.waiting = true;
+            local.blocked_owed = true;
+            return None;
+        }
+        local.opened += 1;
+        Some(StreamId::new(side, dir, local.opened - 1).expect("the limit is at most 2^60"))
+    }
+
+    /// Learns how many streams the peer allows. Returns whether somebody waits for that.
+    pub(crate) fn raise_local_limit(&mut self, dir: Dir, limit: u64) -> bool {
+        let local = self.local.get_mut(dir);
+        local.limit = local.limit.max(limit);
+        if local.opened == local.limit {
+            return false;
+        }
+        local.blocked_owed = false;
+        core::mem::take(&mut local.waiting)
+    }
+
+    /// Adds the entry of a stream that this end opens or the peer has opened.
+    pub(crate) fn insert(&mut self, id: StreamId, send: Option<Send>, recv: Option<Recv>) {
+        let surfaced = if id.opener() == self.side { Surfaced::Known } else { Surfaced::Hidden };
+        let entry = Entry {
+            send,
+            recv,
+            urgency: Urgency::default(),
+            surfaced,
+            released: false,
+            news: News::default(),
+            queued: Queued::default(),
+        };
+        self.entries.insert(id, Box::new(entry));
+    }
+
+    /// Finds the stream that a frame of the peer's is about. `open` makes the entries of the streams that
+    /// the peer opens by naming this one: it, and all lower ones of its kind (RFC 9000 §2.1).
+    ///
+    /// # Errors
+    ///
+    /// [`Violation::StreamState`] for a stream of this end's that does not exist yet;
+    /// [`Violation::StreamLimit`] for one of the peer's beyond what we allow.
+    pub(crate) fn find(
+        &mut self,
+        id: StreamId,
+        mut open: impl FnMut(StreamId) -> (Option<Send>, Option<Recv>),
+    ) -> Result<Place, Violation> {
+        if self.entries.contains_key(&id) {
+            return Ok(Place::Here);
+        }
+        if id.opener() == self.side {
+            let opened = self.local.get(id.dir()).opened;
+            return if id.index() < opened { Ok(Place::Gone) } else { Err(Violation::StreamState) };
+        }
+        let Remote { opened, limit, .. } = *self.remote.get(id.dir());
+        if id.index() >= limit {
+            return Err(Violation::StreamLimit);
+        }
+        if id.index() < opened {
+            return Ok(Place::Gone);
+        }
+        for index in opened..=id.index() {
+            let id = StreamId::new(id.opener(), id.dir(), index).expect("below an id that exists");
+            let (send, recv) = open(id);
+            self.insert(id, send, recv);
+        }
+        self.remote.get_mut(id.dir()).opened = id.index() + 1;
+        Ok(Place::Here)
+    }
+
+    /// Shows a stream of the peer's to the application. Returns whether somebody waits for that.
+    pub(crate) fn surface(&mut self, id: StreamId) -> bool {
+        let entry = self.entries.get_mut(&id).expect("only a live stream is surfaced");
+        if entry.surfaced != Surfaced::Hidden {
+            return false;
+        }
+        entry.surfaced = Surfaced::Offered;
+        self.incoming.get_mut(id.dir()).push_back(id);
+        core::mem::take(&mut self.remote.get_mut(id.dir()).waiting)
+    }
+
+    /// Takes the next stream that the application has not accepted.
+    pub(crate) fn accept(&mut self, dir: Dir) -> Option<StreamId> {
+        let queue = self.incoming.get_mut(dir);
+        let Some(id) = queue.pop_front() else {
+            self.remote.get_mut(dir).waiting = true;
+            return None;
+        };
+        shrink(queue);
+        let entry = self.entries.get_mut(&id).expect("an offered stream is live");
+        entry.surfaced = Surfaced::Known;
+        if entry.send.as_ref().is_some_and(|send| send.stopped) {
+            self.tell(id, |news| news.stopped = true);
+        }
+        Some(id)
+    }
+
+    /// Removes the entry if nobody needs it any more, and frees its place in the peer's limit.
+    pub(crate) fn retire(&mut self, id: StreamId) {
+        if !self.entries.get(&id).is_some_and(|entry| entry.is_over()) {
+            return;
+        }
+        self.remove(id);
+    }
+
+    /// Removes the entry whatever its state. For a session that is over.
+    pub(crate) fn remove(&mut self, id: StreamId) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        let forget = |queue: &mut VecDeque<StreamId>| queue.retain(|&queued| queued != id);
+        if entry.queued.control {
+            forget(&mut self.control);
+        }
+        if entry.queued.data {
+            forget(&mut self.data[entry.urgency.index()]);
+        }
+        if entry.queued.news {
+            forget(&mut self.news);
+        }
+        if entry.send.as_ref().is_some_and(|send| send.in_room_queue) {
+            forget(&mut self.room);
+        }
+        if id.opener() != self.side {
+            self.remote.get_mut(id.dir()).closed += 1;
+        }
+    }
+
+    // The frames that are owed for all streams of a kind.
+
+    /// The MAX_STREAMS limit to announce, if one is worth a frame.
+    pub(crate) fn max_streams_owed(&self, dir: Dir) -> Option<u64> {
+        self.remote.get(dir).update_owed()
+    }
+
+    pub(crate) fn announce_max_streams(&mut self, dir: Dir, limit: u64) {
+        self.remote.get_mut(dir).limit = limit;
+    }
+
+    /// The limit that holds up an open, if the peer shall know.
+    pub(crate) fn streams_blocked_owed(&self, dir: Dir) -> Option<u64> {
+        let local = self.local.get(dir);
+        local.blocked_owed.then_some(local.limit)
+    }
+
+    pub(crate) fn streams_blocked_told(&mut self, dir: Dir) {
+        self.local.get_mut(dir).blocked_owed = false;
+    }
+
+    // The queues. An entry stands in each at most once.
+
+    /// Puts the stream wherever it has something to do.
+    pub(crate) fn schedule(&mut self, id: StreamId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.wants_control() && !core::mem::replace(&mut entry.queued.control, true) {
+            self.control.push_back(id);
+        }
+        let wants_data = entry.send.as_ref().is_some_and(Send::wants_data);
+        if wants_data && !core::mem::replace(&mut entry.queued.data, true) {
+            self.data[entry.urgency.index()].push_back(id);
+        }
+    }
+
+    /// Tells the application something about the stream, unless it does not know it yet or is done with it.
+    pub(crate) fn tell(&mut self, id: StreamId, what: impl FnOnce(&mut News)) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.surfaced != Surfaced::Known || entry.released {
+            return;
+        }
+        what(&mut entry.news);
+        if entry.news.any() && !core::mem::replace(&mut entry.queued.news, true) {
+            self.news.push_back(id);
+        }
+    }
+
+    /// The next stream that the application has yet to hear of, and what; `None` when it has heard all.
+    pub(crate) fn pop_news(&mut self) -> Option<(StreamId, News, Code)> {
+        loop {
+            let id = self.news.pop_front()?;
+            shrink(&mut self.news);
+            let entry = self.entries.get_mut(&id).expect("a removed stream is in no queue");
+            entry.queued.news = false;
+            let news = core::mem::take(&mut entry.news);
+            if news.any() {
+                let code = entry.send.as_ref().map_or(Code::default(), |send| send.code);
+                return Some((id, news, code));
+            }
+        }
+    }
+
+    /// The next stream that owes a control frame.
+    pub(crate) fn next_control(&self) -> Option<StreamId> {
+        self.control.front().copied()
+    }
+
+    /// Takes that stream out of the queue.
+    pub(crate) fn pop_control(&mut self) {
+        if let Some(id) = self.control.pop_front() {
+            shrink(&mut self.control);
+            self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.control = false;
+        }
+    }
+
+    /// The stream whose turn it is to send data: the first of the most urgent class.
+    pub(crate) fn next_data(&self) -> Option<StreamId> {
+        self.data.iter().find_map(|class| class.front().copied())
+    }
+
+    /// Whether a stream besides the one whose turn it is has data to send.
+    pub(crate) fn has_more_data(&self) -> bool {
+        self.data.iter().map(VecDeque::len).sum::<usize>() > 1
+    }
+
+    /// Takes the stream whose turn it is out of the queue. [`schedule`](Self::schedule) puts it back at the
+    /// end if it has more.
+    pub(crate) fn pop_data(&mut self) {
+        if let Some(class) = self.data.iter_mut().find(|class| !class.is_empty()) {
+            let id = class.pop_front().expect("it is not empty");
+            shrink(class);
+            self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.data = false;
+        }
+    }
+
+    /// Changes a stream's urgency; its turn comes at the end of the new class.
+    pub(crate) fn set_urgency(&mut self, id: StreamId, urgency: Urgency) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let old = core::mem::replace(&mut entry.urgency, urgency);
+        if old != urgency && core::mem::replace(&mut entry.queued.data, false) {
+            self.data[old.index()].retain(|&queued| queued != id);
+            self.schedule(id);
+        }
+    }
+
+    /// Lets the stream's writer wait for the session's credit or send buffer.
+    pub(crate) fn wait_for_room(&mut self, id: StreamId) {
+        let send = self.entries.get_mut(&id).and_then(|entry| entry.send.as_mut());
+        if let Some(send) = send
+            && !core::mem::replace(&mut send.in_room_queue, true)
+        {
+            self.room.push_back(id);
+        }
+    }
+
+    pub(crate) fn anybody_waits_for_room(&self) -> bool {
+        !self.room.is_empty()
+    }
+
+    /// Takes all who wait for room, in the order in which they came.
+    pub(crate) fn take_room_queue(&mut self) -> VecDeque<StreamId> {
+        let queue = core::mem::take(&mut self.room);
+        for id in &queue {
+            if let Some(send) = self.entries.get_mut(id).and_then(|entry| entry.send.as_mut()) {
+                send.in_room_queue = false;
+            }
+        }
+        queue
+    }
+
+    /// Whether any stream has a frame to send.
+    pub(crate) fn wants_transmit(&self) -> bool {
+        !self.control.is_empty()
+            || self.next_data().is_some()
+            || [Dir::Bi, Dir::Uni].into_iter().any(|dir| {
+                self.max_streams_owed(dir).is_some() || self.streams_blocked_owed(dir).is_some()
+            })
+    }
+
+    /// Feeds everything but the entries' own state to `digest`.
+    pub(crate) fn digest(&self, digest: &mut crate::fingerprint::Digest) {
+        for dir in [Dir::Bi, Dir::Uni] {
+            let (local, remote) = (self.local.get(dir), self.remote.get(dir));
+            digest.numbers(&[local.opened, local.limit, u64::from(local.waiting), u64::from(local.blocked_owed)]);
+            digest.numbers(&[remote.opened, remote.limit, remote.closed, u64::from(remote.waiting)]);
+        }
+        let queues = [&self.incoming.bi, &self.incoming.uni, &self.control, &self.news, &self.room];
+        for queue in queues.into_iter().chain(&self.data) {
+            digest.number(queue.len() as u64);
+            for id in queue {
+                digest.number(id.to_wire());
+            }
+        }
+    }
+
+    pub(crate) fn invariants(&self) {
+        let mut open = ByDir::<u64>::default();
+        for (id, entry) in self.iter() {
+            entry.invariants();
+            assert_eq!(entry.send.is_some(), id.sends(self.side));
+            assert_eq!(entry.recv.is_some(), id.receives(self.side));
+            if id.opener() == self.side {
+                assert!(id.index() < self.local.get(id.dir()).opened);
+            } else {
+                *open.get_mut(id.dir()) += 1;
+            }
+        }
+        for dir in [Dir::Bi, Dir::Uni] {
+            let (local, remote) = (self.local.get(dir), self.remote.get(dir));
+            assert!(local.opened <= local.limit);
+            assert!(remote.opened <= remote.limit);
+            assert_eq!(remote.opened - remote.closed, *open.get(dir), "each slot is held by a stream");
+            assert!(*open.get(dir) <= remote.concurrent, "no more at a time than allowed");
+        }
+        for queue in [&self.incoming.bi, &self.incoming.uni] {
+            assert!(queue.iter().all(|&id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));
+        }
+        for queue in self.data.iter().chain([&self.control, &self.news, &self.room]) {
+            assert!(queue.iter().all(|id| self.entries.contains_key(id)), "a removed stream is in no queue");
+            assert!(queue.len() <= self.entries.len(), "no stream stands in a queue twice");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What goes out: the most urgent first, decided when the pipe can take it.
+//!
+//! In: state. Out: one record at a time, made now. Keeps: nothing; what a record says is taken from flags and
+//! numbers as it is written. Spec: PROTOCOL §3.4.
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use crate::error::CloseReason;
+use crate::frame::{Close, CloseKind, Frame, MAX_CLOSE_FRAME, MAX_PARAMETERS_FRAME, MAX_SHORT_FRAME, StreamHeader};
+use crate::id::{Dir, StreamId};
+use crate::record_writer::RecordWriter;
+use crate::session::{Phase, Session};
+use crate::stream::{SendInput, SendState};
+use crate::time::Instant;
+use crate::varint;
+
+/// The least room that [`Session::poll_transmit`] needs: every frame that cannot be cut fits.
+pub const MIN_TRANSMIT: usize = 512;
+
+/// Data is not cut into less than this to fill a record's end, unless the record has nothing else.
+const MIN_FRAGMENT: usize = 256;
+
+const _: () = assert!(MAX_CLOSE_FRAME < MIN_TRANSMIT && MAX_PARAMETERS_FRAME < MIN_TRANSMIT);
+
+impl Session {
+    /// Makes the next record, if there is something to say: appends it to `out` as slices, to be written one
+    /// after the other, and returns its length in bytes. 0 if there is nothing to say.
+    ///
+    /// Call it when the pipe can take more, not before: what is most urgent is decided now. At most `max` bytes
+    /// are made; below [`MIN_TRANSMIT`], some frames wait for a larger `max`.
+    pub fn poll_transmit(&mut self, now: Instant, max: usize, out: &mut Vec<Bytes>) -> usize {
+        if !self.wants_transmit() {
+            return 0;
+        }
+        let max_record_size = self.peer.map_or(crate::params::MIN_MAX_RECORD_SIZE, |peer| peer.max_record_size);
+        let scratch = core::mem::take(&mut self.scratch);
+        let mut record = RecordWriter::new(scratch, max, max_record_size, out);
+        self.write_parameters(&mut record);
+        match (&self.phase, &self.peer) {
+            // Nothing but the parameters, and an end, may go out before the peer's parameters came.
+            (Phase::Open, None) => {}
+            (Phase::Open, Some(_)) => self.write_frames(now, &mut record),
+            (Phase::Closing { .. }, peer) => {
+                if peer.is_some() {
+                    self.write_frames(now, &mut record);
+                }
+                self.write_close(&mut record);
+            }
+            (Phase::Closed { .. }, _) => self.write_last_word(&mut record),
+        }
+        let (length, scratch) = record.finish();
+        self.scratch = scratch;
+        if length > 0 {
+            self.stats.bytes_sent += length as u64;
+            self.stats.records_sent += 1;
+            if let Some(pipe) = &mut self.pipe {
+                pipe.liveness.handle_transmit(now);
+            }
+        }
+        length
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something to say.
+    pub fn wants_transmit(&self) -> bool {
+        let Some(pipe) = &self.pipe else { return false };
+        match &self.phase {
+            Phase::Closed { frame, .. } => frame.is_some(),
+            Phase::Closing { .. } => true,
+            Phase::Open if !pipe.parameters_sent => true,
+            Phase::Open => {
+                self.peer.is_some()
+                    && (pipe.liveness.owes()
+                        || pipe.data_blocked_owed
+                        || self.window.update_owed().is_some()
+                        || self.streams.wants_transmit())
+            }
+        }
+    }
+
+    fn write_parameters(&mut self, record: &mut RecordWriter<'_>) {
+        let Some(pipe) = &mut self.pipe else { return };
+        if !pipe.parameters_sent && record.space() >= MAX_PARAMETERS_FRAME {
+            record.frame(&Frame::Parameters(self.config.parameters()));
+            pipe.parameters_sent = true;
+        }
+    }
+
+    /// Everything that an open session may have to say, the most urgent first.
+    fn write_frames(&mut self, now: Instant, record: &mut RecordWriter<'_>) {
+        self.write_liveness(now, record);
+        self.write_session_limits(record);
+        self.write_stream_control(record);
+        self.write_stream_data(record);
+        self.offer_room();
+    }
+
+    fn write_liveness(&mut self, now: Instant, record: &mut RecordWriter<'_>) {
+        let Some(pipe) = &mut self.pipe else { return };
+        if record.space() < 2 * MAX_SHORT_FRAME {
+            return;
+        }
+        if let Some(sequence) = pipe.liveness.take_pong() {
+            record.frame(&Frame::Pong { sequence });
+        }
+        if let Some(sequence) = pipe.liveness.take_ping(now) {
+            record.frame(&Frame::Ping { sequence });
+        }
+    }
+
+    fn write_session_limits(&mut self, record: &mut RecordWriter<'_>) {
+        if record.space() < 6 * MAX_SHORT_FRAME {
+            return;
+        }
+        if let Some(limit) = self.window.update_owed() {
+            self.window.announce(limit);
+            record.frame(&Frame::MaxData { limit });
+        }
+        if let Some(pipe) = &mut self.pipe
+            && core::mem::take(&mut pipe.data_blocked_owed)
+        {
+            record.frame(&Frame::DataBlocked { limit: self.credit.limit() });
+        }
+        for dir in [Dir::Bi, Dir::Uni] {
+            if let Some(limit) = self.streams.max_streams_owed(dir) {
+                self.streams.announce_max_streams(dir, limit);
+                record.frame(&Frame::MaxStreams { dir, limit });
+            }
+            if let Some(limit) = self.streams.streams_blocked_owed(dir) {
+                self.streams.streams_blocked_told(dir);
+                record.frame(&Frame::StreamsBlocked { dir, limit });
+            }
+        }
+    }
+
+    /// What streams owe besides data. It needs no credit, so it overtakes data that waits for some.
+    fn write_stream_control(&mut self, record: &mut RecordWriter<'_>) {
+        while let Some(id) = self.streams.next_control() {
+            if record.space() < 4 * MAX_SHORT_FRAME {
+                return;
+            }
+            self.streams.pop_control();
+            self.write_control_of(id, record);
+            self.streams.retire(id);
+        }
+    }
+
+    fn write_control_of(&mut self, id: StreamId, record: &mut RecordWriter<'_>) {
+        let Some(entry) = self.streams.get_mut(id) else { return };
+        if let Some(send) = &mut entry.send {
+            if send.state == SendState::ResetSent {
+                record.frame(&Frame::ResetStream { id, code: send.code, final_size: send.sent });
+                send.state = send.state.on(SendInput::Acknowledged).expect("a reset was owed");
+            }
+            if core::mem::take(&mut send.blocked_owed) {
+                record.frame(&Frame::StreamDataBlocked { id, limit: send.credit.limit() });
+            }
+        }
+        if let Some(recv) = &mut entry.recv {
+            if let (true, Some(code)) = (core::mem::take(&mut recv.stop_owed), recv.stop) {
+                record.frame(&Frame::StopSending { id, code });
+            }
+            if let Some(limit) = recv.credit_owed() {
+                recv.window.announce(limit);
+                record.frame(&Frame::MaxStreamData { id, limit });
+            }
+        }
+    }
+
+    /// Streams take turns, a frame each, until the record is full.
+    fn write_stream_data(&mut self, record: &mut RecordWriter<'_>) {
+        while let Some(id) = self.streams.next_data() {
+            if !self.write_data_of(id, record) {
+                return;
+            }
+            self.streams.pop_data();
+            self.streams.schedule(id);
+            self.offer_share(id);
+            self.streams.retire(id);
+        }
+    }
+
+    /// Writes one STREAM frame. Returns whether it fit.
+    fn write_data_of(&mut self, id: StreamId, record: &mut RecordWriter<'_>) -> bool {
+        let others = self.streams.has_more_data();
+        let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return true };
+        if !send.wants_data() {
+            return true; // it was reset after it got into the queue
+        }
+        let Some(space) = record.space().checked_sub(StreamHeader::encoded_len(id, send.sent)) else {
+            return false;
+        };
+        let queued = usize::try_from(send.queued()).unwrap_or(usize::MAX);
+        let count = queued.min(space);
+        if count < queued && count < MIN_FRAGMENT {
+            return false;
+        }
+        // A frame that ends with its record needs no length. One that others may follow does, if it then
+        // leaves them anything.
+        let length = count as u64;
+        let ends_record = !others || count + varint::len(length) >= space;
+        let offset = send.sent;
+        let fin = send.state == SendState::DataSent && count == queued;
+        record.frame(&Frame::Stream(StreamHeader {
+            id,
+            offset,
+            length: (!ends_record).then_some(length),
+            fin,
+        }));
+        let mut left = count;
+        while let Some(data) = self.chunks.pop(&mut send.queue, left) {
+            left -= data.len();
+            record.payload(data);
+        }
+        send.sent += length;
+        self.unsent -= length;
+        if fin {
+            send.state = send.state.on(SendInput::Acknowledged).expect("the end was owed");
+            self.streams.tell(id, |news| news.finished = true);
+        }
+        if ends_record {
+            record.seal();
+        }
+        true
+    }
+
+    /// Ends the session once everything that was accepted has gone out.
+    fn write_close(&mut self, record: &mut RecordWriter<'_>) {
+        let Phase::Closing { code, reason, .. } = &self.phase else { return };
+        let flushed = self.streams.next_data().is_none() && self.streams.next_control().is_none();
+        let declared = self.pipe.as_ref().is_some_and(|pipe| pipe.parameters_sent);
+        if flushed && declared && record.space() >= MAX_CLOSE_FRAME {
+            let (code, reason) = (*code, reason.clone());
+            record.frame(&Frame::Close(Close { kind: CloseKind::Application { code }, reason }));
+            self.end(CloseReason::Local(code), None);
+        }
+    }
+
+    /// Says why the session is over, if the peer is still to hear of it.
+    fn write_last_word(&mut self, record: &mut RecordWriter<'_>) {
+        if record.space() < MAX_CLOSE_FRAME {
+            return;
+        }
+        if let Phase::Closed { frame, .. } = &mut self.phase
+            && let Some(close) = frame.take()
+        {
+            record.frame(&Frame::Close(close));
+        }
+    }
+}
