@@ -242,7 +242,11 @@ mod tests {
         assert_eq!((chunks.len(&a), chunks.len(&b)), (3200, 2800));
         let (a, b) = (drain(&mut chunks, &mut a, 300), drain(&mut chunks, &mut b, usize::MAX));
         assert!(a.chunks(800).enumerate().all(|(round, part)| part.iter().all(|&x| usize::from(x) == round)));
-        assert!(b.chunks(700).enumerate().all(|(round, part)| part.iter().all(|&x| usize::from(x) == round + 100)));
+        assert!(
+            b.chunks(700)
+                .enumerate()
+                .all(|(round, part)| part.iter().all(|&x| usize::from(x) == round + 100))
+        );
         assert_eq!(chunks.nodes.len(), 0);
     }
 

@@ -20,7 +20,8 @@ pub struct Config {
     pub stream_window: u64,
     /// How many bytes the peer may send on all streams together ahead of their readers. Default: 16 MiB.
     ///
-    /// Readers that stall hold a stream window each; others are not held up while their sum stays below this.
+    /// Readers that stall hold a stream window each; the others are not held up while that leaves one stream
+    /// window over.
     pub session_window: u64,
     /// How many bidirectional streams the peer may have open at a time. Default: 128.
     pub max_streams_bidi: u64,

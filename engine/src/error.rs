@@ -71,7 +71,9 @@ impl Violation {
             Self::RecordTooLarge => "a record is larger than max_record_size",
             Self::FieldOutOfRange => "a frame field is out of range",
             Self::ParametersOutOfPlace => "QX_TRANSPORT_PARAMETERS must be the first frame and only that",
-            Self::BadParameters => "the transport parameters are malformed, repeated, prohibited or out of range",
+            Self::BadParameters => {
+                "the transport parameters are malformed, repeated, prohibited or out of range"
+            }
             Self::NotInOrder => "STREAM data overlaps or leaves a gap",
             Self::FlowControl => "more data than there was credit for",
             Self::StreamLimit => "more streams than allowed",

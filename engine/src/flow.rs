@@ -67,13 +67,18 @@ impl ReceiveWindow {
         self.consumed + self.window - self.limit
     }
 
-    /// The limit to announce, once that gives the peer half a window more than it has.
+    /// The limit to announce, once that gives the peer `quantum` bytes more than it has.
     ///
-    /// Half a window keeps a steady reader's peer from ever running dry, and costs one update per half window
-    /// even if the application reads byte by byte.
-    pub(crate) fn update_owed(&self) -> Option<u64> {
+    /// Half a window as the quantum keeps a steady reader's peer from ever running dry, and costs one update
+    /// per half window even if the application reads byte by byte.
+    pub(crate) fn update_owed(&self, quantum: u64) -> Option<u64> {
         let limit = (self.consumed + self.window).min(varint::MAX);
-        (limit > self.limit && limit - self.limit >= self.window / 2).then_some(limit)
+        (limit > self.limit && limit - self.limit >= quantum).then_some(limit)
+    }
+
+    /// Half of what the window holds.
+    pub(crate) fn half(&self) -> u64 {
+        self.window / 2
     }
 
     /// Records that the peer is being told `limit`.
@@ -165,7 +170,7 @@ mod tests {
         let updates = (0..8)
             .filter_map(|_| {
                 window.consume(1);
-                window.update_owed().inspect(|&limit| window.announce(limit))
+                window.update_owed(window.half()).inspect(|&limit| window.announce(limit))
             })
             .collect::<alloc::vec::Vec<_>>();
         assert_eq!(updates, [12, 16]);
@@ -176,14 +181,14 @@ mod tests {
     fn a_window_of_one_byte_still_opens() {
         let mut window = ReceiveWindow::new(1);
         window.receive(1);
-        assert_eq!(window.update_owed(), None);
+        assert_eq!(window.update_owed(window.half()), None);
         window.consume(1);
-        assert_eq!(window.update_owed(), Some(2));
+        assert_eq!(window.update_owed(window.half()), Some(2));
     }
 
     #[test]
     fn a_window_of_no_bytes_never_owes() {
-        assert_eq!(ReceiveWindow::new(0).update_owed(), None);
+        assert_eq!(ReceiveWindow::new(0).update_owed(0), None);
     }
 
     #[test]
@@ -191,7 +196,7 @@ mod tests {
         let mut window = ReceiveWindow::new(u64::MAX);
         window.receive(varint::MAX);
         window.consume(varint::MAX);
-        assert_eq!(window.update_owed(), None, "there is no further offset to promise");
+        assert_eq!(window.update_owed(window.half()), None, "there is no further offset to promise");
         window.invariants();
     }
 

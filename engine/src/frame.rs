@@ -309,8 +309,11 @@ mod tests {
     fn frame() -> impl Strategy<Value = Frame> {
         prop_oneof![
             Just(Frame::Padding),
-            (id(), code(), number())
-                .prop_map(|(id, code, final_size)| Frame::ResetStream { id, code, final_size }),
+            (id(), code(), number()).prop_map(|(id, code, final_size)| Frame::ResetStream {
+                id,
+                code,
+                final_size
+            }),
             (id(), code()).prop_map(|(id, code)| Frame::StopSending { id, code }),
             (id(), number(), proptest::option::of(number()), any::<bool>()).prop_map(
                 |(id, offset, length, fin)| Frame::Stream(StreamHeader { id, offset, length, fin })
@@ -324,8 +327,10 @@ mod tests {
             (number(), number(), reason()).prop_map(|(code, frame_type, reason)| {
                 Frame::Close(Close { kind: CloseKind::Transport { code, frame_type }, reason })
             }),
-            (code(), reason())
-                .prop_map(|(code, reason)| Frame::Close(Close { kind: CloseKind::Application { code }, reason })),
+            (code(), reason()).prop_map(|(code, reason)| Frame::Close(Close {
+                kind: CloseKind::Application { code },
+                reason
+            })),
             parameters().prop_map(Frame::Parameters),
             number().prop_map(|sequence| Frame::Ping { sequence }),
             number().prop_map(|sequence| Frame::Pong { sequence }),

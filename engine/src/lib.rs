@@ -1,5 +1,64 @@
-//! stub
+//! A multiplexed session over one reliable, ordered pipe: QUIC's streams (RFC 9000, sections 2 to 4) in QMux
+//! records (draft-ietf-quic-qmux-02).
+//!
+//! The engine has no sockets, clock, threads, randomness, async or `unsafe`. Bytes and time go in, records and
+//! events come out; who owns the pipe drives it. Here the pipe is a `Vec`:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use towline_engine::{Config, Dir, Epoch, Event, Instant, ReadError, Session, Side};
+//!
+//! let (now, epoch) = (Instant::default(), Epoch(0));
+//! let mut service = Session::new(Side::Client, Config::default());
+//! let mut device = Session::new(Side::Server, Config::default());
+//! service.attach(now, epoch)?;
+//! device.attach(now, epoch)?;
+//!
+//! // Carries what each has to say to the other, until both are quiet.
+//! let carry = |service: &mut Session, device: &mut Session| {
+//!     let mut pipe = Vec::new();
+//!     while service.wants_transmit() || device.wants_transmit() {
+//!         service.poll_transmit(now, 16384, &mut pipe);
+//!         pipe.drain(..).for_each(|bytes: Bytes| device.handle_input(now, epoch, bytes));
+//!         device.poll_transmit(now, 16384, &mut pipe);
+//!         pipe.drain(..).for_each(|bytes: Bytes| service.handle_input(now, epoch, bytes));
+//!     }
+//! };
+//! carry(&mut service, &mut device);
+//! assert_eq!(service.poll_event(), Some(Event::Attached(epoch)));
+//!
+//! let id = service.open(Dir::Bi)?;
+//! service.stream(id)?.write(b"hello")?;
+//! service.stream(id)?.finish()?;
+//! carry(&mut service, &mut device);
+//!
+//! assert_eq!(device.accept(Dir::Bi), Some(id));
+//! assert_eq!(device.stream(id)?.read(1024)?.as_deref(), Some(&b"hello"[..]));
+//! assert_eq!(device.stream(id)?.read(1024)?, None, "the end: a FIN, never anything else");
+//! assert_eq!(service.stream(id)?.read(1024), Err(ReadError::Blocked), "the other half is still open");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How to drive a session
+//!
+//! There is one shape everywhere: `handle_*` goes in, `poll_*` comes out. Every call is legal at any time, and
+//! the answers are those of the present state, so there is no order to remember:
+//!
+//! - [`Session::poll_transmit`] when the pipe can take more; not before, so that what is most urgent is
+//!   decided late.
+//! - [`Session::handle_input`] with whatever the pipe gives. Reading never waits for writing: an owner who
+//!   writes everything before it reads can wait for its peer forever.
+//! - [`Session::handle_timeout`] when [`Session::poll_timeout`] says.
+//! - [`Session::poll_event`] to wake who waits.
+//!
+//! # Where to start reading
+//!
+//! `session.rs` is the frame; a byte's way in is `record.rs`, `receive.rs`, `stream/recv.rs`, and its way out
+//! `stream/send.rs`, `transmit.rs`, `record_writer.rs`. `flow.rs` holds every sum of credit, `streams.rs` who
+//! exists and whose turn it is, `liveness.rs` the clockwork. `docs/PROTOCOL.md` is the normative text.
+
 #![no_std]
+
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
@@ -29,7 +88,8 @@ mod varint;
 pub use accept::{Acceptor, Arrival};
 pub use config::Config;
 pub use error::{
-    AttachError, CloseReason, MAX_REASON, OpenError, PipeClosed, ReadError, UnknownStream, Violation, WriteError,
+    AttachError, CloseReason, MAX_REASON, OpenError, PipeClosed, ReadError, UnknownStream, Violation,
+    WriteError,
 };
 pub use event::Event;
 pub use id::{Code, Dir, Epoch, Side, StreamId};

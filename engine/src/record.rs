@@ -14,7 +14,7 @@ use crate::varint;
 /// What a pipe said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
-    /// Any frame but STREAM.
+    /// Any frame but STREAM. PADDING comes once for each run of it.
     Frame(Frame),
     /// A STREAM frame, or a part of one.
     Stream(Piece),
@@ -84,7 +84,7 @@ impl RecordReader {
                         let padding = frame::skip_padding(input, usize::try_from(left).unwrap_or(usize::MAX));
                         if padding > 0 {
                             self.state = State::Frames { left: left - padding as u64 };
-                            continue;
+                            return Ok(Some(Item::Frame(Frame::Padding)));
                         }
                     }
                     let decode = |bytes: &mut &[u8]| Frame::decode(bytes, left);
@@ -234,6 +234,7 @@ mod tests {
                     last.data = [&last.data[..], &piece.data].concat().into();
                     (last.rest, last.fin) = (piece.rest, piece.fin);
                 }
+                (Some(Item::Frame(Frame::Padding)), Item::Frame(Frame::Padding)) => {}
                 (_, item) => out.push(item),
             }
         }
@@ -252,9 +253,12 @@ mod tests {
                 code: Code::from(2),
                 final_size: 5,
             }),
+            Item::Frame(Frame::Padding),
             Item::Frame(Frame::MaxData { limit: 32 }),
+            Item::Frame(Frame::Padding),
             piece(0, 0, b"hello", true),
             piece(1, 5, b"", true),
+            Item::Frame(Frame::Padding),
             piece(1, 5, b"abc", false),
         ];
         assert_eq!(read(&[&hex(RECORDS)]).unwrap(), expected);
@@ -286,7 +290,11 @@ mod tests {
         ] {
             let bytes = hex(bytes);
             for cut in 0..bytes.len() {
-                assert_eq!(read(&[&bytes[..cut], &bytes[cut..]]), Err(violation), "{bytes:02x?} cut at {cut}");
+                assert_eq!(
+                    read(&[&bytes[..cut], &bytes[cut..]]),
+                    Err(violation),
+                    "{bytes:02x?} cut at {cut}"
+                );
             }
         }
     }

@@ -337,7 +337,7 @@ impl Session {
 
     /// Asks the peer for a sign of life, which also measures the round-trip time.
     pub fn ping(&mut self) {
-        if let Some(pipe) = &mut self.pipe {
+        if let (Some(pipe), false) = (&mut self.pipe, matches!(self.phase, Phase::Closed { .. })) {
             pipe.liveness.ask();
         }
     }
@@ -512,7 +512,12 @@ impl Session {
 }
 
 /// The halves of a new stream, as the end on `side` has them.
-pub(crate) fn halves(side: Side, window: u64, peer: &Parameters, id: StreamId) -> (Option<Send>, Option<Recv>) {
+pub(crate) fn halves(
+    side: Side,
+    window: u64,
+    peer: &Parameters,
+    id: StreamId,
+) -> (Option<Send>, Option<Recv>) {
     let send = id.sends(side).then(|| Send::new(peer.initial_max_stream_data(side.peer(), id)));
     let recv = id.receives(side).then(|| Recv::new(window));
     (send, recv)

@@ -111,7 +111,10 @@ impl Entry {
         assert!(!self.wants_control() || self.queued.control, "who owes a frame is in the queue");
         assert!(!self.news.any() || self.queued.news);
         assert!(!self.is_over(), "what is over is removed");
-        assert!(!self.news.any() || self.surfaced == Surfaced::Known && !self.released, "there is who to tell");
+        assert!(
+            !self.news.any() || self.surfaced == Surfaced::Known && !self.released,
+            "there is who to tell"
+        );
     }
 }
 
@@ -192,7 +195,8 @@ fn shrink(queue: &mut VecDeque<StreamId>) {
 impl Streams {
     /// No streams; the peer may open as many at a time as `concurrent` says, this end none yet.
     pub(crate) fn new(side: Side, concurrent: ByDir<u64>) -> Self {
-        let remote = |concurrent| Remote { concurrent, limit: concurrent, waiting: true, ..Remote::default() };
+        let remote =
+            |concurrent| Remote { concurrent, limit: concurrent, waiting: true, ..Remote::default() };
         Self {
             side,
             entries: BTreeMap::new(),
@@ -488,16 +492,21 @@ impl Streams {
     pub(crate) fn wants_transmit(&self) -> bool {
         !self.control.is_empty()
             || self.next_data().is_some()
-            || [Dir::Bi, Dir::Uni].into_iter().any(|dir| {
-                self.max_streams_owed(dir).is_some() || self.streams_blocked_owed(dir).is_some()
-            })
+            || [Dir::Bi, Dir::Uni]
+                .into_iter()
+                .any(|dir| self.max_streams_owed(dir).is_some() || self.streams_blocked_owed(dir).is_some())
     }
 
     /// Feeds everything but the entries' own state to `digest`.
     pub(crate) fn digest(&self, digest: &mut crate::fingerprint::Digest) {
         for dir in [Dir::Bi, Dir::Uni] {
             let (local, remote) = (self.local.get(dir), self.remote.get(dir));
-            digest.numbers(&[local.opened, local.limit, u64::from(local.waiting), u64::from(local.blocked_owed)]);
+            digest.numbers(&[
+                local.opened,
+                local.limit,
+                u64::from(local.waiting),
+                u64::from(local.blocked_owed),
+            ]);
             digest.numbers(&[remote.opened, remote.limit, remote.closed, u64::from(remote.waiting)]);
         }
         let queues = [&self.incoming.bi, &self.incoming.uni, &self.control, &self.news, &self.room];

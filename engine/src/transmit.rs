@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::error::CloseReason;
-use crate::frame::{Close, CloseKind, Frame, MAX_CLOSE_FRAME, MAX_PARAMETERS_FRAME, MAX_SHORT_FRAME, StreamHeader};
+use crate::frame::{
+    Close, CloseKind, Frame, MAX_CLOSE_FRAME, MAX_PARAMETERS_FRAME, MAX_SHORT_FRAME, StreamHeader,
+};
 use crate::id::{Dir, StreamId};
 use crate::record_writer::RecordWriter;
 use crate::session::{Phase, Session};
@@ -33,7 +35,8 @@ impl Session {
         if !self.wants_transmit() {
             return 0;
         }
-        let max_record_size = self.peer.map_or(crate::params::MIN_MAX_RECORD_SIZE, |peer| peer.max_record_size);
+        let max_record_size =
+            self.peer.map_or(crate::params::MIN_MAX_RECORD_SIZE, |peer| peer.max_record_size);
         let scratch = core::mem::take(&mut self.scratch);
         let mut record = RecordWriter::new(scratch, max, max_record_size, out);
         self.write_parameters(&mut record);
@@ -72,7 +75,7 @@ impl Session {
                 self.peer.is_some()
                     && (pipe.liveness.owes()
                         || pipe.data_blocked_owed
-                        || self.window.update_owed().is_some()
+                        || self.max_data_owed().is_some()
                         || self.streams.wants_transmit())
             }
         }
@@ -112,7 +115,7 @@ impl Session {
         if record.space() < 6 * MAX_SHORT_FRAME {
             return;
         }
-        if let Some(limit) = self.window.update_owed() {
+        if let Some(limit) = self.max_data_owed() {
             self.window.announce(limit);
             record.frame(&Frame::MaxData { limit });
         }
@@ -131,6 +134,14 @@ impl Session {
                 record.frame(&Frame::StreamsBlocked { dir, limit });
             }
         }
+    }
+
+    /// The MAX_DATA limit to announce, if one is worth a frame.
+    ///
+    /// It is worth one for half a stream's window: with half of the session's, readers who stall could hold the
+    /// rest of it, and the others would wait for credit that nobody reads enough to earn.
+    fn max_data_owed(&self) -> Option<u64> {
+        self.window.update_owed(self.window.half().min(self.config.stream_window / 2))
     }
 
     /// What streams owe besides data. It needs no credit, so it overtakes data that waits for some.

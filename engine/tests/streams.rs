@@ -6,8 +6,8 @@ mod common;
 
 use common::{EPOCH, Pair, config, events, pattern, read_all, write_some};
 use towline_engine::{
-    Acceptor, Arrival, AttachError, CloseReason, Code, Config, Dir, Epoch, Event, OpenError, PipeClosed, ReadError,
-    Session, Side, StreamId, UnknownStream, WriteError,
+    Acceptor, Arrival, AttachError, CloseReason, Code, Config, Dir, Epoch, Event, OpenError, PipeClosed,
+    ReadError, Session, Side, StreamId, UnknownStream, WriteError,
 };
 
 const ONE: Code = Code::new(1).unwrap();
@@ -121,7 +121,7 @@ fn gapless_pipes_keep_no_bytes_back() {
     // Whatever arrives in order can be read at once; there is nowhere else for it to be.
     let mut pair = Pair::new(Config::default());
     let id = pair.stream(Dir::Uni, b"x");
-    read_all(&mut pair.device, id);
+    assert_eq!(read_all(&mut pair.device, id).0, b"x");
     pair.service.stream(id).unwrap().write(&[7; 3000]).unwrap();
     pair.transmit(Side::Client);
     let mut read = 0;
@@ -279,9 +279,9 @@ fn close_idempotent() {
     // Finish, reset, stop, release and close in every order of five, twice each: no panic, one outcome.
     type Verb = fn(&mut Pair, StreamId);
     let verbs: [Verb; 5] = [
-        |pair, id| drop(pair.service.stream(id).map(|mut s| s.finish())),
-        |pair, id| drop(pair.service.stream(id).map(|mut s| s.reset(ONE))),
-        |pair, id| drop(pair.service.stream(id).map(|mut s| s.stop(ONE))),
+        |pair, id| _ = pair.service.stream(id).map(|mut s| s.finish()),
+        |pair, id| _ = pair.service.stream(id).map(|mut s| s.reset(ONE)),
+        |pair, id| _ = pair.service.stream(id).map(|mut s| s.stop(ONE)),
         |pair, id| pair.service.release(id, TWO),
         |pair, _| pair.service.close(pair.now, TWO, b""),
     ];
@@ -319,9 +319,9 @@ fn confluence() {
     // Each end does one thing to the stream at the same time. Whoever's frames arrive first, the end is the
     // same: both halves are over once both applications are, and nothing is left.
     let things: [fn(&mut Session, StreamId); 4] = [
-        |session, id| drop(session.stream(id).unwrap().finish()),
-        |session, id| drop(session.stream(id).unwrap().reset(ONE)),
-        |session, id| drop(session.stream(id).unwrap().stop(TWO)),
+        |session, id| _ = session.stream(id).unwrap().finish(),
+        |session, id| _ = session.stream(id).unwrap().reset(ONE),
+        |session, id| _ = session.stream(id).unwrap().stop(TWO),
         |_, _| (),
     ];
     for ours in things {
@@ -399,7 +399,7 @@ fn no_residue() {
             0 => pair.service.stream(id).unwrap().finish().unwrap(),
             1 => pair.service.stream(id).unwrap().reset(ONE).unwrap(),
             2 => pair.device.stream(id).unwrap().stop(ONE).unwrap(),
-            3 => drop(read_all(&mut pair.device, id)),
+            3 => _ = read_all(&mut pair.device, id),
             _ => {}
         }
         if round % 3 == 0 {

@@ -155,7 +155,10 @@ impl Recv {
 
     /// The MAX_STREAM_DATA limit to announce, if one is worth a frame.
     pub(crate) fn credit_owed(&self) -> Option<u64> {
-        if self.state.has_ended() || self.stop.is_some() { None } else { self.window.update_owed() }
+        if self.state.has_ended() || self.stop.is_some() {
+            return None;
+        }
+        self.window.update_owed(self.window.half())
     }
 
     pub(crate) fn invariants(&self) {

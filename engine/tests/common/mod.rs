@@ -175,7 +175,12 @@ pub fn read_all(session: &mut Session, id: StreamId) -> (Vec<u8>, Result<(), Rea
 }
 
 /// Writes as much of `count` bytes of `pattern` as is accepted.
-pub fn write_some(session: &mut Session, id: StreamId, from: usize, count: usize) -> Result<usize, WriteError> {
+pub fn write_some(
+    session: &mut Session,
+    id: StreamId,
+    from: usize,
+    count: usize,
+) -> Result<usize, WriteError> {
     let bytes: Vec<u8> = (from..from + count).map(pattern).collect();
     session.stream(id).unwrap().write(&bytes)
 }
