@@ -96,7 +96,7 @@ pub use id::{Code, Dir, Epoch, Side, StreamId};
 pub use liveness::Rtt;
 pub use params::MIN_MAX_RECORD_SIZE;
 pub use session::{Credit, Session, Stats, Timer};
-pub use stream::Stream;
+pub use stream::{Sending, Stream};
 pub use streams::Urgency;
 pub use time::Instant;
 pub use transmit::MIN_TRANSMIT;

@@ -307,8 +307,11 @@ impl Session {
     /// that does not exist, has no effect.
     pub fn release(&mut self, id: StreamId, code: Code) {
         let Ok(mut stream) = self.stream(id) else { return };
-        // A stream that ended otherwise, or a session that did, needs neither.
-        let _ = stream.reset(code);
+        if !stream.is_finished() {
+            // Too late only if the session is ending, and then nothing is to be taken back.
+            let _ = stream.reset(code);
+        }
+        // Too late if the end is known.
         let _ = stream.stop(code);
         let entry = self.streams.get_mut(id).expect("it was just there");
         entry.released = true;

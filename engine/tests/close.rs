@@ -120,3 +120,19 @@ fn long_reasons_are_cut() {
     };
     assert_eq!(reason.len(), towline_engine::MAX_REASON);
 }
+
+/// A handle that is dropped right after `finish` takes nothing back.
+#[test]
+fn what_was_finished_goes_out_after_the_release() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.stream(Dir::Bi, b"x");
+    write_some(&mut pair.service, id, 1, 100_000).unwrap();
+    pair.service.stream(id).unwrap().finish().unwrap();
+    pair.service.release(id, ONE);
+    pair.run();
+    let (bytes, how) = read_all(&mut pair.device, id);
+    assert_eq!((bytes.len(), how), (100_001, Ok(())));
+    pair.device.release(id, ONE);
+    pair.run();
+    assert_eq!((pair.service.open_streams(), pair.device.open_streams()), (0, 0));
+}

@@ -205,8 +205,8 @@ impl Model {
 
     fn release(&mut self, pair: &mut Pair, side: Side, id: StreamId) {
         let code = Code::from(99);
-        // A release resets what has not gone out. To know whether it does, the model resets it first.
-        if pair.end(side).stream(id).unwrap().reset(code).is_ok() {
+        // A release resets what was not finished. To know whether it does, the model resets it first.
+        if !self.half(id, side).finished && pair.end(side).stream(id).unwrap().reset(code).is_ok() {
             self.half(id, side).reset = Some(code);
         }
         let peer = self.half(id, side.peer());
@@ -238,6 +238,7 @@ impl Model {
         }
         for (&(id, sender), half) in &self.halves {
             let receiver_holds = self.held[index(sender.peer())].contains(&id);
+            // Also what was finished by an application that has released the stream since.
             if receiver_holds && half.stopped.is_none() && half.reset.is_none() {
                 assert_eq!(half.read, half.written, "accepted_means_owed: {id:?} from {sender:?}");
                 assert_eq!(half.saw_end, half.finished, "eof_iff_fin: {id:?} from {sender:?}");

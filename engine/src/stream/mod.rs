@@ -17,6 +17,19 @@ use crate::id::{Code, StreamId};
 use crate::session::{Phase, Session};
 use crate::streams::{Entry, Urgency};
 
+/// How it stands with what this end sends on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// There is, or may be, more to send.
+    Open,
+    /// Everything went out, and the end with it; or this end only receives.
+    Finished,
+    /// This end reset it.
+    Reset,
+    /// The peer asked us to stop.
+    Stopped(Code),
+}
+
 /// One stream of a session, borrowed to read, write and end it.
 pub struct Stream<'a> {
     session: &'a mut Session,
@@ -155,6 +168,24 @@ impl<'a> Stream<'a> {
         self.consumed(unread.try_into().expect("it was in memory"));
         self.session.streams.schedule(self.id);
         Ok(())
+    }
+
+    /// Whether the application has said that it will write no more.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.entry().send.as_ref().is_some_and(|send| send.state != SendState::Send)
+    }
+
+    /// How it stands with what this end sends.
+    pub fn sending(&self) -> Sending {
+        match self.entry().send.as_ref() {
+            Some(send) if send.stopped => Sending::Stopped(send.code),
+            Some(send) => match send.state {
+                SendState::Send | SendState::DataSent => Sending::Open,
+                SendState::DataRecvd => Sending::Finished,
+                SendState::ResetSent | SendState::ResetRecvd => Sending::Reset,
+            },
+            None => Sending::Finished,
+        }
     }
 
     /// Says how urgent the stream's data is, from now on.

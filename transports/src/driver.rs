@@ -1,0 +1,259 @@
+//! The one loop that runs a session over a pipe.
+//!
+//! In: the pipe's bytes, the clock, wakes from handles. Out: records to the pipe, wakes to handles. Keeps: one
+//! record that is on its way out, and a read buffer. It waits for one thing, applies it, and sends what is
+//! owed; a write that is pending never stops the read, since two ends that each finish writing first can wait
+//! for each other forever.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::io::poll_read_buf;
+use towline_engine::PipeClosed;
+
+use crate::Pipe;
+use crate::error::LinkClosed;
+use crate::shared::{EPOCH, Shared, State};
+
+/// The most bytes of a record: with a size of two bytes, what fills a TLS record.
+const RECORD: usize = 16 << 10;
+
+/// The read buffer grows to this while reads fill it, and shrinks to the least while they do not.
+const READ_BUFFER: std::ops::RangeInclusive<usize> = (4 << 10)..=(64 << 10);
+
+/// How many slices are written at a time.
+const SLICES: usize = 32;
+
+/// How long the last word may take to get to the peer.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// Runs the session of `shared` over `pipe` until it is over and the pipe is closed.
+pub(crate) async fn run(shared: Arc<Shared>, mut pipe: impl Pipe) {
+    let now = shared.now();
+    shared.lock().session.attach(now, EPOCH).expect("a new session takes a pipe");
+    let mut inbox = Inbox::new();
+    let mut outbox = Outbox::default();
+    let mut wakes = Vec::new();
+    let mut alarm = pin!(sleep_until(Instant::now()));
+    let mut pipe_is_lost = false;
+
+    loop {
+        let step = take_step(&shared, &mut outbox, &mut wakes);
+        wakes.drain(..).for_each(Waker::wake);
+        if step.is_over && outbox.is_empty() {
+            break;
+        }
+        // An alarm that is too early costs a look at the clock; to set it anew for each byte would cost more.
+        let is_armed = match step.deadline {
+            Some(deadline) => {
+                if deadline < alarm.deadline() || alarm.is_elapsed() {
+                    alarm.as_mut().reset(deadline);
+                }
+                true
+            }
+            None => false,
+        };
+        tokio::select! {
+            biased;
+            progress = poll_fn(|context| poll_pipe(context, &mut pipe, &mut inbox, &mut outbox)) => {
+                let mut state = shared.lock();
+                pipe_is_lost |= apply(&shared, &mut state, progress, &mut inbox);
+            }
+            () = shared.touched.notified() => {}
+            () = &mut alarm, if is_armed => {
+                let now = shared.now();
+                shared.lock().session.handle_timeout(now);
+            }
+        }
+    }
+
+    let closed = shared.lock().why_closed();
+    if !pipe_is_lost && !matches!(closed, LinkClosed::TimedOut) {
+        // Closing a socket with unread input would reset it, and the reset could overtake our last words.
+        let _ = timeout(LINGER, hang_up(&mut pipe)).await;
+    }
+    drop(pipe);
+    shared.ended.send_replace(Some(closed));
+}
+
+/// What the loop needs to know before it waits.
+struct Step {
+    deadline: Option<Instant>,
+    /// The session is over and has nothing more to say.
+    is_over: bool,
+}
+
+/// Takes the next record if the last one has gone out, and the news.
+fn take_step(shared: &Shared, outbox: &mut Outbox, wakes: &mut Vec<Waker>) -> Step {
+    let mut state = shared.lock();
+    if outbox.is_empty() {
+        state.session.poll_transmit(shared.now(), RECORD, &mut outbox.slices);
+        outbox.must_flush = !outbox.slices.is_empty();
+    }
+    shared.forward_events(&mut state, wakes);
+    Step {
+        deadline: state.session.poll_timeout().and_then(|(deadline, _)| shared.time_of(deadline)),
+        is_over: state.session.is_closed() && !state.session.wants_transmit(),
+    }
+}
+
+/// What a look at the pipe gave.
+#[derive(Default)]
+struct Progress {
+    read: Option<io::Result<usize>>,
+    written: Option<io::Result<()>>,
+}
+
+/// Reads and writes what can be read and written now; pending if that is nothing.
+fn poll_pipe(
+    context: &mut Context<'_>,
+    pipe: &mut impl Pipe,
+    inbox: &mut Inbox,
+    outbox: &mut Outbox,
+) -> Poll<Progress> {
+    let mut progress = Progress::default();
+    if let Poll::Ready(read) = inbox.poll_read(context, pipe) {
+        progress.read = Some(read);
+    }
+    if let Poll::Ready(written) = outbox.poll_write(context, pipe) {
+        progress.written = Some(written);
+    }
+    if progress.read.is_none() && progress.written.is_none() { Poll::Pending } else { Poll::Ready(progress) }
+}
+
+/// Tells the session what the pipe gave. Returns whether the pipe is gone.
+fn apply(shared: &Shared, state: &mut State, progress: Progress, inbox: &mut Inbox) -> bool {
+    match progress.read {
+        None => {}
+        Some(Ok(0)) => {
+            shared.handle_pipe_closed(state, PipeClosed::Finished, None);
+            return true;
+        }
+        Some(Ok(_)) => {
+            let bytes = inbox.take();
+            shared.handle_input(state, bytes);
+            inbox.make_room(|| state.session.copy_out());
+        }
+        Some(Err(error)) => {
+            shared.handle_pipe_closed(state, PipeClosed::Failed, Some(error));
+            return true;
+        }
+    }
+    if let Some(Err(error)) = progress.written {
+        shared.handle_pipe_closed(state, PipeClosed::Failed, Some(error));
+        return true;
+    }
+    false
+}
+
+/// Says goodbye, and listens until the peer has too.
+async fn hang_up(pipe: &mut impl Pipe) -> io::Result<()> {
+    pipe.shutdown().await?;
+    let mut scrap = [0; 1024];
+    while pipe.read(&mut scrap).await? > 0 {}
+    Ok(())
+}
+
+/// The read buffer.
+struct Inbox {
+    buffer: BytesMut,
+    /// How much room the next read gets.
+    size: usize,
+}
+
+impl Inbox {
+    fn new() -> Self {
+        let size = *READ_BUFFER.start();
+        Self { buffer: BytesMut::with_capacity(size), size }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, pipe: &mut impl Pipe) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(pipe), context, &mut self.buffer)
+    }
+
+    /// What was read.
+    fn take(&mut self) -> Bytes {
+        let read = self.buffer.len();
+        if read >= self.size / 2 {
+            self.size = (self.size * 2).min(*READ_BUFFER.end());
+        } else if read < self.size / 8 {
+            self.size = (self.size / 2).max(*READ_BUFFER.start());
+        }
+        self.buffer.split().freeze()
+    }
+
+    /// Makes room for the next read: what is left of the buffer, the whole buffer once nobody holds a piece of
+    /// it, or a new one. `copy_out` makes the session let go.
+    fn make_room(&mut self, copy_out: impl FnOnce()) {
+        if self.buffer.capacity() >= self.size / 2 || self.buffer.try_reclaim(self.size) {
+            return;
+        }
+        copy_out();
+        if !self.buffer.try_reclaim(self.size) {
+            self.buffer = BytesMut::with_capacity(self.size);
+        }
+    }
+}
+
+/// A record that is on its way out.
+#[derive(Default)]
+struct Outbox {
+    slices: Vec<Bytes>,
+    /// How many slices, from the front, have gone out.
+    written: usize,
+    must_flush: bool,
+}
+
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.slices.is_empty() && !self.must_flush
+    }
+
+    /// Writes until all is out and flushed (ready), or the pipe takes no more (pending). Pending if there is
+    /// nothing to write.
+    fn poll_write(&mut self, context: &mut Context<'_>, pipe: &mut impl Pipe) -> Poll<io::Result<()>> {
+        if self.is_empty() {
+            return Poll::Pending;
+        }
+        let mut pipe = Pin::new(pipe);
+        while self.written < self.slices.len() {
+            let mut parts = [IoSlice::new(&[]); SLICES];
+            let left = &self.slices[self.written..];
+            let count = left.len().min(SLICES);
+            for (part, slice) in parts.iter_mut().zip(left) {
+                *part = IoSlice::new(slice);
+            }
+            match pipe.as_mut().poll_write_vectored(context, &parts[..count]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => self.advance(count),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.slices.clear();
+        self.written = 0;
+        let flushed = pipe.poll_flush(context);
+        self.must_flush = flushed.is_pending();
+        flushed
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while count > 0 {
+            let slice = &mut self.slices[self.written];
+            if count < slice.len() {
+                slice.advance(count);
+                return;
+            }
+            count -= slice.len();
+            *slice = Bytes::new();
+            self.written += 1;
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Links over tokio: streams to a peer, whatever carries them.
+//!
+//! A [`Link`] is a connection on which streams open. Here it is a session of the engine, run over a pipe (TCP,
+//! TLS, anything that is `AsyncRead + AsyncWrite`) by one task. Its handles say nothing of that, so that a link
+//! that has streams of its own, such as QUIC, looks the same to whoever uses it.
+//!
+//! ```
+//! use towline_transports::{Config, Link, Side};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (ours, theirs) = tokio::io::duplex(1024);
+//! let service = Link::start(ours, Side::Client, Config::default());
+//! let device = Link::start(theirs, Side::Server, Config::default());
+//!
+//! let (mut request, mut response) = service.open_bi().await?;
+//! request.write_all(b"status?").await?;
+//! request.finish()?;
+//!
+//! let (mut answer, mut question) = device.accept_bi().await?;
+//! assert_eq!(question.read_to_end(1024).await?, b"status?");
+//! answer.write_all(b"fine").await?;
+//! answer.finish()?;
+//! assert_eq!(response.read_to_end(1024).await?, b"fine");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Sockets, the clock (tokio's), entropy and the crypto provider are handed in from outside; see [`Network`] and
+//! [`tls`].
+
+mod driver;
+mod error;
+mod link;
+mod network;
+mod shared;
+mod stream;
+pub mod tls;
+
+pub use error::{LinkClosed, ReadError, WriteError};
+pub use link::{Link, LinkStats};
+pub use network::{Listener, Network, Socket, TcpNetwork};
+pub use stream::{RecvStream, SendStream};
+pub use towline_engine::{Code, Config, Side, Urgency};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Reliable, ordered bytes both ways: what a session can run over.
+pub trait Pipe: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for T {}

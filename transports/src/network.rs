@@ -1,0 +1,100 @@
+//! Where sockets come from.
+//!
+//! The product asks a [`Network`] for its sockets, and the program that runs it hands one in: [`TcpNetwork`] in
+//! the field, a simulated one in a simulation.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A future that a trait object returns.
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Makes connections, and waits for them.
+pub trait Network: std::fmt::Debug + Send + Sync + 'static {
+    /// Connects to `address`, a `host:port` whose host may be a name.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, such as that the connection was refused or the name does not exist.
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Socket>>>;
+
+    /// Listens on `address`, a `host:port`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, such as that the port is in use.
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+}
+
+/// Waits for connections.
+pub trait Listener: std::fmt::Debug + Send + 'static {
+    /// The next connection, and where it comes from. Cancel-safe: a connection that is not returned is not lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, such as that there are too many open files.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Socket>, SocketAddr)>>;
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// A connection. Shutting down its writing half sends a FIN.
+pub trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin + 'static {
+    /// Ends the connection with a RST instead of a FIN, when it is dropped.
+    fn abort(&mut self);
+}
+
+/// The system's TCP. Its sockets do not wait to coalesce small writes (`TCP_NODELAY`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpNetwork;
+
+impl Network for TcpNetwork {
+    #[expect(clippy::disallowed_methods, reason = "this is the network that is handed in")]
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Socket>>> {
+        Box::pin(async move { prepare(TcpStream::connect(address).await?) })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the network that is handed in")]
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = TcpListener::bind(address).await?;
+            Ok(Box::new(listener) as Box<dyn Listener>)
+        })
+    }
+}
+
+fn prepare(stream: TcpStream) -> io::Result<Box<dyn Socket>> {
+    // Before the first byte: a TLS handshake would otherwise wait for a delayed acknowledgement.
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream))
+}
+
+impl Listener for TcpListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Socket>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, address) = TcpListener::accept(self).await?;
+            Ok((prepare(stream)?, address))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        TcpListener::local_addr(self)
+    }
+}
+
+impl Socket for TcpStream {
+    fn abort(&mut self) {
+        // A socket that cannot linger for no time is one that is gone already.
+        let _ = self.set_zero_linger();
+    }
+}

@@ -1,0 +1,187 @@
+//! What a link's handles and its driver share: the session, and who waits for it.
+//!
+//! A handle locks, calls one verb of the session, and unlocks; if that left something to send it wakes the
+//! driver. The driver turns the session's events into wakes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use towline_engine::{Dir, Epoch, Event, PipeClosed, Session, StreamId};
+
+use crate::error::LinkClosed;
+
+/// A link of this kind lives on one pipe.
+pub(crate) const EPOCH: Epoch = Epoch(0);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// When the session's time began.
+    start: Instant,
+    /// Wakes the driver: there is something to send, or the link was closed.
+    pub(crate) touched: Notify,
+    /// Wakes those who wait to open a stream.
+    pub(crate) openable: [Notify; 2],
+    /// Wakes those who wait to accept one.
+    pub(crate) incoming: [Notify; 2],
+    /// Why the driver has ended, once it has.
+    pub(crate) ended: watch::Sender<Option<LinkClosed>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) session: Session,
+    /// Who waits to read or write a stream. Entries exist only while somebody does.
+    waiting: BTreeMap<StreamId, Wakers>,
+    /// Why the session is over, once it is.
+    pub(crate) closed: Option<LinkClosed>,
+    /// What the pipe said when it failed.
+    pub(crate) pipe_error: Option<Arc<io::Error>>,
+}
+
+#[derive(Debug, Default)]
+struct Wakers {
+    read: Option<Waker>,
+    write: Option<Waker>,
+}
+
+pub(crate) const fn index(dir: Dir) -> usize {
+    match dir {
+        Dir::Bi => 0,
+        Dir::Uni => 1,
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(session: Session) -> Self {
+        let state = State { session, waiting: BTreeMap::new(), closed: None, pipe_error: None };
+        Self {
+            state: Mutex::new(state),
+            start: Instant::now(),
+            touched: Notify::new(),
+            openable: Default::default(),
+            incoming: Default::default(),
+            ended: watch::Sender::new(None),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// Calls a verb of the session, and wakes the driver if that left it something to do.
+    pub(crate) fn with<T>(&self, verb: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let value = verb(&mut state);
+        let wake = state.session.wants_transmit();
+        drop(state);
+        if wake {
+            self.touched.notify_one();
+        }
+        value
+    }
+
+    /// The session's time.
+    pub(crate) fn now(&self) -> towline_engine::Instant {
+        self.at(Instant::now())
+    }
+
+    fn at(&self, time: Instant) -> towline_engine::Instant {
+        towline_engine::Instant::default() + time.saturating_duration_since(self.start)
+    }
+
+    /// The time of the session's instant.
+    pub(crate) fn time_of(&self, instant: towline_engine::Instant) -> Option<Instant> {
+        let since = instant.saturating_duration_since(towline_engine::Instant::default());
+        self.start.checked_add(since)
+    }
+
+    /// Turns the session's events into wakes; those of streams are put into `wakes`, for after the unlock.
+    pub(crate) fn forward_events(&self, state: &mut State, wakes: &mut Vec<Waker>) {
+        while let Some(event) = state.session.poll_event() {
+            match event {
+                Event::Readable(id) => wakes.extend(state.take_reader(id)),
+                Event::Writable(id) | Event::Stopped(id, _) | Event::Finished(id) => {
+                    wakes.extend(state.take_writer(id));
+                }
+                Event::Incoming(dir) => self.incoming[index(dir)].notify_waiters(),
+                Event::Openable(dir) => self.openable[index(dir)].notify_waiters(),
+                Event::Closed(reason) => {
+                    tracing::debug!(%reason, "link over");
+                    state.closed = Some(LinkClosed::new(reason, state.pipe_error.clone()));
+                    for (_, waiting) in std::mem::take(&mut state.waiting) {
+                        wakes.extend(waiting.read);
+                        wakes.extend(waiting.write);
+                    }
+                    for notify in self.openable.iter().chain(&self.incoming) {
+                        notify.notify_waiters();
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn handle_input(&self, state: &mut State, bytes: Bytes) {
+        state.session.handle_input(self.now(), EPOCH, bytes);
+    }
+
+    pub(crate) fn handle_pipe_closed(&self, state: &mut State, how: PipeClosed, error: Option<io::Error>) {
+        state.pipe_error = error.map(Arc::new);
+        state.session.handle_pipe_closed(self.now(), EPOCH, how);
+    }
+}
+
+impl State {
+    /// Why the link is over, for a verb that the session refused because of that.
+    pub(crate) fn why_closed(&self) -> LinkClosed {
+        match &self.closed {
+            Some(closed) => closed.clone(),
+            // Closing: it is this end that asked for it, and the event comes when all has gone out.
+            None => LinkClosed::Local(towline_engine::Code::default()),
+        }
+    }
+
+    pub(crate) fn wait_to_read(&mut self, id: StreamId, context: &Context<'_>) {
+        set_waker(&mut self.waiting.entry(id).or_default().read, context);
+    }
+
+    pub(crate) fn wait_to_write(&mut self, id: StreamId, context: &Context<'_>) {
+        set_waker(&mut self.waiting.entry(id).or_default().write, context);
+    }
+
+    pub(crate) fn take_reader(&mut self, id: StreamId) -> Option<Waker> {
+        self.take_waker(id, |waiting| &mut waiting.read)
+    }
+
+    pub(crate) fn take_writer(&mut self, id: StreamId) -> Option<Waker> {
+        self.take_waker(id, |waiting| &mut waiting.write)
+    }
+
+    fn take_waker(&mut self, id: StreamId, side: fn(&mut Wakers) -> &mut Option<Waker>) -> Option<Waker> {
+        let waiting = self.waiting.get_mut(&id)?;
+        let waker = side(waiting).take();
+        if waiting.read.is_none() && waiting.write.is_none() {
+            self.waiting.remove(&id);
+        }
+        waker
+    }
+
+    /// How many streams somebody waits on.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+fn set_waker(place: &mut Option<Waker>, context: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(context.waker()),
+        None => *place = Some(context.waker().clone()),
+    }
+}

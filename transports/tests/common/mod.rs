@@ -1,0 +1,79 @@
+//! Two links over a pipe in memory, and certificates of a throw-away authority.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    PKCS_ED25519, PublicKeyData,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::time_provider::DefaultTimeProvider;
+use towline_transports::tls::{Credentials, Environment};
+use towline_transports::{Config, Link, Side};
+
+/// A service and a device over a pipe that holds `capacity` bytes in each direction.
+pub fn pair(capacity: usize, config: Config) -> (Link, Link) {
+    let (ours, theirs) = tokio::io::duplex(capacity);
+    (Link::start(ours, Side::Client, config.clone()), Link::start(theirs, Side::Server, config))
+}
+
+pub fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    change(&mut config);
+    config
+}
+
+/// `count` bytes that differ from their neighbours.
+pub fn pattern(count: usize) -> Vec<u8> {
+    (0..count).map(|offset| u8::try_from(offset * 31 % 251).unwrap()).collect()
+}
+
+pub fn environment() -> Environment {
+    Environment {
+        provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        time: Arc::new(DefaultTimeProvider),
+    }
+}
+
+/// An authority that vouches for whoever asks.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    roots: Arc<RootCertStore>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // A name of its own, by its key: else a stranger's signature is taken for a bad one of this authority's.
+        let name = key.der_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.self_signed(&key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        Self { issuer: Issuer::new(params, key), roots: Arc::new(roots) }
+    }
+
+    /// Credentials for `name`, for both ends of a connection. `change` may spoil them.
+    pub fn issue_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Credentials {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Credentials {
+            chain: vec![certificate.der().clone()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            roots: self.roots.clone(),
+        }
+    }
+
+    pub fn issue(&self, name: &str) -> Credentials {
+        self.issue_with(name, |_| ())
+    }
+}

@@ -1,0 +1,139 @@
+//! TLS: who is let in, and what the others are told.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Authority, environment, pattern};
+use rustls::ClientConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use towline_transports::tls::{self, ALPN_LINK, Credentials, HandshakeError, TlsPipe};
+use towline_transports::{Config, Link, Side};
+
+type Outcome = Result<TlsPipe<DuplexStream>, HandshakeError>;
+
+/// Both ends shake hands. The client's refusal comes with its first read, which is done here.
+async fn handshake(server: Credentials, client: Arc<ClientConfig>, name: &str) -> (Outcome, Outcome) {
+    let server = tls::server_config(server, &[ALPN_LINK], &environment()).unwrap();
+    let (ours, theirs) = tokio::io::duplex(16 << 10);
+    let name = name.to_owned().try_into().unwrap();
+    let connect = async {
+        let mut pipe = tls::connect(ours, name, client).await?;
+        pipe.read_exact(&mut [0]).await?;
+        Ok(pipe)
+    };
+    let accept = async {
+        let mut pipe = tls::accept(theirs, server).await?;
+        pipe.write_all(&[0]).await?;
+        pipe.flush().await?;
+        Ok(pipe)
+    };
+    tokio::join!(connect, accept)
+}
+
+fn client(credentials: Credentials) -> Arc<ClientConfig> {
+    tls::client_config(credentials, &[ALPN_LINK], &environment()).unwrap()
+}
+
+fn refusal(outcome: Outcome) -> &'static str {
+    match outcome {
+        Err(HandshakeError::Tls(error)) => tls::refused_certificate(&error).unwrap_or("another alert"),
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it was let in"),
+    }
+}
+
+#[tokio::test]
+async fn a_link_over_tls_carries_streams() {
+    let authority = Authority::new();
+    let (ours, theirs) =
+        handshake(authority.issue("hub.test"), client(authority.issue("device")), "hub.test").await;
+    let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+    assert_eq!((ours.alpn(), theirs.alpn()), (Some(ALPN_LINK), Some(ALPN_LINK)));
+    assert_eq!((ours.peer_certificates().len(), theirs.peer_certificates().len()), (1, 1));
+    let device = Link::start(ours, Side::Client, Config::default());
+    let hub = Link::start(theirs, Side::Server, Config::default());
+    let (mut send, _recv) = device.open_bi().await.unwrap();
+    let writer = tokio::spawn(async move {
+        send.write_all(&pattern(1 << 20)).await.unwrap();
+        send.finish().unwrap();
+    });
+    let (_answer, mut recv) = hub.accept_bi().await.unwrap();
+    assert_eq!(recv.read_to_end(2 << 20).await.unwrap(), pattern(1 << 20));
+    writer.await.unwrap();
+    device.close(Default::default(), "");
+    hub.closed().await;
+    device.closed().await;
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_told_so() {
+    let authority = Authority::new();
+    let environment = environment();
+    let mut config = ClientConfig::builder_with_details(environment.provider, environment.time)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(authority.issue("x").roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_LINK.to_vec()];
+    let (ours, theirs) = handshake(authority.issue("hub.test"), Arc::new(config), "hub.test").await;
+    assert!(matches!(theirs, Err(HandshakeError::Tls(rustls::Error::NoCertificatesPresented))));
+    assert_eq!(refusal(ours), "it requires a certificate and got none");
+}
+
+#[tokio::test]
+async fn a_client_of_another_authority_is_told_so() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let mut credentials = stranger.issue("device");
+    credentials.roots = authority.issue("x").roots;
+    let (ours, theirs) = handshake(authority.issue("hub.test"), client(credentials), "hub.test").await;
+    assert!(matches!(theirs, Err(HandshakeError::Tls(rustls::Error::InvalidCertificate(_)))));
+    assert_eq!(refusal(ours), "the certificate is of an authority that it does not trust");
+}
+
+#[tokio::test]
+async fn a_client_whose_certificate_has_expired_is_told_so() {
+    let authority = Authority::new();
+    let credentials =
+        authority.issue_with("device", |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let (ours, theirs) = handshake(authority.issue("hub.test"), client(credentials), "hub.test").await;
+    assert!(theirs.is_err());
+    assert_eq!(refusal(ours), "the certificate has expired");
+}
+
+#[tokio::test]
+async fn a_hub_of_another_authority_or_name_is_not_trusted() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (ours, _) =
+        handshake(stranger.issue("hub.test"), client(authority.issue("device")), "hub.test").await;
+    assert!(matches!(ours, Err(HandshakeError::Tls(rustls::Error::InvalidCertificate(_)))));
+    let (ours, _) =
+        handshake(authority.issue("hub.test"), client(authority.issue("device")), "other.test").await;
+    assert!(matches!(ours, Err(HandshakeError::Tls(rustls::Error::InvalidCertificate(_)))));
+}
+
+#[tokio::test]
+async fn both_ends_must_speak_the_same_protocol() {
+    let authority = Authority::new();
+    // Another one: TLS itself refuses it. None at all: TLS lets it through, we do not.
+    let other = tls::client_config(authority.issue("device"), &[b"h2"], &environment()).unwrap();
+    let (ours, theirs) = handshake(authority.issue("hub.test"), other, "hub.test").await;
+    assert!(ours.is_err() && theirs.is_err());
+    let none = tls::client_config(authority.issue("device"), &[], &environment()).unwrap();
+    let (_, theirs) = handshake(authority.issue("hub.test"), none, "hub.test").await;
+    let error = theirs.unwrap_err().to_string();
+    assert_eq!(error, "the peer does not speak qmux-02.towline: it named no application protocol");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_no_tls_peer_ends_in_an_error() {
+    let authority = Authority::new();
+    for first in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"SSH-2.0-x\r\n", &[0; 100], b"\x16\x03\x01\xff\xff", b""] {
+        let server = tls::server_config(authority.issue("hub.test"), &[ALPN_LINK], &environment()).unwrap();
+        let (mut ours, theirs) = tokio::io::duplex(16 << 10);
+        ours.write_all(first).await.unwrap();
+        ours.shutdown().await.unwrap();
+        assert!(tls::accept(theirs, server).await.is_err(), "{first:?}");
+    }
+}
