@@ -169,3 +169,32 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody who waits is on record only while they wait: a stream that is gone leaves no waker.
+    #[tokio::test(start_paused = true)]
+    async fn no_residue() {
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let service = Link::start(ours, Side::Client, Config::default());
+        let device = Link::start(theirs, Side::Server, Config::default());
+        for _ in 0..50 {
+            let (mut send, mut recv) = service.open_bi().await.unwrap();
+            send.write_all(b"x").await.unwrap();
+            let (answer, mut question) = device.accept_bi().await.unwrap();
+            let waits = tokio::spawn(async move { recv.read_chunk(1).await.is_err() });
+            let reads = async {
+                question.read_chunk(1).await.unwrap();
+                tokio::task::yield_now().await;
+            };
+            reads.await;
+            drop((answer, question, send));
+            assert!(waits.await.unwrap(), "a dropped stream is a reset");
+        }
+        for link in [&service, &device] {
+            assert_eq!(link.owner.shared.lock().waiting(), 0);
+        }
+    }
+}
