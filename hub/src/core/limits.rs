@@ -1,0 +1,119 @@
+//! What the hub allows, and the bucket that rates are counted with.
+
+use std::time::Duration;
+
+use towline_engine::Instant;
+
+/// What a hub allows. Each has a flag of `towline hub`, and a default that suits a hub of some thousand devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How many tunnels a service may open in a second, in the long run. Default: 100.
+    pub opens_per_second: u32,
+    /// How many it may open at once, after a rest. Default: 200.
+    pub open_burst: u32,
+    /// How many tunnels to one device may be live at a time. Default: 1,000.
+    pub tunnels_per_device: u32,
+    /// How many connections may be on their way through the handshake; one more, and the oldest of them is
+    /// dropped. Default: 1,000.
+    pub unauthenticated: usize,
+    /// How long a connection has to show who it is: TLS and the hello. Default: 10 s.
+    pub handshake: Duration,
+    /// How many devices that are gone are remembered, to tell "offline" from "unknown". Default: 100,000.
+    pub remembered: usize,
+    /// How long a device stays away after another holder of its identity took its place. Default: 30 s.
+    pub superseded_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            opens_per_second: 100,
+            open_burst: 200,
+            tunnels_per_device: 1_000,
+            unauthenticated: 1_000,
+            handshake: Duration::from_secs(10),
+            remembered: 100_000,
+            superseded_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The longest that the handshake of a tunnel may take, whatever the asker says.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A bucket of tokens: each thing done takes one, and they come back at a steady rate.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenBucket {
+    /// When the bucket was empty, or would have been: it has grown since.
+    empty_at: Instant,
+    /// How long one token takes to come back.
+    interval: Duration,
+    /// How long the full bucket takes.
+    fill: Duration,
+}
+
+impl TokenBucket {
+    /// A full bucket of `burst` tokens, of which `per_second` come back in a second.
+    pub(crate) fn new(now: Instant, per_second: u32, burst: u32) -> Self {
+        let interval = Duration::from_secs(1) / per_second.max(1);
+        let fill = interval * burst.max(1);
+        Self { empty_at: before(now, fill), interval, fill }
+    }
+
+    /// Takes a token.
+    ///
+    /// # Errors
+    ///
+    /// How long it takes until there is one.
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.empty_at = self.empty_at.max(before(now, self.fill));
+        let ready = self.empty_at + self.interval;
+        if ready > now {
+            return Err(ready.saturating_duration_since(now));
+        }
+        self.empty_at = ready;
+        Ok(())
+    }
+
+    /// Whether the bucket is full, and so like a new one.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        self.empty_at <= before(now, self.fill)
+    }
+}
+
+fn before(now: Instant, duration: Duration) -> Instant {
+    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Instant::from_nanos(now.as_nanos().saturating_sub(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(millis: u64) -> Instant {
+        Instant::from_nanos(1_000_000_000_000 + millis * 1_000_000)
+    }
+
+    #[test]
+    fn a_burst_then_a_steady_rate() {
+        let mut bucket = TokenBucket::new(at(0), 10, 3);
+        assert_eq!([(); 3].map(|()| bucket.take(at(0))), [Ok(()); 3]);
+        assert_eq!(bucket.take(at(0)), Err(Duration::from_millis(100)));
+        assert_eq!(bucket.take(at(60)), Err(Duration::from_millis(40)));
+        assert_eq!(bucket.take(at(100)), Ok(()));
+        assert_eq!(bucket.take(at(100)), Err(Duration::from_millis(100)));
+        let taken = (100..10_100).filter(|&now| bucket.take(at(now)).is_ok()).count();
+        assert_eq!(taken, 99, "ten a second");
+    }
+
+    #[test]
+    fn rest_fills_it_and_no_more() {
+        let mut bucket = TokenBucket::new(at(0), 10, 3);
+        while bucket.take(at(0)).is_ok() {}
+        assert!(!bucket.is_full(at(299)));
+        assert!(bucket.is_full(at(300)));
+        let taken = std::iter::from_fn(|| bucket.take(at(60_000)).ok()).count();
+        assert_eq!(taken, 3);
+    }
+}
