@@ -102,7 +102,9 @@ pub enum BadIdentity {
     #[error("the certificate is malformed")]
     Malformed,
     /// There is not exactly one URI in it.
-    #[error("the certificate names {0} URIs as its subject; there must be exactly one, its spiffe:// identity")]
+    #[error(
+        "the certificate names {0} URIs as its subject; there must be exactly one, its spiffe:// identity"
+    )]
     NotOneUri(usize),
     /// The URI is not one of ours.
     #[error(
@@ -154,8 +156,7 @@ impl Identity {
     ///
     /// The certificate names nobody in a way that we understand.
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Self, BadIdentity> {
-        let (_, certificate) =
-            X509Certificate::from_der(certificate).map_err(|_| BadIdentity::Malformed)?;
+        let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| BadIdentity::Malformed)?;
         let names = certificate.subject_alternative_name().map_err(|_| BadIdentity::Malformed)?;
         let names = names.map_or(&[][..], |extension| &extension.value.general_names);
         let uris = names.iter().filter_map(|name| match name {

@@ -1,7 +1,22 @@
 //! Reach any device by its ID.
+pub mod authority;
 pub mod codes;
 pub mod core;
+mod device;
+mod endpoint;
+mod environment;
+mod hub;
 pub mod identity;
 pub mod message;
 pub mod policy;
 pub mod refusal;
+pub mod relay;
+mod service;
+mod tunnel;
+
+pub use device::{Device, Offer, Status};
+pub use endpoint::{AGENT, CONNECT_DEADLINE, ConnectError, EndpointConfig, SetupError, link_config};
+pub use environment::Environment;
+pub use hub::{Hub, HubConfig, HubStats, StartError};
+pub use service::{OpenError, OpenOptions, Opening, OpeningLeg, Service};
+pub use tunnel::Tunnel;

@@ -3,10 +3,11 @@
 //! The schema is in docs/PROTOCOL.md, section 5. Fields are numbered, and unknown ones ignored, so that later
 //! versions can add some.
 
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use minicbor::{Decode, Encode};
-use tokio::io::AsyncReadExt;
 use towline_transports::{Code, LinkClosed, ReadError, RecvStream, SendStream, WriteError};
 
 use crate::refusal::Refusal;
@@ -197,12 +198,11 @@ impl From<WriteError> for MessageError {
     }
 }
 
-impl From<std::io::Error> for MessageError {
-    fn from(error: std::io::Error) -> Self {
-        let inner = error.into_inner();
-        match inner.and_then(|inner| inner.downcast::<ReadError>().ok().map(|error| *error)) {
-            Some(ReadError::Reset(code)) => Self::Abandoned(code),
-            Some(ReadError::Closed(closed)) => Self::Closed(closed),
+impl From<ReadError> for MessageError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Reset(code) => Self::Abandoned(code),
+            ReadError::Closed(closed) => Self::Closed(closed),
             _ => Self::Truncated,
         }
     }
@@ -252,13 +252,55 @@ pub async fn write(stream: &mut SendStream, message: &impl Encode<()>) -> Result
 ///
 /// What came is no message of type `T`, or nothing came.
 pub async fn read<T: for<'b> Decode<'b, ()>>(stream: &mut RecvStream) -> Result<T, MessageError> {
-    let length = usize::from(stream.read_u16().await?);
-    if length > MAX_MESSAGE {
-        return Err(MessageError::TooLong(length));
+    next(stream).await?.ok_or(MessageError::Truncated)
+}
+
+/// Reads the next message, or `None` if the stream ends before it. Not cancel-safe.
+///
+/// # Errors
+///
+/// As [`read`].
+pub async fn next<T: for<'b> Decode<'b, ()>>(stream: &mut RecvStream) -> Result<Option<T>, MessageError> {
+    let mut reader = Reader::default();
+    poll_fn(|context| reader.poll_next(context, stream)).await
+}
+
+/// Reads one message, as far as it has come. Takes nothing from the stream that follows the message.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// The length and what has come of the message.
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    /// The message, or `None` if the stream ends before it.
+    pub(crate) fn poll_next<T: for<'b> Decode<'b, ()>>(
+        &mut self,
+        context: &mut Context<'_>,
+        stream: &mut RecvStream,
+    ) -> Poll<Result<Option<T>, MessageError>> {
+        loop {
+            let missing = match self.buffer[..] {
+                [] => 2,
+                [_] => 1,
+                [high, low, ref body @ ..] => {
+                    let length = usize::from(u16::from_be_bytes([high, low]));
+                    if length > MAX_MESSAGE {
+                        return Poll::Ready(Err(MessageError::TooLong(length)));
+                    }
+                    if body.len() == length {
+                        return Poll::Ready(decode(body).map(Some));
+                    }
+                    length - body.len()
+                }
+            };
+            match ready!(stream.poll_read_chunk(context, missing))? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None if self.buffer.is_empty() => return Poll::Ready(Ok(None)),
+                None => return Poll::Ready(Err(MessageError::Truncated)),
+            }
+        }
     }
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).await?;
-    decode(&bytes)
 }
 
 /// A duration as a message holds it: milliseconds, as many as fit.
@@ -288,7 +330,10 @@ mod tests {
             profile: Profile::Native,
             deadline_ms: 30_000,
         });
-        assert_eq!(hex(&encode(&open)), "00178201a4006770726573732d3701637373680201031975 30".replace(' ', ""));
+        assert_eq!(
+            hex(&encode(&open)),
+            "00178201a4006770726573732d3701637373680201031975 30".replace(' ', "")
+        );
         assert_eq!(decode::<Request>(&encode(&open)[2..]).unwrap(), open);
 
         let list = Request::List(List {});
@@ -321,7 +366,10 @@ mod tests {
             (&[0x82, 0x02, 0xa0, 0x00], "bytes after the message"),
             (&[0xff; 20], "no CBOR"),
             (&[0x9f; 4000], "arrays in arrays"),
-            (&[0x82, 0x01, 0xa4, 0x00, 0x7b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "a text of 2^64 bytes"),
+            (
+                &[0x82, 0x01, 0xa4, 0x00, 0x7b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+                "a text of 2^64 bytes",
+            ),
         ] {
             assert!(matches!(decode::<Request>(bytes), Err(MessageError::Malformed(_))), "{why}");
         }

@@ -53,15 +53,13 @@ impl FromStr for Rule {
 
     fn from_str(text: &str) -> Result<Self, BadRule> {
         let parts: Vec<_> = text.split(':').collect();
-        let is_pattern = |part: &&str| {
+        let is_pattern = |part: &&str| -> bool {
             !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-*".contains(c))
         };
         match parts[..] {
-            [asker, device, service] if parts.iter().all(|part| is_pattern(&part)) => Ok(Self {
-                asker: asker.to_owned(),
-                device: device.to_owned(),
-                service: service.to_owned(),
-            }),
+            [asker, device, service] if parts.iter().all(is_pattern) => {
+                Ok(Self { asker: asker.to_owned(), device: device.to_owned(), service: service.to_owned() })
+            }
             _ => Err(BadRule),
         }
     }

@@ -97,12 +97,16 @@ impl RefusalCode {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::BadRequest => "use the same version of towline at both ends",
-            Self::DeviceUnknown => "check the ID against `towline devices`, and that the device uses this hub",
+            Self::DeviceUnknown => {
+                "check the ID against `towline devices`, and that the device uses this hub"
+            }
             Self::DeviceOffline => "start `towline device` there, or wait until it is back",
             Self::Forbidden => "ask the hub's operator for a rule that allows it (`towline hub --allow`)",
             Self::Rejected => "ask the device's owner",
             Self::ServiceUnknown => "start `towline device` there with `--service NAME=ADDRESS` for it",
-            Self::TargetRefused => "start the program on the device that shall answer, or correct its address there",
+            Self::TargetRefused => {
+                "start the program on the device that shall answer, or correct its address there"
+            }
             Self::TargetUnreachable => "check the service's address on the device, and the device's network",
             Self::TargetTimedOut => "check the program behind the service, or a firewall before it",
             Self::DeadlinePassed => "try again, with a longer `--deadline` if the network is slow",

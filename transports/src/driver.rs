@@ -12,21 +12,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::io::poll_read_buf;
 use towline_engine::PipeClosed;
 
 use crate::Pipe;
 use crate::error::LinkClosed;
+use crate::read_buffer::ReadBuffer;
 use crate::shared::{EPOCH, Shared, State};
 
 /// The most bytes of a record: with a size of two bytes, what fills a TLS record.
 const RECORD: usize = 16 << 10;
-
-/// The read buffer grows to this while reads fill it, and shrinks to the least while they do not.
-const READ_BUFFER: std::ops::RangeInclusive<usize> = (4 << 10)..=(64 << 10);
 
 /// How many slices are written at a time.
 const SLICES: usize = 32;
@@ -38,7 +35,7 @@ const LINGER: Duration = Duration::from_secs(3);
 pub(crate) async fn run(shared: Arc<Shared>, mut pipe: impl Pipe) {
     let now = shared.now();
     shared.lock().session.attach(now, EPOCH).expect("a new session takes a pipe");
-    let mut inbox = Inbox::new();
+    let mut inbox = ReadBuffer::default();
     let mut outbox = Outbox::default();
     let mut wakes = Vec::new();
     let mut alarm = pin!(sleep_until(Instant::now()));
@@ -115,7 +112,7 @@ struct Progress {
 fn poll_pipe(
     context: &mut Context<'_>,
     pipe: &mut impl Pipe,
-    inbox: &mut Inbox,
+    inbox: &mut ReadBuffer,
     outbox: &mut Outbox,
 ) -> Poll<Progress> {
     let mut progress = Progress::default();
@@ -129,7 +126,7 @@ fn poll_pipe(
 }
 
 /// Tells the session what the pipe gave. Returns whether the pipe is gone.
-fn apply(shared: &Shared, state: &mut State, progress: Progress, inbox: &mut Inbox) -> bool {
+fn apply(shared: &Shared, state: &mut State, progress: Progress, inbox: &mut ReadBuffer) -> bool {
     match progress.read {
         None => {}
         Some(Ok(0)) => {
@@ -159,47 +156,6 @@ async fn hang_up(pipe: &mut impl Pipe) -> io::Result<()> {
     let mut scrap = [0; 1024];
     while pipe.read(&mut scrap).await? > 0 {}
     Ok(())
-}
-
-/// The read buffer.
-struct Inbox {
-    buffer: BytesMut,
-    /// How much room the next read gets.
-    size: usize,
-}
-
-impl Inbox {
-    fn new() -> Self {
-        let size = *READ_BUFFER.start();
-        Self { buffer: BytesMut::with_capacity(size), size }
-    }
-
-    fn poll_read(&mut self, context: &mut Context<'_>, pipe: &mut impl Pipe) -> Poll<io::Result<usize>> {
-        poll_read_buf(Pin::new(pipe), context, &mut self.buffer)
-    }
-
-    /// What was read.
-    fn take(&mut self) -> Bytes {
-        let read = self.buffer.len();
-        if read >= self.size / 2 {
-            self.size = (self.size * 2).min(*READ_BUFFER.end());
-        } else if read < self.size / 8 {
-            self.size = (self.size / 2).max(*READ_BUFFER.start());
-        }
-        self.buffer.split().freeze()
-    }
-
-    /// Makes room for the next read: what is left of the buffer, the whole buffer once nobody holds a piece of
-    /// it, or a new one. `copy_out` makes the session let go.
-    fn make_room(&mut self, copy_out: impl FnOnce()) {
-        if self.buffer.capacity() >= self.size / 2 || self.buffer.try_reclaim(self.size) {
-            return;
-        }
-        copy_out();
-        if !self.buffer.try_reclaim(self.size) {
-            self.buffer = BytesMut::with_capacity(self.size);
-        }
-    }
 }
 
 /// A record that is on its way out.

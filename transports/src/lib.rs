@@ -32,6 +32,7 @@ mod driver;
 mod error;
 mod link;
 mod network;
+mod read_buffer;
 mod shared;
 mod stream;
 pub mod tls;
@@ -39,6 +40,7 @@ pub mod tls;
 pub use error::{LinkClosed, ReadError, WriteError};
 pub use link::{Link, LinkStats};
 pub use network::{Listener, Network, Socket, TcpNetwork};
+pub use read_buffer::ReadBuffer;
 pub use stream::{RecvStream, SendStream};
 pub use towline_engine::{Code, Config, Side, Urgency};
 

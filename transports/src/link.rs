@@ -111,6 +111,11 @@ impl Link {
         why.clone().expect("it was waited for")
     }
 
+    /// Whether the link is over. It may be over soon after it was not.
+    pub fn is_closed(&self) -> bool {
+        self.owner.shared.lock().session.is_closed()
+    }
+
     /// The round-trip time to the peer, smoothed. `None` until it was measured for the first time.
     pub fn rtt(&self) -> Option<Duration> {
         Some(self.owner.shared.lock().session.rtt()?.smoothed)

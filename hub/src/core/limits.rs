@@ -39,26 +39,56 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The same, with this many tunnels to one device.
+    #[must_use]
+    pub fn tunnels_per_device(mut self, tunnels: u32) -> Self {
+        self.tunnels_per_device = tunnels;
+        self
+    }
+
+    /// The same, with this many opens a second in the long run, and at once.
+    #[must_use]
+    pub fn opens(mut self, per_second: u32, burst: u32) -> Self {
+        (self.opens_per_second, self.open_burst) = (per_second, burst);
+        self
+    }
+
+    /// The same, with this many connections on their way through the handshake.
+    #[must_use]
+    pub fn unauthenticated(mut self, connections: usize) -> Self {
+        self.unauthenticated = connections;
+        self
+    }
+
+    /// The same, with this much time for the handshake.
+    #[must_use]
+    pub fn handshake(mut self, deadline: Duration) -> Self {
+        self.handshake = deadline;
+        self
+    }
+}
+
 /// The longest that the handshake of a tunnel may take, whatever the asker says.
 pub const MAX_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A bucket of tokens: each thing done takes one, and they come back at a steady rate.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenBucket {
-    /// When the bucket was empty, or would have been: it has grown since.
-    empty_at: Instant,
     /// How long one token takes to come back.
     interval: Duration,
-    /// How long the full bucket takes.
+    /// How long all do.
     fill: Duration,
+    /// How long those that were taken still take to come back, as of `at`.
+    debt: Duration,
+    at: Instant,
 }
 
 impl TokenBucket {
     /// A full bucket of `burst` tokens, of which `per_second` come back in a second.
     pub(crate) fn new(now: Instant, per_second: u32, burst: u32) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
-        let fill = interval * burst.max(1);
-        Self { empty_at: before(now, fill), interval, fill }
+        Self { interval, fill: interval * burst.max(1), debt: Duration::ZERO, at: now }
     }
 
     /// Takes a token.
@@ -67,32 +97,31 @@ impl TokenBucket {
     ///
     /// How long it takes until there is one.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        self.empty_at = self.empty_at.max(before(now, self.fill));
-        let ready = self.empty_at + self.interval;
-        if ready > now {
-            return Err(ready.saturating_duration_since(now));
+        let debt = self.debt(now) + self.interval;
+        if debt > self.fill {
+            return Err(debt - self.fill);
         }
-        self.empty_at = ready;
+        (self.debt, self.at) = (debt, now);
         Ok(())
     }
 
     /// Whether the bucket is full, and so like a new one.
     pub(crate) fn is_full(&self, now: Instant) -> bool {
-        self.empty_at <= before(now, self.fill)
+        self.debt(now).is_zero()
     }
-}
 
-fn before(now: Instant, duration: Duration) -> Instant {
-    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    Instant::from_nanos(now.as_nanos().saturating_sub(nanos))
+    fn debt(&self, now: Instant) -> Duration {
+        self.debt.saturating_sub(now.saturating_duration_since(self.at))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// From the very beginning of time, when a bucket must be full all the same.
     const fn at(millis: u64) -> Instant {
-        Instant::from_nanos(1_000_000_000_000 + millis * 1_000_000)
+        Instant::from_nanos(millis * 1_000_000)
     }
 
     #[test]

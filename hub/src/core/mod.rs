@@ -19,7 +19,7 @@ use towline_engine::Instant;
 pub use backoff::{Backoff, MAX_SUPERSEDED_WAIT, MAX_WAIT, MIN_WAIT, SETTLED};
 pub use limits::{Limits, MAX_DEADLINE};
 pub use lobby::{Lobby, Visitor};
-pub use splice::{Ended, Fate, Flow, Splice, Way};
+pub use splice::{Ended, Fate, Flow, MAX_HELD, Splice, Way};
 
 use crate::identity::{Identity, Name, Role};
 use crate::message::{Answer, DeviceStatus, Hello, Open, Profile};
@@ -207,8 +207,7 @@ impl Core {
         self.registry.count_tunnel(&device, link, true);
         let answer_by = now + deadline;
         self.deadlines.insert((answer_by, tunnel));
-        self.tunnels
-            .insert(tunnel, Tunnel { device: device.clone(), link, answer_by: Some(answer_by) });
+        self.tunnels.insert(tunnel, Tunnel { device: device.clone(), link, answer_by: Some(answer_by) });
         Ok(Offered { tunnel, link, device, service, profile: open.profile, deadline })
     }
 
@@ -254,8 +253,7 @@ impl Core {
                 break;
             }
             let text = "the device has not answered in time";
-            self.actions
-                .push_back(Action::Refuse(tunnel, Refusal::new(RefusalCode::DeadlinePassed, text)));
+            self.actions.push_back(Action::Refuse(tunnel, Refusal::new(RefusalCode::DeadlinePassed, text)));
             self.handle_tunnel_closed(tunnel);
         }
         self.buckets.retain(|_, bucket| !bucket.is_full(now));

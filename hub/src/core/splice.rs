@@ -343,7 +343,8 @@ mod tests {
             let mut splice = Splice::new(if random % 2 == 0 { Profile::Strict } else { Profile::Native });
             let mut ended = None;
             for _ in 0..40 {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let way = if random >> 40 & 1 == 0 { Way::Forth } else { Way::Back };
                 let flow = splice.flow(way);
                 match random >> 33 & 7 {

@@ -4,8 +4,9 @@ use super::*;
 use crate::message::{Accepted, VERSION};
 use crate::policy::{AllowAll, Rules};
 
+/// A hub's time begins when it starts.
 const fn at(millis: u64) -> Instant {
-    Instant::from_nanos(1_000_000_000_000 + millis * 1_000_000)
+    Instant::from_nanos(millis * 1_000_000)
 }
 
 fn core() -> Core {
@@ -24,12 +25,8 @@ fn come(core: &mut Core, now: Instant, link: u64, who: &str, instance: u64) -> R
 }
 
 fn open(core: &mut Core, now: Instant, link: u64, device: &str) -> Result<Offered, Refusal> {
-    let open = Open {
-        device: device.into(),
-        service: "ssh".into(),
-        profile: Profile::Native,
-        deadline_ms: 5_000,
-    };
+    let open =
+        Open { device: device.into(), service: "ssh".into(), profile: Profile::Native, deadline_ms: 5_000 };
     let outcome = core.handle_open(now, LinkId(link), &open);
     core.check_invariants();
     outcome

@@ -1,0 +1,144 @@
+//! A certificate authority for development and for tests: it vouches for whoever its owner names.
+//!
+//! In production the certificates come from the operator's own authority; what they must say is in
+//! [`identity`](crate::identity).
+
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use std::sync::Arc;
+use towline_transports::tls::Credentials;
+
+use crate::identity::Identity;
+
+/// How long the authority's own certificate holds.
+const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Certificates are valid from a little before they are made, for clocks that differ.
+const CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
+
+/// The authority, with its private key.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate_pem: String,
+}
+
+/// A certificate and its private key, as PEM.
+#[derive(Clone)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: String,
+    /// The key, PKCS #8.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Issued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// Why no certificate was made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssueError {
+    /// The names or the authority's files do not do.
+    #[error(transparent)]
+    Certificate(#[from] rcgen::Error),
+    /// The authority's files are not PEM.
+    #[error("the authority's certificate is not PEM: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+}
+
+impl Authority {
+    /// A new authority, valid for ten years from `now`.
+    ///
+    /// # Errors
+    ///
+    /// The system has no entropy.
+    pub fn new(now: UnixTime) -> Result<(Self, Issued), IssueError> {
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        // Each authority has a name of its own. With the same name on two, what one has signed looks to the other's
+        // friends like a forgery, and not like a stranger.
+        let tag: String = key.der_bytes().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        params.distinguished_name.push(DnType::CommonName, format!("Towline development CA {tag}"));
+        set_validity(&mut params, now, AUTHORITY_LIFETIME);
+        let certificate_pem = params.self_signed(&key)?.pem();
+        let issued = Issued { certificate: certificate_pem.clone(), key: key.serialize_pem() };
+        Ok((Self { issuer: Issuer::new(params, key), certificate_pem }, issued))
+    }
+
+    /// The authority whose certificate and key these are.
+    ///
+    /// # Errors
+    ///
+    /// They are malformed.
+    pub fn load(issued: &Issued) -> Result<Self, IssueError> {
+        let key = KeyPair::from_pem(&issued.key)?;
+        let issuer = Issuer::from_ca_cert_pem(&issued.certificate, key)?;
+        Ok(Self { issuer, certificate_pem: issued.certificate.clone() })
+    }
+
+    /// A certificate for `identity`, valid for `lifetime` from `now`. A hub's must also hold the host names and
+    /// addresses under which it is reached.
+    ///
+    /// # Errors
+    ///
+    /// A name is not one.
+    pub fn issue(
+        &self,
+        identity: &Identity,
+        hosts: &[String],
+        now: UnixTime,
+        lifetime: Duration,
+    ) -> Result<Issued, IssueError> {
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let mut params = CertificateParams::new(hosts.to_vec())?;
+        params.subject_alt_names.push(SanType::URI(identity.to_string().try_into()?));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, identity.name.as_str());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![match identity.role {
+            crate::identity::Role::Hub => ExtendedKeyUsagePurpose::ServerAuth,
+            _ => ExtendedKeyUsagePurpose::ClientAuth,
+        }];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, now, lifetime);
+        let certificate = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Issued { certificate, key: key.serialize_pem() })
+    }
+
+    /// What was issued, together with this authority as the one to trust: ready for use without files.
+    ///
+    /// # Errors
+    ///
+    /// It is not PEM.
+    pub fn credentials(&self, issued: &Issued) -> Result<Credentials, IssueError> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())?)
+            .map_err(|_| IssueError::Certificate(rcgen::Error::CouldNotParseCertificate))?;
+        Ok(Credentials {
+            chain: vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes())?],
+            key: PrivateKeyDer::from_pem_slice(issued.key.as_bytes())?,
+            roots: Arc::new(roots),
+        })
+    }
+}
+
+fn set_validity(params: &mut CertificateParams, now: UnixTime, lifetime: Duration) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let now = Duration::from_secs(now.as_secs());
+    params.not_before = epoch + now.saturating_sub(CLOCK_SKEW);
+    params.not_after = epoch + now + lifetime;
+}

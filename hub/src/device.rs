@@ -1,0 +1,214 @@
+//! The device's side: it registers with a hub, and decides about each tunnel that is offered to it.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use towline_transports::{Link, LinkClosed, RecvStream, SendStream};
+
+use crate::codes;
+use crate::core::Backoff;
+use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
+use crate::environment::Environment;
+use crate::identity::{Identity, Name, Role};
+use crate::message::{self, Accepted, Answer, MessageError, Profile};
+use crate::refusal::{Refusal, RefusalCode};
+use crate::tunnel::Tunnel;
+
+/// How many offers wait for [`Device::next_offer`]; further ones wait in the link.
+const OFFERS: usize = 64;
+
+/// How long the message that begins an offer may take.
+const OFFER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A device that is, or tries to be, registered with its hub.
+///
+/// A task of its own keeps the link: it connects again when the link is lost, after a wait that grows and honours
+/// what the hub says. Dropping the device closes the link.
+#[derive(Debug)]
+pub struct Device {
+    identity: Identity,
+    offers: mpsc::Receiver<Offer>,
+    status: watch::Receiver<Status>,
+    _task: DropGuard,
+}
+
+/// How it stands between a device and its hub.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Status {
+    /// It is connecting.
+    Connecting,
+    /// It is registered: services can reach it.
+    Online,
+    /// It tries again after a wait.
+    Waiting {
+        /// Why it is not registered.
+        why: String,
+        /// How long the wait is.
+        wait: Duration,
+    },
+}
+
+impl Device {
+    /// Registers with the hub, and stays registered. Must be called on a tokio runtime. Returns at once;
+    /// [`status`](Self::status) tells how it goes.
+    ///
+    /// # Errors
+    ///
+    /// The configuration does not do. That the hub cannot be reached is no error: it may be there later.
+    pub fn register(config: EndpointConfig, environment: Environment) -> Result<Self, SetupError> {
+        let endpoint = Endpoint::new(config, Role::Device, environment)?;
+        let identity = endpoint.identity.clone();
+        let (offer, offers) = mpsc::channel(OFFERS);
+        let (publish, status) = watch::channel(Status::Connecting);
+        let cancel = CancellationToken::new();
+        let task = stay_registered(endpoint, offer, publish);
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(task));
+        Ok(Self { identity, offers, status, _task: cancel.drop_guard() })
+    }
+
+    /// Who this device is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The next tunnel that a service wants to open. Cancel-safe.
+    pub async fn next_offer(&mut self) -> Offer {
+        self.offers.recv().await.expect("the task holds the sender as long as this device is there")
+    }
+
+    /// How it stands, now and from now on.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+}
+
+/// A tunnel that a service wants to open. Dropping it rejects it.
+#[derive(Debug)]
+pub struct Offer {
+    /// The tunnel's number at the hub.
+    pub tunnel: u64,
+    /// Which service is asked for.
+    pub service: Name,
+    /// Who asks, as the hub says.
+    pub from: Identity,
+    /// How the tunnel ends.
+    pub profile: Profile,
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Offer {
+    /// Accepts the tunnel.
+    ///
+    /// # Errors
+    ///
+    /// The service or the hub does not want it any more, or the link is lost.
+    pub async fn accept(self) -> Result<Tunnel, MessageError> {
+        let Self { tunnel, profile, mut send, recv, .. } = self;
+        let accepted = Accepted { tunnel: Some(tunnel) };
+        message::write(&mut send, &Answer::Accepted(accepted)).await?;
+        Ok(Tunnel::new(Some(tunnel), profile, send, recv))
+    }
+
+    /// Rejects the tunnel; the service reads `reason`.
+    pub async fn reject(self, reason: &str) {
+        self.refuse(Refusal::new(RefusalCode::Rejected, reason)).await;
+    }
+
+    /// Refuses the tunnel for a reason that has a code of its own, such as a target that refuses.
+    pub async fn refuse(mut self, refusal: Refusal) {
+        // If it cannot be said, the hub learns it from the stream that is dropped.
+        if message::write(&mut self.send, &Answer::Refused(refusal)).await.is_ok() {
+            let _ = self.send.finish();
+        }
+        self.recv.stop(codes::REFUSED);
+    }
+}
+
+/// Connects to the hub for as long as the device is wanted.
+async fn stay_registered(endpoint: Endpoint, offers: mpsc::Sender<Offer>, status: watch::Sender<Status>) {
+    let mut backoff = Backoff::default();
+    loop {
+        status.send_replace(Status::Connecting);
+        let (why, wait) = match endpoint.connect().await {
+            Ok(connected) => {
+                status.send_replace(Status::Online);
+                let since = Instant::now();
+                let (closed, goodbye) = serve(connected, &offers).await;
+                backoff.connected_for(since.elapsed());
+                let random = endpoint.environment.random();
+                match goodbye {
+                    Some(refusal) => (refusal.to_string(), wait_after(&refusal, &mut backoff, random)),
+                    None => (closed.to_string(), backoff.next(random)),
+                }
+            }
+            Err(ConnectError::Refused(refusal)) => {
+                let wait = wait_after(&refusal, &mut backoff, endpoint.environment.random());
+                (refusal.to_string(), wait)
+            }
+            Err(error) => (error.to_string(), backoff.next(endpoint.environment.random())),
+        };
+        tracing::info!(device = %endpoint.identity.name, %why, ?wait, "not registered; trying again after a wait");
+        status.send_replace(Status::Waiting { why, wait });
+        sleep(wait).await;
+    }
+}
+
+/// How long to stay away after the hub said why.
+fn wait_after(refusal: &Refusal, backoff: &mut Backoff, random: u64) -> Duration {
+    let hint = refusal.retry_after_ms.map(Duration::from_millis);
+    match (refusal.code, hint) {
+        (RefusalCode::Superseded, Some(hint)) if !hint.is_zero() => backoff.next_superseded(hint, random),
+        (_, Some(hint)) => backoff.next_with_hint(hint, random),
+        (_, None) => backoff.next(random),
+    }
+}
+
+/// Receives offers until the link is over. Returns why, and what the hub said about it.
+async fn serve(connected: Connected, offers: &mpsc::Sender<Offer>) -> (LinkClosed, Option<Refusal>) {
+    let link = connected.link.clone();
+    let _close = CloseOnDrop(link.clone());
+    let receive = async {
+        while let Ok((send, recv)) = link.accept_bi().await {
+            let offers = offers.clone();
+            // In a task of its own: one that trickles in must not hold up the others.
+            tokio::spawn(async move {
+                match timeout(OFFER_DEADLINE, receive_offer(send, recv)).await {
+                    Ok(Some(offer)) => _ = offers.send(offer).await,
+                    Ok(None) | Err(_) => tracing::warn!("the hub sent an offer that makes no sense"),
+                }
+            });
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        ended = connected.ended() => ended,
+        never = receive => never,
+    }
+}
+
+/// Closes a link when the device is dropped, whoever still holds a tunnel over it.
+struct CloseOnDrop(Link);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(codes::NONE, "");
+    }
+}
+
+async fn receive_offer(mut send: SendStream, mut recv: RecvStream) -> Option<Offer> {
+    let offer: Result<message::Offer, _> = message::read(&mut recv).await;
+    let parsed = offer.ok().and_then(|message::Offer { tunnel, service, from, profile, .. }| {
+        Some((tunnel, service.parse().ok()?, from.parse().ok()?, profile))
+    });
+    let Some((tunnel, service, from, profile)) = parsed else {
+        send.reset(codes::BAD_MESSAGE);
+        recv.stop(codes::BAD_MESSAGE);
+        return None;
+    };
+    Some(Offer { tunnel, service, from, profile, send, recv })
+}

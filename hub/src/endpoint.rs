@@ -1,0 +1,221 @@
+//! How an endpoint, a device or a service, gets to its hub.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::time::timeout;
+use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials, HandshakeError};
+use towline_transports::{Config, Link, LinkClosed, RecvStream, SendStream, Side};
+
+use crate::environment::Environment;
+use crate::identity::{BadIdentity, Identity, Role};
+use crate::message::{self, Answer, Goodbye, Hello, MessageError, Request, VERSION};
+use crate::refusal::Refusal;
+
+/// How long it may take to get to the hub: the connection, TLS, and the hello.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What this software calls itself.
+pub const AGENT: &str = concat!("towline/", env!("CARGO_PKG_VERSION"));
+
+/// The engine's limits on a link to a hub, at the end that is `side`.
+///
+/// A stream for each tunnel: as many as anybody may reasonably have, since those that are not open cost nothing.
+pub fn link_config(side: Side) -> Config {
+    let mut config = Config::default();
+    config.max_streams_bidi = 1 << 16;
+    config.max_streams_uni = 0;
+    config.session_window = 32 << 20;
+    if side == Side::Server {
+        // The endpoint asks for signs of life, and its asking is one for the hub, which so need not ask as well.
+        config.keep_alive = config.keep_alive.map(|interval| interval * 3 / 2);
+    }
+    config
+}
+
+/// Where the hub is, and who asks.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// The hub's `host:port`. Its certificate must be for that host.
+    pub hub: String,
+    /// This end's certificate and key, and the authorities that it trusts.
+    pub credentials: Credentials,
+}
+
+/// Why an endpoint cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The certificate, the key or the authorities do not do.
+    #[error(transparent)]
+    Tls(#[from] ConfigError),
+    /// The certificate does not say who this is.
+    #[error(transparent)]
+    Identity(#[from] BadIdentity),
+    /// The certificate is for something else.
+    #[error("this is the certificate of {found}, but it takes one of a {wanted}")]
+    WrongRole {
+        /// Whose certificate it is.
+        found: Identity,
+        /// What it should be.
+        wanted: Role,
+    },
+    /// The hub's address does not do.
+    #[error("\"{0}\" is no address of a hub; write HOST:PORT, such as hub.example.com:443")]
+    Address(String),
+}
+
+/// Why there is no link to the hub.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// There is nobody at the address, or no way to it.
+    #[error("cannot reach the hub at {hub}: {error}; start `towline hub` there, or name another with --hub")]
+    Unreachable {
+        /// The hub's address.
+        hub: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// It took too long.
+    #[error("the hub at {hub} did not answer within {} s; check that a hub listens there", CONNECT_DEADLINE.as_secs())]
+    TimedOut {
+        /// The hub's address.
+        hub: String,
+    },
+    /// Who is there is not the hub, or speaks something else.
+    #[error("{hub} is not a hub that this end trusts: {error}; check --hub and the authority's certificate")]
+    NotTrusted {
+        /// The hub's address.
+        hub: String,
+        /// What was wrong.
+        error: HandshakeError,
+    },
+    /// Who is there has a certificate of something else.
+    #[error("{hub} shows the certificate of {found}, which is no hub; check --hub")]
+    NotAHub {
+        /// The hub's address.
+        hub: String,
+        /// Whose certificate it is.
+        found: Identity,
+    },
+    /// The hub does not take this end's certificate.
+    #[error("the hub at {hub} refuses this end: {reason}; make a new certificate with `towline identity`")]
+    CertificateRefused {
+        /// The hub's address.
+        hub: String,
+        /// What it has against it.
+        reason: &'static str,
+    },
+    /// The hub does not want this end.
+    #[error("the hub refuses: {0}")]
+    Refused(Refusal),
+    /// The link ended during the hello.
+    #[error("the link to the hub at {hub} ended: {error}")]
+    Lost {
+        /// The hub's address.
+        hub: String,
+        /// What was said last.
+        error: MessageError,
+    },
+}
+
+/// An endpoint that can connect to its hub, again and again.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    hub: String,
+    server_name: ServerName<'static>,
+    tls: Arc<ClientConfig>,
+    pub(crate) environment: Environment,
+    /// Distinguishes this process from other holders of its identity.
+    instance: u64,
+    pub(crate) identity: Identity,
+}
+
+/// A link to the hub that has said hello.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) link: Link,
+    /// The stream of the hello. It stays open as long as the link; the hub says goodbye on it.
+    pub(crate) control: (SendStream, RecvStream),
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        config: EndpointConfig,
+        role: Role,
+        environment: Environment,
+    ) -> Result<Self, SetupError> {
+        let EndpointConfig { hub, credentials } = config;
+        let certificate = credentials.chain.first().ok_or(BadIdentity::Malformed)?;
+        let identity = Identity::of_certificate(certificate)?;
+        if identity.role != role {
+            return Err(SetupError::WrongRole { found: identity, wanted: role });
+        }
+        let bad = || SetupError::Address(hub.clone());
+        let (host, port) = hub.rsplit_once(':').ok_or_else(bad)?;
+        port.parse::<u16>().map_err(|_| bad())?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let server_name = ServerName::try_from(host).map_err(|_| bad())?;
+        let tls = tls::client_config(credentials, &[ALPN_LINK], &environment.tls)?;
+        let instance = environment.random();
+        Ok(Self { hub, server_name, tls, environment, instance, identity })
+    }
+
+    /// Connects and says hello. Cancelling it closes the connection.
+    pub(crate) async fn connect(&self) -> Result<Connected, ConnectError> {
+        match timeout(CONNECT_DEADLINE, self.connect_within_any_time()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ConnectError::TimedOut { hub: self.hub.clone() }),
+        }
+    }
+
+    async fn connect_within_any_time(&self) -> Result<Connected, ConnectError> {
+        let hub = || self.hub.clone();
+        let socket = self.environment.network.connect(&self.hub).await;
+        let socket = socket.map_err(|error| ConnectError::Unreachable { hub: hub(), error })?;
+        let pipe = tls::connect(socket, self.server_name.clone(), self.tls.clone()).await;
+        let pipe = pipe.map_err(|error| ConnectError::NotTrusted { hub: hub(), error })?;
+        // A hub's certificate may be one for a web server, which names no identity. A device's never will do.
+        if let Some(Ok(found)) = pipe.peer_certificates().first().map(Identity::of_certificate)
+            && found.role != Role::Hub
+        {
+            return Err(ConnectError::NotAHub { hub: hub(), found });
+        }
+        let link = Link::start(pipe, Side::Client, link_config(Side::Client));
+        match self.say_hello(&link).await {
+            Ok((control, Answer::Accepted(_))) => Ok(Connected { link, control }),
+            Ok((_, Answer::Refused(refusal))) => Err(ConnectError::Refused(refusal)),
+            Err(MessageError::Closed(LinkClosed::Lost(error))) => {
+                let reason = tls::as_tls(&error).and_then(tls::refused_certificate);
+                Err(match reason {
+                    Some(reason) => ConnectError::CertificateRefused { hub: hub(), reason },
+                    None => ConnectError::Lost { hub: hub(), error: LinkClosed::Lost(error).into() },
+                })
+            }
+            Err(error) => Err(ConnectError::Lost { hub: hub(), error }),
+        }
+    }
+
+    async fn say_hello(&self, link: &Link) -> Result<((SendStream, RecvStream), Answer), MessageError> {
+        let (mut send, mut recv) = link.open_bi().await?;
+        let hello = Hello { version: VERSION, instance: self.instance, agent: AGENT.to_owned() };
+        message::write(&mut send, &Request::Hello(hello)).await?;
+        let answer = message::read(&mut recv).await?;
+        Ok(((send, recv), answer))
+    }
+}
+
+impl Connected {
+    /// Waits until the link is over. Returns why, in the hub's words if it said goodbye.
+    pub(crate) async fn ended(mut self) -> (LinkClosed, Option<Refusal>) {
+        let goodbye = message::read::<Goodbye>(&mut self.control.1).await.ok();
+        if goodbye.is_some() {
+            self.link.close(crate::codes::NONE, "");
+        }
+        (self.link.closed().await, goodbye.map(|goodbye| goodbye.refusal))
+    }
+}

@@ -1,0 +1,585 @@
+//! The hub: it listens, lets in who can prove who they are, and joins services to devices.
+//!
+//! This file is the sockets and tasks around [`Core`], which decides. A task accepts connections, one looks at the
+//! clock, each connection has one, and each tunnel.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials};
+use towline_transports::{Link, Listener, RecvStream, SendStream, Side, Socket};
+
+use crate::codes;
+use crate::core::{Action, Core, Limits, LinkId, Lobby, Offered, TunnelId, Visitor};
+use crate::endpoint::{SetupError, link_config};
+use crate::environment::Environment;
+use crate::identity::{Identity, Role};
+use crate::message::{self, Accepted, Answer, Goodbye, MessageError, Offer, Open, Request, millis};
+use crate::policy::Policy;
+use crate::refusal::{Refusal, RefusalCode};
+use crate::relay::{StreamLeg, relay};
+
+/// How long the first message of a stream may take to come.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long to wait before accepting again, when the system has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a hub needs.
+#[derive(Debug)]
+pub struct HubConfig {
+    /// Where it listens: `host:port`.
+    pub listen: String,
+    /// Its certificate and key, and the authorities whose endpoints it lets in.
+    pub credentials: Credentials,
+    /// What it allows.
+    pub limits: Limits,
+    /// Who may open what.
+    pub policy: Box<dyn Policy>,
+}
+
+/// Why a hub did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The certificate does not do.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// It cannot listen there.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where it should have listened.
+        address: String,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Setup(error.into())
+    }
+}
+
+/// A hub that runs. Dropping it ends it and every link; [`drain`](Self::drain) does so in good order.
+#[derive(Debug)]
+pub struct Hub {
+    inner: Arc<Inner>,
+    address: SocketAddr,
+    _running: DropGuard,
+}
+
+/// How much a hub has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HubStats {
+    /// Devices that are online.
+    pub devices: usize,
+    /// Links, of devices and services.
+    pub links: usize,
+    /// Tunnels that are live, or wait for an answer.
+    pub tunnels: usize,
+    /// Connections that have not shown who they are.
+    pub unauthenticated: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    identity: Identity,
+    limits: Limits,
+    tls: Arc<ServerConfig>,
+    state: Mutex<State>,
+    /// When the core's time began.
+    start: Instant,
+    /// The core has a new deadline.
+    rescheduled: Notify,
+    tasks: TaskTracker,
+    running: CancellationToken,
+    accepting: CancellationToken,
+}
+
+#[derive(Debug)]
+struct State {
+    core: Core,
+    lobby: Lobby,
+    /// Ends the handshakes of those in the lobby.
+    visitors: BTreeMap<Visitor, CancellationToken>,
+    links: BTreeMap<LinkId, Peer>,
+    next_link: u64,
+    /// Services that wait for an answer.
+    waiting: BTreeMap<TunnelId, oneshot::Sender<Refusal>>,
+}
+
+/// The other end of a link.
+#[derive(Debug)]
+struct Peer {
+    link: Link,
+    /// Dismisses it. `None` once that was done.
+    dismiss: Option<oneshot::Sender<Refusal>>,
+}
+
+impl Hub {
+    /// Starts a hub. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The certificate does not do, or the address cannot be listened on.
+    pub async fn start(config: HubConfig, environment: Environment) -> Result<Self, StartError> {
+        let HubConfig { listen, credentials, limits, policy } = config;
+        let certificate = credentials.chain.first().ok_or(crate::identity::BadIdentity::Malformed);
+        let identity = certificate.and_then(Identity::of_certificate).map_err(SetupError::from)?;
+        if identity.role != Role::Hub {
+            return Err(SetupError::WrongRole { found: identity, wanted: Role::Hub }.into());
+        }
+        let tls = tls::server_config(credentials, &[ALPN_LINK], &environment.tls)?;
+        let listener = environment.network.listen(&listen).await;
+        let failed = |error| StartError::Listen { address: listen.clone(), error };
+        let listener = listener.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let running = CancellationToken::new();
+        let state = State {
+            core: Core::new(limits.clone(), policy),
+            lobby: Lobby::new(limits.unauthenticated),
+            visitors: BTreeMap::new(),
+            links: BTreeMap::new(),
+            next_link: 1,
+            waiting: BTreeMap::new(),
+        };
+        let inner = Arc::new(Inner {
+            identity,
+            limits,
+            tls,
+            state: Mutex::new(state),
+            start: Instant::now(),
+            rescheduled: Notify::new(),
+            tasks: TaskTracker::new(),
+            accepting: running.child_token(),
+            running: running.clone(),
+        });
+        inner.spawn(accept_connections(inner.clone(), listener));
+        inner.spawn(watch_the_clock(inner.clone()));
+        Ok(Self { inner, address, _running: running.drop_guard() })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// How much it has to do now.
+    pub fn stats(&self) -> HubStats {
+        let state = self.inner.lock();
+        HubStats {
+            devices: state.core.online(),
+            links: state.links.len(),
+            tunnels: state.core.tunnels(),
+            unauthenticated: state.lobby.len(),
+        }
+    }
+
+    /// Ends the hub in good order: it accepts nothing more, asks everybody to come back after `retry`, gives live
+    /// tunnels until `deadline` to end by themselves, and closes what is left.
+    pub async fn drain(self, retry: Duration, deadline: Duration) {
+        let inner = &self.inner;
+        inner.accepting.cancel();
+        {
+            let mut state = inner.lock();
+            state.core.handle_drain(retry);
+            inner.perform(&mut state);
+        }
+        inner.tasks.close();
+        let _ = timeout(deadline, inner.tasks.wait()).await;
+        inner.running.cancel();
+        inner.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// The core's time.
+    fn now(&self) -> towline_engine::Instant {
+        towline_engine::Instant::default() + self.start.elapsed()
+    }
+
+    /// Runs `task` until it is done or the hub ends.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.running.clone().run_until_cancelled_owned(task));
+    }
+
+    /// Does what the core wants done, and lets the clock know of new deadlines.
+    fn perform(&self, state: &mut State) {
+        while let Some(action) = state.core.poll_action() {
+            match action {
+                // Whoever does not wait any more need not be told.
+                Action::Refuse(tunnel, refusal) => {
+                    state.waiting.remove(&tunnel).map(|waiting| waiting.send(refusal));
+                }
+                Action::Dismiss(link, refusal) => {
+                    let peer = state.links.get_mut(&link);
+                    peer.and_then(|peer| peer.dismiss.take()).map(|dismiss| dismiss.send(refusal));
+                }
+            }
+        }
+        self.rescheduled.notify_one();
+    }
+}
+
+/// Lets the core know when its deadlines pass.
+async fn watch_the_clock(inner: Arc<Inner>) {
+    loop {
+        let deadline = inner.lock().core.poll_timeout();
+        let rescheduled = inner.rescheduled.notified();
+        match deadline {
+            None => rescheduled.await,
+            Some(deadline) => {
+                let since = deadline.saturating_duration_since(towline_engine::Instant::default());
+                tokio::select! {
+                    biased;
+                    () = rescheduled => {}
+                    () = sleep_until(inner.start + since) => {
+                        let mut state = inner.lock();
+                        state.core.handle_timeout(inner.now());
+                        inner.perform(&mut state);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Accepts connections until the hub drains. Each is a visitor until it has shown who it is.
+async fn accept_connections(inner: Arc<Inner>, mut listener: Box<dyn Listener>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = inner.accepting.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, address)) => {
+                let (visitor, evicted) = arrive(&inner);
+                inner.spawn(receive(inner.clone(), socket, address, visitor, evicted));
+            }
+            Err(error) => {
+                // Most likely there is no descriptor left: let go of the visitor who has waited longest.
+                tracing::warn!(%error, "cannot accept a connection");
+                evict(&inner);
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Lets go of the visitor who has waited longest.
+fn evict(inner: &Inner) {
+    let mut state = inner.lock();
+    if let Some(visitor) = state.lobby.evict() {
+        state.visitors.remove(&visitor).as_ref().map(CancellationToken::cancel);
+    }
+}
+
+/// A connection has come. Returns its place in the lobby, and what tells it to go.
+fn arrive(inner: &Inner) -> (Visitor, CancellationToken) {
+    let mut state = inner.lock();
+    let (visitor, goes) = state.lobby.arrive();
+    if let Some(goes) = goes {
+        tracing::debug!("too many unauthenticated connections; the oldest is dropped");
+        state.visitors.remove(&goes).as_ref().map(CancellationToken::cancel);
+    }
+    let evicted = CancellationToken::new();
+    state.visitors.insert(visitor, evicted.clone());
+    (visitor, evicted)
+}
+
+/// Somebody who has shown who they are and said hello.
+struct Admitted {
+    id: LinkId,
+    link: Link,
+    control: (SendStream, RecvStream),
+    dismissed: oneshot::Receiver<Refusal>,
+}
+
+/// A connection, from its first byte to its last.
+async fn receive(
+    inner: Arc<Inner>,
+    socket: Box<dyn Socket>,
+    address: SocketAddr,
+    visitor: Visitor,
+    evicted: CancellationToken,
+) {
+    let handshake = timeout(inner.limits.handshake, admit(&inner, socket, address));
+    let admitted = evicted.run_until_cancelled(handshake).await;
+    {
+        let mut state = inner.lock();
+        state.lobby.leave(visitor);
+        state.visitors.remove(&visitor);
+    }
+    match admitted {
+        Some(Ok(Some(admitted))) => serve(inner, admitted).await,
+        Some(Ok(None)) => {}
+        Some(Err(_)) => tracing::debug!(%address, "no hello in time"),
+        None => tracing::debug!(%address, "dropped for a newer connection"),
+    }
+}
+
+/// Shakes hands: TLS, then the hello. `None` if that came to nothing; why is in the log.
+async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr) -> Option<Admitted> {
+    let pipe = match tls::accept(socket, inner.tls.clone()).await {
+        Ok(pipe) => pipe,
+        Err(error) => {
+            tracing::debug!(%address, %error, "no handshake");
+            return None;
+        }
+    };
+    let identity = pipe.peer_certificates().first().map(Identity::of_certificate);
+    let link = Link::start(pipe, Side::Server, link_config(Side::Server));
+    let (mut send, mut recv) = link.accept_bi().await.ok()?;
+    let outcome = match (identity, message::read(&mut recv).await) {
+        (Some(Ok(identity)), Ok(Request::Hello(hello))) => {
+            tracing::debug!(%address, %identity, agent = %hello.agent.escape_debug(), "hello");
+            register(inner, &link, identity, address, hello)
+        }
+        (Some(Err(bad)), Ok(_)) => Err(Refusal::new(RefusalCode::Forbidden, bad.to_string())),
+        (_, Ok(_)) => Err(Refusal::new(RefusalCode::BadRequest, "the first request on a link is a hello")),
+        (_, Err(MessageError::Closed(closed))) => {
+            tracing::debug!(%address, %closed, "no hello");
+            return None;
+        }
+        (_, Err(error)) => Err(Refusal::new(RefusalCode::BadRequest, error.to_string())),
+    };
+    match outcome {
+        Ok((id, dismissed)) => {
+            let answer = Answer::Accepted(Accepted::default());
+            if message::write(&mut send, &answer).await.is_err() {
+                depart(inner, id);
+                return None;
+            }
+            Some(Admitted { id, link, control: (send, recv), dismissed })
+        }
+        Err(refusal) => {
+            tracing::info!(%address, %refusal, "refused");
+            let _ = message::write(&mut send, &Answer::Refused(refusal)).await;
+            let _ = send.finish();
+            link.close(codes::REFUSED, "");
+            link.closed().await;
+            None
+        }
+    }
+}
+
+/// Registers a link that said hello.
+fn register(
+    inner: &Inner,
+    link: &Link,
+    identity: Identity,
+    address: SocketAddr,
+    hello: message::Hello,
+) -> Result<(LinkId, oneshot::Receiver<Refusal>), Refusal> {
+    if identity.trust_domain != inner.identity.trust_domain {
+        let text =
+            format!("{identity} is of another trust domain; this hub is of {}", inner.identity.trust_domain);
+        return Err(Refusal::new(RefusalCode::Forbidden, text));
+    }
+    let mut state = inner.lock();
+    let id = LinkId(state.next_link);
+    state.next_link += 1;
+    let (role, name) = (identity.role, identity.name.clone());
+    state.core.handle_hello(inner.now(), id, identity, address.to_string(), hello)?;
+    let (dismiss, dismissed) = oneshot::channel();
+    state.links.insert(id, Peer { link: link.clone(), dismiss: Some(dismiss) });
+    inner.perform(&mut state);
+    tracing::info!(link = id.0, %role, %name, %address, "online");
+    Ok((id, dismissed))
+}
+
+/// The link is over.
+fn depart(inner: &Inner, id: LinkId) {
+    let mut state = inner.lock();
+    state.links.remove(&id);
+    state.core.handle_link_closed(inner.now(), id);
+    inner.perform(&mut state);
+}
+
+/// Serves a link until it is over or dismissed.
+async fn serve(inner: Arc<Inner>, admitted: Admitted) {
+    let Admitted { id, link, control: (mut send, _recv), mut dismissed } = admitted;
+    let refusal = loop {
+        tokio::select! {
+            biased;
+            refusal = &mut dismissed => break refusal.ok(),
+            stream = link.accept_bi() => match stream {
+                Ok((send, recv)) => inner.spawn(serve_request(inner.clone(), id, send, recv)),
+                Err(_) => break None,
+            },
+        }
+    };
+    if let Some(refusal) = refusal {
+        tracing::info!(link = id.0, %refusal, "dismissed");
+        // Live tunnels go on while the hub drains; a device that was replaced has lost them anyway.
+        let stays = refusal.code == RefusalCode::HubDraining;
+        let _ = message::write(&mut send, &Goodbye { refusal }).await;
+        let _ = send.finish();
+        if !stays {
+            link.close(codes::DISMISSED, "");
+        }
+    }
+    let closed = link.closed().await;
+    tracing::info!(link = id.0, %closed, "offline");
+    depart(&inner, id);
+}
+
+/// Serves a stream that an endpoint has opened.
+async fn serve_request(inner: Arc<Inner>, link: LinkId, mut send: SendStream, mut recv: RecvStream) {
+    let refusal = match timeout(REQUEST_DEADLINE, message::read(&mut recv)).await {
+        Ok(Ok(Request::Open(open))) => match open_tunnel(&inner, link, &open, &mut send).await {
+            Ok(joined) => return splice(&inner, joined, send, recv, &open).await,
+            Err(refusal) => refusal,
+        },
+        Ok(Ok(Request::List(_))) => match list(&inner, link, &mut send).await {
+            Ok(()) => return,
+            Err(refusal) => refusal,
+        },
+        Ok(Ok(Request::Hello(_))) => Refusal::new(RefusalCode::BadRequest, "hello was said before"),
+        Ok(Err(MessageError::Closed(_) | MessageError::Abandoned(_))) => return,
+        Ok(Err(error)) => Refusal::new(RefusalCode::BadRequest, error.to_string()),
+        Err(_) => Refusal::new(RefusalCode::BadRequest, "the request did not come in time"),
+    };
+    tracing::info!(link = link.0, %refusal, "refused");
+    if message::write(&mut send, &Answer::Refused(refusal)).await.is_ok() {
+        let _ = send.finish();
+    }
+    recv.stop(codes::REFUSED);
+}
+
+async fn list(inner: &Inner, link: LinkId, send: &mut SendStream) -> Result<(), Refusal> {
+    let devices = inner.lock().core.devices(inner.now(), link)?;
+    // Whoever does not want the whole list need not have it.
+    let _ = async {
+        message::write(send, &Answer::Accepted(Accepted::default())).await?;
+        for device in devices {
+            message::write(send, &device).await?;
+        }
+        Ok::<_, MessageError>(send.finish()?)
+    }
+    .await;
+    Ok(())
+}
+
+/// A tunnel whose device has accepted.
+struct Joined {
+    live: Live,
+    send: SendStream,
+    recv: RecvStream,
+}
+
+/// A tunnel that counts until this is dropped.
+struct Live {
+    inner: Arc<Inner>,
+    tunnel: TunnelId,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let mut state = self.inner.lock();
+        state.waiting.remove(&self.tunnel);
+        state.core.handle_tunnel_closed(self.tunnel);
+    }
+}
+
+/// Asks the device, and gives the service its answer.
+async fn open_tunnel(
+    inner: &Arc<Inner>,
+    link: LinkId,
+    open: &Open,
+    answer_to: &mut SendStream,
+) -> Result<Joined, Refusal> {
+    let (sender, refused) = oneshot::channel();
+    let (offered, device, from) = {
+        let mut state = inner.lock();
+        let offered = state.core.handle_open(inner.now(), link, open)?;
+        state.waiting.insert(offered.tunnel, sender);
+        let device = state.links.get(&offered.link).map(|peer| peer.link.clone());
+        let from = state.core.identity(link).map(ToString::to_string).unwrap_or_default();
+        inner.perform(&mut state);
+        (offered, device, from)
+    };
+    let live = Live { inner: inner.clone(), tunnel: offered.tunnel };
+    let gone = || Refusal::new(RefusalCode::DeviceOffline, "the device has just left");
+    let device = device.ok_or_else(gone)?;
+    let (send, recv, answer) = tokio::select! {
+        biased;
+        refusal = refused => return Err(refusal.unwrap_or_else(|_| gone())),
+        offer = offer(&device, &offered, from) => offer?,
+        // The service is gone, or has thought better of it.
+        _ = answer_to.stopped() => return Err(Refusal::new(RefusalCode::BadRequest, "the service left")),
+    };
+    match inner.lock().core.handle_answer(offered.tunnel, answer) {
+        Some(Answer::Accepted(_)) => {}
+        Some(Answer::Refused(refusal)) => return Err(refusal),
+        None => return Err(Refusal::new(RefusalCode::DeadlinePassed, "the answer came too late")),
+    }
+    let accepted = Accepted { tunnel: Some(offered.tunnel.0) };
+    let told = message::write(answer_to, &Answer::Accepted(accepted)).await;
+    told.map_err(|error| Refusal::new(RefusalCode::BadRequest, error.to_string()))?;
+    Ok(Joined { live, send, recv })
+}
+
+/// Offers a tunnel to a device, and waits for its answer.
+async fn offer(
+    device: &Link,
+    offered: &Offered,
+    from: String,
+) -> Result<(SendStream, RecvStream, Answer), Refusal> {
+    let exchange = async {
+        let (mut send, mut recv) = device.open_bi().await?;
+        let offer = Offer {
+            tunnel: offered.tunnel.0,
+            service: offered.service.to_string(),
+            from,
+            profile: offered.profile,
+            deadline_ms: u32::try_from(millis(offered.deadline)).expect("deadlines are at most a minute"),
+        };
+        message::write(&mut send, &offer).await?;
+        let answer = message::read(&mut recv).await?;
+        Ok((send, recv, answer))
+    };
+    exchange.await.map_err(|error| match error {
+        MessageError::Closed(_) => {
+            Refusal::new(RefusalCode::DeviceOffline, "the device left while it was asked")
+        }
+        MessageError::Abandoned(_) | MessageError::Truncated => {
+            Refusal::new(RefusalCode::Rejected, "the device dropped the offer without a word")
+        }
+        error => Refusal::new(RefusalCode::Rejected, format!("the device answered with {error}")),
+    })
+}
+
+/// Joins the two legs of a tunnel until it is over.
+async fn splice(inner: &Inner, joined: Joined, send: SendStream, recv: RecvStream, open: &Open) {
+    let Joined { live, send: to_device, recv: from_device } = joined;
+    let Open { device, service, profile, .. } = open;
+    tracing::info!(tunnel = %live.tunnel, device, service, ?profile, "tunnel open");
+    let start = inner.start.elapsed();
+    let mut service_leg = StreamLeg { send, recv };
+    let mut device_leg = StreamLeg { send: to_device, recv: from_device };
+    let relayed = relay(&mut service_leg, &mut device_leg, *profile).await;
+    let [up, down] = relayed.bytes;
+    let lasted = inner.start.elapsed().saturating_sub(start);
+    tracing::info!(tunnel = %live.tunnel, up, down, ?lasted, ended = ?relayed.ended, "tunnel closed");
+}

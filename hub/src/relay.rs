@@ -1,0 +1,356 @@
+//! Runs a [`Splice`] between two legs.
+//!
+//! In the hub both legs are streams; at the ends of a tunnel one is a local socket, or a program's standard input
+//! and output. What ends here is the same everywhere: FIN stays FIN, RST stays RST.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite};
+use towline_transports::{Code, ReadBuffer, ReadError, RecvStream, SendStream, Socket, WriteError};
+
+use crate::codes;
+use crate::core::{Ended, Fate, Splice, Way};
+use crate::message::Profile;
+
+/// What reading a leg gave.
+#[derive(Debug)]
+pub enum Read {
+    /// Bytes.
+    Data(Bytes),
+    /// The end of what the leg has to say.
+    End,
+    /// The leg abandoned what it had to say.
+    Reset(Code),
+    /// The leg is gone altogether.
+    Lost(Code),
+}
+
+/// Why a leg takes no more.
+#[derive(Clone, Copy, Debug)]
+pub enum Gone {
+    /// It does not want more.
+    Stopped(Code),
+    /// It is gone altogether.
+    Lost(Code),
+}
+
+/// One side of a splice.
+pub trait Leg: Send {
+    /// Reads at most `max` bytes.
+    fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<Read>;
+
+    /// Writes all of `data`, taking it off its front as it goes.
+    fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>>;
+
+    /// Says that no more will be written.
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>>;
+
+    /// Waits until the leg takes no more, while there is nothing to write. May wait for ever if that cannot be
+    /// known.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone>;
+
+    /// Abandons writing.
+    fn reset(&mut self, code: Code);
+
+    /// Reads no more.
+    fn stop(&mut self, code: Code);
+
+    /// Whether a reset or a stop of one direction ends the other as well, as TCP's RST does.
+    fn ends_whole(&self) -> bool;
+}
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// How each way ended: from the first leg to the second, and back.
+    pub ended: [Ended; 2],
+    /// How many bytes were read from each leg.
+    pub bytes: [u64; 2],
+}
+
+/// Carries bytes and ends between `first` and `second` until both ways are over. Cancelling it abandons the
+/// tunnel: dropped streams are reset.
+pub async fn relay(first: &mut impl Leg, second: &mut impl Leg, profile: Profile) -> Relayed {
+    let mut splice = Splice::new(profile);
+    poll_fn(|context| {
+        loop {
+            ready!(tokio::task::coop::poll_proceed(context)).made_progress();
+            let forth = turn(context, &mut splice, Way::Forth, first, second);
+            let back = turn(context, &mut splice, Way::Back, second, first);
+            splice.apply_profile();
+            if let Some(ended) = splice.ended() {
+                let bytes = [Way::Forth, Way::Back].map(|way| splice.flow(way).carried());
+                return Poll::Ready(Relayed { ended, bytes });
+            }
+            if !forth && !back {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+/// Does what can be done now for one way: gives the sink what it is due, and reads if that is wanted. Returns
+/// whether anything happened.
+fn turn(
+    context: &mut Context<'_>,
+    splice: &mut Splice,
+    way: Way,
+    source: &mut impl Leg,
+    sink: &mut impl Leg,
+) -> bool {
+    let flow = splice.flow(way);
+    let mut moved = true;
+    match flow.fate() {
+        Fate::Data => match sink.poll_write(context, flow.held()) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(gone)) => lose(splice, way, gone),
+            Poll::Pending => moved = false,
+        },
+        Fate::Finish => match sink.poll_finish(context) {
+            Poll::Ready(Ok(())) => flow.handle_told(),
+            Poll::Ready(Err(gone)) => lose(splice, way, gone),
+            Poll::Pending => moved = false,
+        },
+        Fate::Reset(code) => {
+            sink.reset(code);
+            flow.handle_told();
+            if sink.ends_whole() {
+                splice.handle_lost(way.other(), code);
+            }
+        }
+        Fate::Wait => match sink.poll_gone(context) {
+            Poll::Ready(gone) => lose(splice, way, gone),
+            Poll::Pending => moved = false,
+        },
+        Fate::Over(_) => moved = false,
+    }
+    let flow = splice.flow(way);
+    if flow.wants_read()
+        && let Poll::Ready(read) = source.poll_read(context, crate::core::MAX_HELD)
+    {
+        moved = true;
+        match read {
+            Read::Data(data) => flow.handle_data(data),
+            Read::End => flow.handle_end(),
+            Read::Reset(code) => flow.handle_reset(code),
+            Read::Lost(code) => splice.handle_lost(way, code),
+        }
+    }
+    if let Some(code) = splice.flow(way).take_stop() {
+        moved = true;
+        source.stop(code);
+        if source.ends_whole() {
+            splice.handle_lost(way, code);
+        }
+    }
+    moved
+}
+
+/// The sink of `way` takes no more.
+fn lose(splice: &mut Splice, way: Way, gone: Gone) {
+    match gone {
+        Gone::Stopped(code) => splice.flow(way).handle_stop(code),
+        Gone::Lost(code) => splice.handle_lost(way.other(), code),
+    }
+}
+
+/// A stream of a link as a leg.
+#[derive(Debug)]
+pub struct StreamLeg {
+    /// Its sending half.
+    pub send: SendStream,
+    /// Its receiving half.
+    pub recv: RecvStream,
+}
+
+impl Leg for StreamLeg {
+    fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<Read> {
+        Poll::Ready(match ready!(self.recv.poll_read_chunk(context, max)) {
+            Ok(Some(data)) => Read::Data(data),
+            Ok(None) => Read::End,
+            Err(ReadError::Reset(code)) => Read::Reset(code),
+            Err(_) => Read::Lost(codes::LEG_LOST),
+        })
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>> {
+        self.send.poll_write_chunk(context, data).map_err(gone)
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        Poll::Ready(self.send.finish().map_err(gone))
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone> {
+        match ready!(self.send.poll_stopped(context)) {
+            Ok(Some(code)) => Poll::Ready(Gone::Stopped(code)),
+            Ok(None) => Poll::Pending,
+            Err(_) => Poll::Ready(Gone::Lost(codes::LEG_LOST)),
+        }
+    }
+
+    fn reset(&mut self, code: Code) {
+        self.send.reset(code);
+    }
+
+    fn stop(&mut self, code: Code) {
+        self.recv.stop(code);
+    }
+
+    fn ends_whole(&self) -> bool {
+        false
+    }
+}
+
+fn gone(error: WriteError) -> Gone {
+    match error {
+        WriteError::Stopped(code) => Gone::Stopped(code),
+        _ => Gone::Lost(codes::LEG_LOST),
+    }
+}
+
+/// A local socket as a leg.
+#[derive(Debug)]
+pub struct SocketLeg {
+    /// `None` once it was aborted.
+    socket: Option<Box<dyn Socket>>,
+    buffer: ReadBuffer,
+}
+
+impl SocketLeg {
+    /// Takes the socket over.
+    pub fn new(socket: Box<dyn Socket>) -> Self {
+        Self { socket: Some(socket), buffer: ReadBuffer::default() }
+    }
+
+    fn abort(&mut self) {
+        if let Some(mut socket) = self.socket.take() {
+            socket.abort();
+        }
+    }
+}
+
+impl Leg for SocketLeg {
+    fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<Read> {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Read::Lost(codes::RESET)) };
+        read_from(&mut self.buffer, socket, context, max)
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>> {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Gone::Lost(codes::RESET))) };
+        write_to(socket, context, data)
+    }
+
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Gone::Lost(codes::RESET))) };
+        Pin::new(socket).poll_shutdown(context).map_err(|_| Gone::Lost(codes::RESET))
+    }
+
+    /// A socket tells that nobody reads any more only when it is written to, or read.
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<Gone> {
+        Poll::Pending
+    }
+
+    fn reset(&mut self, _: Code) {
+        self.abort();
+    }
+
+    fn stop(&mut self, _: Code) {
+        self.abort();
+    }
+
+    fn ends_whole(&self) -> bool {
+        true
+    }
+}
+
+/// A program's standard input and output, or any other pair, as a leg.
+#[derive(Debug)]
+pub struct PairLeg<R, W> {
+    input: R,
+    output: W,
+    buffer: ReadBuffer,
+    /// Something was written and may not have gone out.
+    must_flush: bool,
+}
+
+impl<R, W> PairLeg<R, W> {
+    /// Takes both over.
+    pub fn new(input: R, output: W) -> Self {
+        Self { input, output, buffer: ReadBuffer::default(), must_flush: false }
+    }
+}
+
+impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin> Leg for PairLeg<R, W> {
+    fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<Read> {
+        read_from(&mut self.buffer, &mut self.input, context, max)
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>> {
+        self.must_flush = true;
+        write_to(&mut self.output, context, data)
+    }
+
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        Pin::new(&mut self.output).poll_shutdown(context).map_err(|_| Gone::Lost(codes::RESET))
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone> {
+        // There is nothing to write now, but somebody may wait for what was written last.
+        if self.must_flush {
+            match ready!(Pin::new(&mut self.output).poll_flush(context)) {
+                Ok(()) => self.must_flush = false,
+                Err(_) => return Poll::Ready(Gone::Lost(codes::RESET)),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// A pipe has no way to say that what it carried is abandoned: the exit status does.
+    fn reset(&mut self, _: Code) {}
+
+    fn stop(&mut self, _: Code) {}
+
+    fn ends_whole(&self) -> bool {
+        false
+    }
+}
+
+fn read_from(
+    buffer: &mut ReadBuffer,
+    source: &mut (impl AsyncRead + Unpin),
+    context: &mut Context<'_>,
+    max: usize,
+) -> Poll<Read> {
+    debug_assert!(max >= crate::core::MAX_HELD, "a read buffer holds no more");
+    Poll::Ready(match ready!(buffer.poll_read(context, source)) {
+        Ok(0) => Read::End,
+        Ok(_) => {
+            let data = buffer.take();
+            buffer.make_room(|| ());
+            Read::Data(data)
+        }
+        Err(_) => Read::Lost(codes::RESET),
+    })
+}
+
+fn write_to(
+    sink: &mut (impl AsyncWrite + Unpin),
+    context: &mut Context<'_>,
+    data: &mut Bytes,
+) -> Poll<Result<(), Gone>> {
+    while !data.is_empty() {
+        match ready!(Pin::new(&mut *sink).poll_write(context, data)) {
+            Ok(0) => return Poll::Ready(Err(Gone::Lost(codes::RESET))),
+            Ok(count) => data.advance(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Poll::Ready(Err(Gone::Lost(codes::RESET))),
+        }
+    }
+    Poll::Ready(Ok(()))
+}

@@ -1,0 +1,75 @@
+//! A hub on loopback, and everybody who may come to it.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use towline::authority::Authority;
+use towline::core::Limits;
+use towline::identity::Identity;
+use towline::policy::{AllowAll, Policy};
+use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Service, Status};
+use towline_transports::tls::Credentials;
+
+/// An authority, and how to get certificates from it.
+pub struct World {
+    pub environment: Environment,
+    authority: Authority,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let environment = Environment::system();
+        let now = environment.tls.time.current_time().unwrap();
+        Self { authority: Authority::new(now).unwrap().0, environment }
+    }
+
+    /// Credentials of `who`, such as `device/press-7`.
+    pub fn credentials(&self, who: &str) -> Credentials {
+        let identity: Identity = format!("spiffe://test/{who}").parse().unwrap();
+        let now = self.environment.tls.time.current_time().unwrap();
+        let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let hosts = if who.starts_with("hub/") { &hosts[..] } else { &[] };
+        let issued = self.authority.issue(&identity, hosts, now, Duration::from_secs(3600)).unwrap();
+        self.authority.credentials(&issued).unwrap()
+    }
+
+    pub async fn hub(&self) -> Hub {
+        self.hub_with("127.0.0.1:0", Limits::default(), Box::new(AllowAll)).await
+    }
+
+    pub async fn hub_with(&self, listen: &str, limits: Limits, policy: Box<dyn Policy>) -> Hub {
+        let config =
+            HubConfig { listen: listen.to_owned(), credentials: self.credentials("hub/h"), limits, policy };
+        Hub::start(config, self.environment.clone()).await.unwrap()
+    }
+
+    pub fn endpoint(&self, who: &str, hub: &Hub) -> EndpointConfig {
+        EndpointConfig { hub: hub.local_addr().to_string(), credentials: self.credentials(who) }
+    }
+
+    /// A device that is online.
+    pub async fn device(&self, name: &str, hub: &Hub) -> Device {
+        let config = self.endpoint(&format!("device/{name}"), hub);
+        let device = Device::register(config, self.environment.clone()).unwrap();
+        online(&device).await;
+        device
+    }
+
+    pub fn service(&self, name: &str, hub: &Hub) -> Service {
+        let config = self.endpoint(&format!("service/{name}"), hub);
+        Service::new(config, self.environment.clone()).unwrap()
+    }
+}
+
+/// Waits until the device is registered.
+pub async fn online(device: &Device) {
+    let mut status = device.status();
+    let wait = status.wait_for(|status| matches!(status, Status::Online));
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("online within 20 s").unwrap();
+}
+
+/// Bytes that differ from their neighbours.
+pub fn pattern(count: usize) -> Vec<u8> {
+    (0..count).map(|offset| u8::try_from(offset * 31 % 251).unwrap()).collect()
+}

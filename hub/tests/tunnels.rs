@@ -1,0 +1,338 @@
+//! Tunnels through a real hub on loopback, with devices and services as libraries.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{World, online, pattern};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use towline::core::Limits;
+use towline::message::Profile;
+use towline::policy::{AllowAll, Rules};
+use towline::refusal::{Refusal, RefusalCode};
+use towline::{Device, OpenError, OpenOptions, Service, Status, Tunnel};
+
+/// A device that answers every offer with an echo until the end.
+fn echo(mut device: Device) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            let offer = device.next_offer().await;
+            tokio::spawn(async move {
+                let tunnel = offer.accept().await.unwrap();
+                let (mut reader, mut writer) = tokio::io::split(tunnel);
+                if tokio::io::copy(&mut reader, &mut writer).await.is_ok() {
+                    writer.shutdown().await.unwrap();
+                }
+            });
+        }
+    })
+}
+
+fn code(outcome: Result<Tunnel, OpenError>) -> RefusalCode {
+    match outcome {
+        Err(OpenError::Refused(refusal)) => refusal.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_carries_bytes_both_ways_and_ends() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let device = world.device("press-7", &hub).await;
+    assert_eq!(device.identity().to_string(), "spiffe://test/device/press-7");
+    let echo = echo(device);
+    let service = world.service("ops", &hub);
+    for count in [0, 1, 100_000, 3 << 20] {
+        let tunnel = service.open("press-7", "echo").await.unwrap();
+        let (mut send, mut recv) = tunnel.into_split();
+        let write = async {
+            send.write_all(&pattern(count)).await.unwrap();
+            send.finish().unwrap();
+        };
+        let ((), read) = tokio::join!(write, recv.read_to_end(4 << 20));
+        assert!(read.unwrap() == pattern(count));
+    }
+    echo.abort();
+}
+
+#[tokio::test]
+async fn many_tunnels_at_once() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let _echo = echo(world.device("press-7", &hub).await);
+    let service = world.service("ops", &hub);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..150 {
+        let service = service.clone();
+        tasks.spawn(async move {
+            let mut tunnel = service.open("press-7", "echo").await.unwrap();
+            tunnel.write_all(&pattern(n * 100)).await.unwrap();
+            tunnel.shutdown().await.unwrap();
+            let mut read = Vec::new();
+            tunnel.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, pattern(n * 100));
+        });
+    }
+    tasks.join_all().await;
+    until(|| hub.stats().tunnels == 0).await;
+}
+
+/// Waits until something is so, which other tasks are about to bring about.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("it should be so within 20 s");
+}
+
+#[tokio::test]
+async fn the_service_learns_one_exact_outcome() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let answer = tokio::spawn(async move {
+        let mut ignored = Vec::new();
+        loop {
+            let offer = device.next_offer().await;
+            match offer.service.as_str() {
+                "rejected" => offer.reject("not today").await,
+                "refused" => {
+                    offer.refuse(Refusal::new(RefusalCode::TargetRefused, "127.0.0.1:22")).await;
+                }
+                "dropped" => drop(offer),
+                "ignored" => ignored.push(offer),
+                _ => offer.refuse(Refusal::new(RefusalCode::ServiceUnknown, "no such service")).await,
+            }
+        }
+    });
+    let open = |device: &'static str, name: &'static str| {
+        let service = service.clone();
+        async move { service.open(device, name).await }
+    };
+    assert_eq!(code(open("press-8", "ssh").await), RefusalCode::DeviceUnknown);
+    assert_eq!(code(open("a/b", "ssh").await), RefusalCode::BadRequest);
+    assert_eq!(code(open("press-7", "ssh").await), RefusalCode::ServiceUnknown);
+    assert_eq!(code(open("press-7", "refused").await), RefusalCode::TargetRefused);
+    assert_eq!(code(open("press-7", "dropped").await), RefusalCode::Rejected);
+    let error = open("press-7", "rejected").await.unwrap_err().to_string();
+    assert_eq!(error, "rejected by the device: not today; ask the device's owner");
+
+    let mut options = OpenOptions::default();
+    options.deadline = Duration::from_millis(200);
+    let opening = service.begin("press-7", "ignored", options).await.unwrap();
+    assert_eq!(code(opening.answered().await), RefusalCode::DeadlinePassed);
+    answer.abort();
+    let _ = answer.await;
+    until(|| hub.stats().devices == 0).await;
+    assert_eq!(code(open("press-7", "ssh").await), RefusalCode::DeviceOffline);
+    until(|| hub.stats().tunnels == 0).await;
+}
+
+#[tokio::test]
+async fn limits_and_policy_hold() {
+    let world = World::new();
+    let limits = Limits::default().tunnels_per_device(2).opens(1, 4);
+    let rules = Rules(vec!["ops:press-*:echo".parse().unwrap()]);
+    let hub = world.hub_with("127.0.0.1:0", limits, Box::new(rules)).await;
+    let _echo = echo(world.device("press-7", &hub).await);
+    let service = world.service("ops", &hub);
+    assert_eq!(code(service.open("press-7", "ssh").await), RefusalCode::Forbidden);
+    let first = service.open("press-7", "echo").await.unwrap();
+    let _second = service.open("press-7", "echo").await.unwrap();
+    assert_eq!(code(service.open("press-7", "echo").await), RefusalCode::TooManyTunnels);
+    assert_eq!(code(service.open("press-7", "echo").await), RefusalCode::RateLimited);
+    drop(first);
+    let stranger = world.service("stranger", &hub);
+    assert_eq!(code(stranger.open("press-7", "echo").await), RefusalCode::Forbidden);
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_wrong_role_gets_nowhere() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let device = world.endpoint("device/press-7", &hub);
+    let error = Service::new(device, world.environment.clone()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "this is the certificate of spiffe://test/device/press-7, but it takes one of a service"
+    );
+    let service = world.endpoint("service/ops", &hub);
+    assert!(Device::register(service, world.environment.clone()).is_err());
+}
+
+#[tokio::test]
+async fn the_newer_holder_of_an_identity_wins() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let older = world.device("press-7", &hub).await;
+    let newer = world.device("press-7", &hub).await;
+    let mut status = older.status();
+    let waiting = status.wait_for(|status| matches!(status, Status::Waiting { .. })).await.unwrap().clone();
+    let Status::Waiting { why, wait } = waiting else { unreachable!() };
+    assert!(wait >= Duration::from_secs(30), "{wait:?}");
+    assert!(why.starts_with("superseded: another holder of the identity of press-7 has connected;"), "{why}");
+    let _echo = echo(newer);
+    let service = world.service("ops", &hub);
+    assert!(service.open("press-7", "echo").await.is_ok());
+    let devices = service.devices().await.unwrap();
+    assert_eq!((devices.len(), devices[0].online, devices[0].takeovers), (1, true, 1));
+}
+
+#[tokio::test]
+async fn a_device_comes_back_when_the_hub_does() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let address = hub.local_addr().to_string();
+    let device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    service.devices().await.unwrap();
+    drop(hub);
+    let mut status = device.status();
+    status.wait_for(|status| !matches!(status, Status::Online)).await.unwrap();
+    let hub = world.hub_with(&address, Limits::default(), Box::new(AllowAll)).await;
+    online(&device).await;
+    let _echo = echo(device);
+    assert!(service.open("press-7", "echo").await.is_ok(), "and the service connects anew by itself");
+    drop(hub);
+}
+
+#[tokio::test]
+async fn a_draining_hub_says_when_to_come_back() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let device = world.device("press-7", &hub).await;
+    let mut status = device.status();
+    hub.drain(Duration::from_secs(3), Duration::from_secs(1)).await;
+    let waiting = status.wait_for(|status| matches!(status, Status::Waiting { .. })).await.unwrap().clone();
+    let Status::Waiting { why, wait } = waiting else { unreachable!() };
+    assert!(wait >= Duration::from_secs(3), "{wait:?}");
+    assert!(why.starts_with("hub draining"), "{why}");
+}
+
+#[tokio::test]
+async fn a_reset_is_a_reset_at_the_other_end() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let (opened, offer) = tokio::join!(service.open("press-7", "x"), async {
+        device.next_offer().await.accept().await.unwrap()
+    });
+    let mut tunnel = opened.unwrap();
+    tunnel.write_all(b"before").await.unwrap();
+    offer.reset(towline::codes::RESET);
+    let error = tunnel.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_lost_device_is_a_reset_and_never_an_end_of_file() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let (opened, kept) = tokio::join!(service.open("press-7", "x"), async {
+        device.next_offer().await.accept().await.unwrap()
+    });
+    let mut tunnel = opened.unwrap();
+    // All of the device's network goes away at once: its runtime is what holds it here.
+    drop(device);
+    drop(kept);
+    let error = tunnel.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_device_that_is_dropped_goes_offline_and_takes_its_tunnels_along() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let (opened, kept) = tokio::join!(service.open("press-7", "x"), async {
+        device.next_offer().await.accept().await.unwrap()
+    });
+    drop(device);
+    until(|| hub.stats().devices == 0).await;
+    assert!(opened.unwrap().read(&mut [0]).await.is_err());
+    drop(kept);
+}
+
+#[tokio::test]
+async fn a_strict_tunnel_is_gone_when_either_side_closes() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let mut options = OpenOptions::default();
+    options.profile = Profile::Strict;
+    let (opening, offer) =
+        tokio::join!(service.begin("press-7", "x", options), async { device.next_offer().await });
+    assert_eq!(offer.profile, Profile::Strict);
+    let (opened, theirs) = tokio::join!(opening.unwrap().answered(), offer.accept());
+    let (mut ours, mut theirs) = (opened.unwrap(), theirs.unwrap());
+    ours.write_all(b"last words").await.unwrap();
+    ours.shutdown().await.unwrap();
+    let mut read = Vec::new();
+    theirs.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"last words");
+    // It has not closed, but the tunnel is gone.
+    let error = ours.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let (mut send, _recv) = theirs.into_split();
+    assert_eq!(send.stopped().await.unwrap(), Some(towline::codes::STRICT));
+}
+
+#[tokio::test]
+async fn data_may_follow_the_request_at_once() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let mut opening = service.begin("press-7", "x", OpenOptions::default()).await.unwrap();
+    opening.send.write_all(b"early").await.unwrap();
+    opening.send.finish().unwrap();
+    let mut theirs = device.next_offer().await.accept().await.unwrap();
+    let mut read = Vec::new();
+    theirs.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"early");
+    opening.answered().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_reader_holds_up_its_writer_and_nobody_else() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let (opened, stalled) = tokio::join!(service.open("press-7", "slow"), async {
+        device.next_offer().await.accept().await.unwrap()
+    });
+    let mut slow = opened.unwrap();
+    let writer = tokio::spawn(async move {
+        let mut written = 0;
+        let block = pattern(64 << 10);
+        while let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), slow.write_all(&block)).await {
+            written += block.len();
+        }
+        written
+    });
+    let _echo = echo(device);
+    for _ in 0..20 {
+        let mut tunnel = service.open("press-7", "echo").await.unwrap();
+        tunnel.write_all(&pattern(200_000)).await.unwrap();
+        tunnel.shutdown().await.unwrap();
+        let mut read = Vec::new();
+        tunnel.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read.len(), 200_000);
+    }
+    // Windows on two links, what the hub holds, and what waits to be sent at the service.
+    let written = writer.await.unwrap();
+    assert!(written <= 2 * (256 << 10) + (64 << 10) + 4 * (128 << 10), "{written} bytes were taken");
+    drop(stalled);
+}

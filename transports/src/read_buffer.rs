@@ -1,0 +1,119 @@
+//! A read buffer whose size follows what is read.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncRead;
+use tokio_util::io::poll_read_buf;
+
+/// The least that a read gets room for: an idle connection keeps no more.
+const LEAST: usize = 4 << 10;
+
+/// The most that a read gets room for: four full TLS records.
+const MOST: usize = 64 << 10;
+
+/// A read buffer that hands out what was read without a copy, and is used again once nobody holds a piece of it.
+/// It grows to 64 KiB while reads fill it, and shrinks to 4 KiB while they do not.
+#[derive(Debug)]
+pub struct ReadBuffer {
+    buffer: BytesMut,
+    /// How much room the next read gets.
+    size: usize,
+}
+
+impl Default for ReadBuffer {
+    fn default() -> Self {
+        Self { buffer: BytesMut::with_capacity(LEAST), size: LEAST }
+    }
+}
+
+impl ReadBuffer {
+    /// Reads once from `source`. Returns how many bytes came, 0 at its end; [`take`](Self::take) gives them.
+    ///
+    /// # Errors
+    ///
+    /// What `source` says.
+    pub fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        source: &mut (impl AsyncRead + Unpin + ?Sized),
+    ) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(source), context, &mut self.buffer)
+    }
+
+    /// What was read.
+    pub fn take(&mut self) -> Bytes {
+        let read = self.buffer.len();
+        if read >= self.size / 2 {
+            self.size = (self.size * 2).min(MOST);
+        } else if read < self.size / 8 {
+            self.size = (self.size / 2).max(LEAST);
+        }
+        self.buffer.split().freeze()
+    }
+
+    /// Makes room for the next read: what is left of the buffer, the whole buffer once nobody holds a piece of
+    /// it, or a new one. `let_go` asks whoever can to hold no piece of it any more.
+    pub fn make_room(&mut self, let_go: impl FnOnce()) {
+        if self.buffer.capacity() >= self.size / 2 || self.buffer.try_reclaim(self.size) {
+            return;
+        }
+        let_go();
+        if !self.buffer.try_reclaim(self.size) {
+            self.buffer = BytesMut::with_capacity(self.size);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    async fn read(buffer: &mut ReadBuffer, mut source: &[u8]) -> Bytes {
+        let count = poll_fn(|context| buffer.poll_read(context, &mut source)).await.unwrap();
+        let bytes = buffer.take();
+        assert_eq!(bytes.len(), count);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn it_grows_with_what_is_read_and_shrinks_again() {
+        let mut buffer = ReadBuffer::default();
+        let mut last = 0;
+        for _ in 0..10 {
+            last = read(&mut buffer, &[1; 1 << 20]).await.len();
+            buffer.make_room(|| ());
+        }
+        assert_eq!(last, MOST);
+        for _ in 0..10 {
+            read(&mut buffer, &[1; 10]).await;
+            buffer.make_room(|| ());
+        }
+        assert_eq!(buffer.size, LEAST);
+    }
+
+    #[tokio::test]
+    async fn one_allocation_serves_a_reader_who_keeps_nothing() {
+        let mut buffer = ReadBuffer::default();
+        let mut places = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            places.insert(read(&mut buffer, &[1; 600]).await.as_ptr());
+            buffer.make_room(|| ());
+        }
+        let (first, last) = (*places.first().unwrap() as usize, *places.last().unwrap() as usize);
+        assert!(last - first < LEAST);
+    }
+
+    #[tokio::test]
+    async fn what_somebody_holds_is_not_written_over() {
+        let mut buffer = ReadBuffer::default();
+        let kept = read(&mut buffer, &[7; 4096]).await;
+        let mut asked = false;
+        buffer.make_room(|| asked = true);
+        read(&mut buffer, &[8; 4096]).await;
+        assert!(asked && kept.iter().all(|&byte| byte == 7));
+    }
+}
