@@ -1,1 +1,11 @@
-fn main() {}
+//! `towline`: the hub, the device agent and the service client in one program.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let status = cli::run();
+    // Not by returning: a thread may be waiting in a read of the standard input, which nobody can interrupt.
+    std::process::exit(status.into())
+}

@@ -1,0 +1,59 @@
+//! `towline connect`: a tunnel on the standard input and output.
+
+use clap::Args;
+use towline::core::Ended;
+use towline::identity::Role;
+use towline::relay::{PairLeg, relay};
+use towline::{EndpointConfig, Environment, Service, codes};
+
+use super::failure::{Failure, RESET, STATUSES, UNAVAILABLE};
+use super::keys::KeyArgs;
+use super::{HubAddress, OpenArgs};
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\n{STATUSES}"))]
+pub(crate) struct ConnectArgs {
+    /// The device's ID
+    device: String,
+    /// Which of the services that the device offers
+    service: String,
+    #[command(flatten)]
+    hub: HubAddress,
+    #[command(flatten)]
+    keys: KeyArgs,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+const EXAMPLE: &str = "\
+Example, for ~/.ssh/config:
+  Host press-*
+    ProxyCommand towline connect %h ssh";
+
+pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(), Failure> {
+    let config = EndpointConfig { hub: args.hub.hub, credentials: args.keys.read(Role::Service)? };
+    let service = Service::new(config, environment)?;
+    let options = args.open.options();
+    let opening = service.begin(&args.device, &args.service, options).await?;
+    let mut tunnel = opening.into_leg();
+    let mut local = PairLeg::new(tokio::io::stdin(), tokio::io::stdout());
+    let relayed = relay(&mut local, &mut tunnel, options.profile).await;
+    if let Some(error) = tunnel.refusal() {
+        return Err(error.into());
+    }
+    tracing::debug!(bytes = ?relayed.bytes, ended = ?relayed.ended, "closed");
+    // What was said last, a FIN for one, is still on its way.
+    service.close().await;
+    let [_, back] = relayed.ended;
+    match back {
+        Ended::Reset(code) if code == codes::LEG_LOST => {
+            let message = "the connection to the hub or the device was lost; what had not arrived is gone";
+            Err(Failure::new(UNAVAILABLE, message))
+        }
+        Ended::Reset(code) if code != codes::STRICT => {
+            let message = format!("{} of {} reset the connection", args.service, args.device);
+            Err(Failure::new(RESET, message))
+        }
+        Ended::Finished | Ended::Stopped(_) | Ended::Reset(_) => Ok(()),
+    }
+}

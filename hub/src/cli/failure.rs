@@ -1,0 +1,129 @@
+//! How a command fails: one line that names the remedy, and an exit status for each kind of trouble.
+
+use towline::{ConnectError, CredentialError, OpenError, SetupError, StartError};
+
+/// The command line makes no sense (`EX_USAGE` of sysexits).
+pub(crate) const USAGE: u8 = 64;
+/// The hub cannot be reached, or was lost (`EX_UNAVAILABLE`).
+pub(crate) const UNAVAILABLE: u8 = 69;
+/// A bug (`EX_SOFTWARE`).
+pub(crate) const INTERNAL: u8 = 70;
+/// The system does not let us, such as listen on a port (`EX_OSERR`).
+pub(crate) const SYSTEM: u8 = 71;
+/// A file is in the way, or cannot be made (`EX_CANTCREAT`).
+pub(crate) const CANNOT_CREATE: u8 = 73;
+/// The tunnel was reset while it carried bytes (`EX_IOERR`).
+pub(crate) const RESET: u8 = 74;
+/// One end does not trust the other (`EX_NOPERM`).
+pub(crate) const NOT_TRUSTED: u8 = 77;
+/// A certificate, a key or an address does not do (`EX_CONFIG`).
+pub(crate) const CONFIG: u8 = 78;
+
+/// What `--help` says about exit statuses.
+pub(crate) const STATUSES: &str = "\
+Exit status:
+   0  done
+  20  bad request          27  target unreachable
+  21  device unknown       28  target timed out
+  22  device offline       29  deadline passed
+  23  forbidden            30  rate limited
+  24  rejected by device   31  too many tunnels
+  25  service unknown      32  hub draining
+  26  target refused
+  64  wrong usage          74  the connection was reset
+  69  hub unreachable      77  hub or certificate not trusted
+  70  a bug                78  certificate, key or address unusable
+  71  system trouble";
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: u8,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(status: u8, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(INTERNAL, message)
+    }
+}
+
+impl From<CredentialError> for Failure {
+    fn from(error: CredentialError) -> Self {
+        Self::new(CONFIG, error.to_string())
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        Self::new(CONFIG, error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Setup(error) => error.into(),
+            StartError::Listen { address, error } => cannot_listen(&address, &error),
+            error => Self::internal(error.to_string()),
+        }
+    }
+}
+
+/// A port that cannot be listened on, with what to do about it.
+pub(crate) fn cannot_listen(address: &str, error: &std::io::Error) -> Failure {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another with --listen",
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; choose another with --listen, or grant CAP_NET_BIND_SERVICE"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another with --listen",
+        _ => "choose another with --listen",
+    };
+    Failure::new(SYSTEM, format!("cannot listen on {address}: {error}; {remedy}"))
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let status = match &error {
+            ConnectError::Refused(refusal) => refusal.code.exit_status(),
+            ConnectError::NotTrusted { .. }
+            | ConnectError::NotAHub { .. }
+            | ConnectError::CertificateRefused { .. } => NOT_TRUSTED,
+            _ => UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Connect(error) => error.into(),
+            OpenError::Refused(refusal) => Self::new(refusal.code.exit_status(), refusal.to_string()),
+            error => Self::new(UNAVAILABLE, error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use towline::refusal::RefusalCode;
+
+    #[test]
+    fn help_tells_every_exit_status() {
+        for code in RefusalCode::ALL {
+            if code != RefusalCode::Superseded {
+                assert!(STATUSES.contains(&code.exit_status().to_string()), "{}", code.name());
+            }
+        }
+        for status in [USAGE, UNAVAILABLE, INTERNAL, SYSTEM, RESET, NOT_TRUSTED, CONFIG] {
+            assert!(STATUSES.contains(&status.to_string()), "{status}");
+        }
+    }
+}

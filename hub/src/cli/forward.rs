@@ -1,0 +1,47 @@
+//! `towline forward`.
+
+use clap::Args;
+use towline::identity::Role;
+use towline::{EndpointConfig, Environment, Forward, Service};
+
+use super::failure::{Failure, cannot_listen};
+use super::keys::KeyArgs;
+use super::signals::stop_requested;
+use super::{HubAddress, OpenArgs};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, a device's remote desktop on a local port:
+  towline forward press-7 rdp --listen 127.0.0.1:3389")]
+pub(crate) struct ForwardArgs {
+    /// The device's ID
+    device: String,
+    /// Which of the services that the device offers
+    service: String,
+    /// Where to listen; port 0 takes one that is free, and says which
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    listen: String,
+    #[command(flatten)]
+    hub: HubAddress,
+    #[command(flatten)]
+    keys: KeyArgs,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(), Failure> {
+    let config = EndpointConfig { hub: args.hub.hub, credentials: args.keys.read(Role::Service)? };
+    let network = environment.network.clone();
+    let service = Service::new(config, environment)?;
+    let listener = network.listen(&args.listen).await;
+    let listener = listener.map_err(|error| cannot_listen(&args.listen, &error))?;
+    let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;
+    println!("{address} leads to {} of {}", args.service, args.device);
+    let options = args.open.options();
+    let forward = Forward { service, device: args.device, name: args.service, options };
+    tokio::select! {
+        () = forward.run(listener) => {}
+        () = stop_requested() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! `towline hub`.
+
+use std::time::Duration;
+
+use clap::Args;
+use towline::core::Limits;
+use towline::identity::Role;
+use towline::policy::{AllowAll, Policy, Rule, Rules};
+use towline::{Environment, Hub, HubConfig};
+
+use super::failure::Failure;
+use super::keys::KeyArgs;
+use super::signals::stop_requested;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, for one rule more than nothing:
+  towline hub --listen 0.0.0.0:443 --allow 'ops:press-*:ssh'
+
+A device that connects twice: the newer connection wins, the older is told so and stays away for 30 s or more.")]
+pub(crate) struct HubArgs {
+    /// Where to listen; 443 is what firewalls let through
+    #[arg(long, env = "TOWLINE_LISTEN", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
+    listen: String,
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// Allow a service to open something: SERVICE-ENDPOINT:DEVICE:SERVICE, '*' for anything; may be repeated.
+    /// Without any, every service of the trust domain may open everything
+    #[arg(long, value_name = "RULE")]
+    allow: Vec<Rule>,
+    /// How many tunnels a service may open in a second; twice as many at once, after a rest
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    opens_per_second: u32,
+    /// How many tunnels to one device may be live at a time
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    tunnels_per_device: u32,
+    /// How many connections may be in the handshake; one more, and the oldest of them is dropped
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    unauthenticated: usize,
+    /// How long live tunnels have to end when the hub is stopped, in seconds
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    drain: u64,
+}
+
+/// When endpoints shall come back after the hub was stopped: soon, to another hub or to this one's successor.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), Failure> {
+    raise_descriptor_limit();
+    let limits = Limits::default()
+        .opens(args.opens_per_second, args.opens_per_second.saturating_mul(2))
+        .tunnels_per_device(args.tunnels_per_device)
+        .unauthenticated(args.unauthenticated);
+    let policy: Box<dyn Policy> =
+        if args.allow.is_empty() { Box::new(AllowAll) } else { Box::new(Rules(args.allow)) };
+    let credentials = args.keys.read(Role::Hub)?;
+    let config = HubConfig { listen: args.listen, credentials, limits, policy };
+    let hub = Hub::start(config, environment).await?;
+    println!("listening on {} as {}", hub.local_addr(), hub.identity());
+    stop_requested().await;
+    let stats = hub.stats();
+    tracing::info!(tunnels = stats.tunnels, links = stats.links, "stopping; once more to stop at once");
+    tokio::select! {
+        () = hub.drain(RETRY, Duration::from_secs(args.drain)) => {}
+        () = stop_requested() => {}
+    }
+    Ok(())
+}
+
+/// Each device takes a descriptor: as many as the system lets us have.
+fn raise_descriptor_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "descriptors"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of descriptors"),
+    }
+}

@@ -1,0 +1,191 @@
+//! The command line.
+
+mod connect;
+mod demo;
+mod device;
+mod devices;
+mod diagnostics;
+mod failure;
+mod forward;
+mod hub;
+mod identity;
+mod keys;
+mod signals;
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use towline::message::Profile;
+use towline::{Environment, OpenOptions};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use failure::Failure;
+
+/// Reach any device by its ID, through connections that the device and the caller both make outward.
+#[derive(Debug, Parser)]
+#[command(name = "towline", version, propagate_version = true, after_help = EXAMPLE)]
+struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLE: &str = "\
+Try it, with nothing to set up:
+  towline demo
+
+Reach a device's ssh server by its ID, on one machine:
+  towline identity init
+  towline identity device press-7
+  towline identity service me
+  towline hub
+  towline device --service ssh=127.0.0.1:22
+  ssh -o ProxyCommand='towline connect %h ssh' user@press-7";
+
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// Say more; twice, say everything. RUST_LOG overrides it
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// How the log on the standard error looks
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// A line for people
+    Text,
+    /// A JSON object on each line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a development authority, and certificates for hubs, devices and services
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
+    /// Run a hub: the meeting point of devices and services
+    Hub(hub::HubArgs),
+    /// Run a device agent: register with a hub, and serve what is named here
+    Device(device::DeviceArgs),
+    /// Connect the standard input and output to a service of a device (for ssh's ProxyCommand)
+    Connect(connect::ConnectArgs),
+    /// Forward a local port to a service of a device
+    Forward(forward::ForwardArgs),
+    /// List the devices that a hub knows
+    Devices(devices::DevicesArgs),
+    /// See it work: a hub, a device and a service on this machine, with a throw-away authority
+    Demo(demo::DemoArgs),
+}
+
+/// What every command needs that goes to a hub.
+#[derive(Debug, Args)]
+struct HubAddress {
+    /// The hub's address; its certificate must be for this host
+    #[arg(long, env = "TOWLINE_HUB", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
+    hub: String,
+}
+
+/// How tunnels are opened.
+#[derive(Debug, Args)]
+struct OpenArgs {
+    /// How long it may take to open a tunnel, in seconds, at most 60
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=60), value_name = "SECONDS")]
+    deadline: u64,
+    /// End the whole tunnel when either side closes, as the original device streams do
+    #[arg(long)]
+    strict: bool,
+}
+
+impl OpenArgs {
+    fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::default();
+        options.deadline = Duration::from_secs(self.deadline);
+        options.profile = if self.strict { Profile::Strict } else { Profile::Native };
+        options
+    }
+}
+
+/// Runs the command that was given, and returns the exit status.
+pub(crate) fn run() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for; everything else is a mistake. There is nothing to do if neither can
+            // be printed.
+            let _ = error.print();
+            return if error.use_stderr() { failure::USAGE } else { 0 };
+        }
+    };
+    start_log(&cli);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run_command(cli.command)),
+        Err(error) => Err(Failure::internal(format!("cannot start: {error}"))),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("towline: {}", failure.message);
+            failure.status
+        }
+    }
+}
+
+async fn run_command(command: Command) -> Result<(), Failure> {
+    let environment = Environment::system();
+    match command {
+        Command::Identity(command) => identity::run(command, &environment),
+        Command::Hub(args) => hub::run(args, environment).await,
+        Command::Device(args) => device::run(args, environment).await,
+        Command::Connect(args) => connect::run(args, environment).await,
+        Command::Forward(args) => forward::run(args, environment).await,
+        Command::Devices(args) => devices::run(args, environment).await,
+        Command::Demo(args) => demo::run(args, environment).await,
+    }
+}
+
+/// The log goes to the standard error: the standard output carries bytes only.
+fn start_log(cli: &Cli) {
+    let LogArgs { verbose, quiet, log_format } = cli.log;
+    // Commands that run for long tell what happens; those that one waits for tell only what goes wrong.
+    let usual = match cli.command {
+        Command::Hub(_) | Command::Device(_) => LevelFilter::INFO,
+        Command::Forward(_)
+        | Command::Connect(_)
+        | Command::Devices(_)
+        | Command::Identity(_)
+        | Command::Demo(_) => LevelFilter::WARN,
+    };
+    let level = match (quiet, verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => usual,
+        (false, 1) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    // What the libraries beneath have to say belongs to the last step.
+    let ours = format!("{},towline={level}", if verbose < 2 { LevelFilter::WARN } else { level });
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log_format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}
