@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use towline_transports::{Link, LinkClosed, RecvStream, SendStream};
+use towline_transports::{LinkClosed, RecvStream, SendStream};
 
 use crate::codes;
 use crate::core::Backoff;
@@ -31,7 +32,9 @@ pub struct Device {
     identity: Identity,
     offers: mpsc::Receiver<Offer>,
     status: watch::Receiver<Status>,
-    _task: DropGuard,
+    task: Option<JoinHandle<()>>,
+    /// Ends the task when this is dropped.
+    unwanted: DropGuard,
 }
 
 /// How it stands between a device and its hub.
@@ -63,10 +66,9 @@ impl Device {
         let identity = endpoint.identity.clone();
         let (offer, offers) = mpsc::channel(OFFERS);
         let (publish, status) = watch::channel(Status::Connecting);
-        let cancel = CancellationToken::new();
-        let task = stay_registered(endpoint, offer, publish);
-        tokio::spawn(cancel.clone().run_until_cancelled_owned(task));
-        Ok(Self { identity, offers, status, _task: cancel.drop_guard() })
+        let unwanted = CancellationToken::new();
+        let task = tokio::spawn(stay_registered(endpoint, offer, publish, unwanted.clone()));
+        Ok(Self { identity, offers, status, task: Some(task), unwanted: unwanted.drop_guard() })
     }
 
     /// Who this device is.
@@ -77,6 +79,15 @@ impl Device {
     /// The next tunnel that a service wants to open. Cancel-safe.
     pub async fn next_offer(&mut self) -> Offer {
         self.offers.recv().await.expect("the task holds the sender as long as this device is there")
+    }
+
+    /// Unregisters, and waits until the link is closed. Tunnels over it end.
+    pub async fn close(mut self) {
+        drop(self.unwanted);
+        if let Some(task) = self.task.take() {
+            // A task that panicked has closed its link as well.
+            let _ = task.await;
+        }
     }
 
     /// How it stands, now and from now on.
@@ -129,15 +140,24 @@ impl Offer {
 }
 
 /// Connects to the hub for as long as the device is wanted.
-async fn stay_registered(endpoint: Endpoint, offers: mpsc::Sender<Offer>, status: watch::Sender<Status>) {
+async fn stay_registered(
+    endpoint: Endpoint,
+    offers: mpsc::Sender<Offer>,
+    status: watch::Sender<Status>,
+    unwanted: CancellationToken,
+) {
     let mut backoff = Backoff::default();
     loop {
         status.send_replace(Status::Connecting);
-        let (why, wait) = match endpoint.connect().await {
+        let Some(connection) = unwanted.run_until_cancelled(endpoint.connect()).await else { return };
+        let (why, wait) = match connection {
             Ok(connected) => {
                 status.send_replace(Status::Online);
                 let since = Instant::now();
-                let (closed, goodbye) = serve(connected, &offers).await;
+                let (closed, goodbye) = serve(connected, &offers, &unwanted).await;
+                if unwanted.is_cancelled() {
+                    return;
+                }
                 backoff.connected_for(since.elapsed());
                 let random = endpoint.environment.random();
                 match goodbye {
@@ -153,7 +173,9 @@ async fn stay_registered(endpoint: Endpoint, offers: mpsc::Sender<Offer>, status
         };
         tracing::info!(device = %endpoint.identity.name, %why, ?wait, "not registered; trying again after a wait");
         status.send_replace(Status::Waiting { why, wait });
-        sleep(wait).await;
+        if unwanted.run_until_cancelled(sleep(wait)).await.is_none() {
+            return;
+        }
     }
 }
 
@@ -167,10 +189,14 @@ fn wait_after(refusal: &Refusal, backoff: &mut Backoff, random: u64) -> Duration
     }
 }
 
-/// Receives offers until the link is over. Returns why, and what the hub said about it.
-async fn serve(connected: Connected, offers: &mpsc::Sender<Offer>) -> (LinkClosed, Option<Refusal>) {
+/// Receives offers until the link is over or the device is not wanted any more. Returns why, and what the hub said
+/// about it.
+async fn serve(
+    connected: Connected,
+    offers: &mpsc::Sender<Offer>,
+    unwanted: &CancellationToken,
+) -> (LinkClosed, Option<Refusal>) {
     let link = connected.link.clone();
-    let _close = CloseOnDrop(link.clone());
     let receive = async {
         while let Ok((send, recv)) = link.accept_bi().await {
             let offers = offers.clone();
@@ -186,18 +212,13 @@ async fn serve(connected: Connected, offers: &mpsc::Sender<Offer>) -> (LinkClose
     };
     tokio::select! {
         biased;
-        ended = connected.ended() => ended,
+        ended = connected.ended() => return ended,
+        () = unwanted.cancelled() => {}
         never = receive => never,
     }
-}
-
-/// Closes a link when the device is dropped, whoever still holds a tunnel over it.
-struct CloseOnDrop(Link);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        self.0.close(codes::NONE, "");
-    }
+    // Whoever still holds a tunnel over it.
+    link.close(codes::NONE, "");
+    (link.closed().await, None)
 }
 
 async fn receive_offer(mut send: SendStream, mut recv: RecvStream) -> Option<Offer> {

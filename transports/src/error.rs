@@ -44,9 +44,10 @@ impl LinkClosed {
                 Self::Peer { code, reason: reason.escape_ascii().to_string() }
             }
             CloseReason::IdleTimeout => Self::TimedOut,
-            CloseReason::PipeLost(_) => {
-                Self::Lost(error.unwrap_or_else(|| Arc::new(io::ErrorKind::UnexpectedEof.into())))
-            }
+            CloseReason::PipeLost(_) => Self::Lost(match error {
+                Some(error) if error.kind() != io::ErrorKind::UnexpectedEof => error,
+                _ => Arc::new(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended without a goodbye")),
+            }),
             other => Self::Protocol(other.to_string()),
         }
     }

@@ -38,12 +38,13 @@ pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(
     let mut tunnel = opening.into_leg();
     let mut local = PairLeg::new(tokio::io::stdin(), tokio::io::stdout());
     let relayed = relay(&mut local, &mut tunnel, options.profile).await;
-    if let Some(error) = tunnel.refusal() {
-        return Err(error.into());
-    }
     tracing::debug!(bytes = ?relayed.bytes, ended = ?relayed.ended, "closed");
+    let refusal = tunnel.refusal();
     // What was said last, a FIN for one, is still on its way.
     service.close().await;
+    if let Some(error) = refusal {
+        return Err(error.into());
+    }
     let [_, back] = relayed.ended;
     match back {
         Ended::Reset(code) if code == codes::LEG_LOST => {

@@ -48,5 +48,6 @@ pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<()
         () = report => {}
         () = stop_requested() => {}
     }
+    device.close().await;
     Ok(())
 }

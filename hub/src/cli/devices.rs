@@ -49,8 +49,9 @@ struct Row<'a> {
 pub(crate) async fn run(args: DevicesArgs, environment: Environment) -> Result<(), Failure> {
     let config = EndpointConfig { hub: args.hub.hub, credentials: args.keys.read(Role::Service)? };
     let service = Service::new(config, environment)?;
-    let devices = service.devices().await?;
+    let devices = service.devices().await;
     service.close().await;
+    let devices = devices?;
     let rows: Vec<_> = devices.iter().map(row).collect();
     if args.json {
         let json = serde_json::to_string_pretty(&rows);

@@ -38,10 +38,11 @@ pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(
     let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;
     println!("{address} leads to {} of {}", args.service, args.device);
     let options = args.open.options();
-    let forward = Forward { service, device: args.device, name: args.service, options };
+    let forward = Forward { service: service.clone(), device: args.device, name: args.service, options };
     tokio::select! {
         () = forward.run(listener) => {}
         () = stop_requested() => {}
     }
+    service.close().await;
     Ok(())
 }

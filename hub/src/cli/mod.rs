@@ -12,6 +12,7 @@ mod identity;
 mod keys;
 mod signals;
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -172,7 +173,8 @@ fn start_log(cli: &Cli) {
     // What the libraries beneath have to say belongs to the last step.
     let ours = format!("{},towline={level}", if verbose < 2 { LevelFilter::WARN } else { level });
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match log_format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
