@@ -208,13 +208,13 @@ async fn serve(
                 }
             });
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         biased;
         ended = connected.ended() => return ended,
         () = unwanted.cancelled() => {}
-        never = receive => never,
+        () = receive => {}
     }
     // Whoever still holds a tunnel over it.
     link.close(codes::NONE, "");

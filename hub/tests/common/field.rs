@@ -1,0 +1,268 @@
+//! A field test: the program itself, as hub, device and service, and real programs to talk through it.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// The program.
+pub const TOWLINE: &str = env!("CARGO_BIN_EXE_towline");
+
+/// Where a program is, or `None` after saying that the test is skipped for want of it. With
+/// `TOWLINE_REQUIRE_CLIENTS` set, as in CI, it is an error instead.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = folders.map(|folder| folder.join(program)).find(|path| path.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "{program} is required and not installed");
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
+/// A program that is ended when this is dropped.
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).spawn();
+        Self { child: child.unwrap_or_else(|error| panic!("{command:?}: {error}")) }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line on its standard output, which must be piped.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        let output = self.child.stdout.as_mut().expect("the output is piped");
+        let mut byte = [0];
+        while output.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+            line.push(byte[0].into());
+        }
+        line
+    }
+
+    /// SIGKILL: it has no time for a last word.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Its resident memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with an authority and identities in it, and what runs with them.
+pub struct Field {
+    folder: TempDir,
+}
+
+impl Field {
+    pub fn new() -> Self {
+        let field = Self { folder: TempDir::with_prefix("towline-test-").unwrap() };
+        for args in [&["init"][..], &["device", "press-7"], &["service", "me"]] {
+            let output = field.towline("identity").args(args).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+        field
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `towline COMMAND` with this field's identities.
+    pub fn towline(&self, command: &str) -> Command {
+        let mut towline = Command::new(TOWLINE);
+        towline.arg(command).env("TOWLINE_DIR", self.path()).env_remove("RUST_LOG");
+        towline
+    }
+
+    /// A hub on `listen`, and its address.
+    pub fn hub(&self, listen: &str) -> (Running, SocketAddr) {
+        let mut command = self.towline("hub");
+        command.args(["--quiet", "--listen", listen]).stdout(Stdio::piped());
+        let mut hub = Running::start(&mut command);
+        let line = hub.line();
+        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
+        let address = address.and_then(|address| address.parse().ok());
+        (hub, address.unwrap_or_else(|| panic!("the hub said {line:?}")))
+    }
+
+    /// The device `press-7`, online at the hub, with these services.
+    pub fn device(&self, hub: SocketAddr, services: &[(&str, SocketAddr)]) -> Running {
+        let mut command = self.towline("device");
+        command.args(["--quiet", "--hub", &hub.to_string()]);
+        for (name, address) in services {
+            command.args(["--service", &format!("{name}={address}")]);
+        }
+        let device = Running::start(&mut command);
+        self.wait_until_online(hub);
+        device
+    }
+
+    /// Waits until `press-7` is online; returns for how long that took.
+    pub fn wait_until_online(&self, hub: SocketAddr) -> Duration {
+        let start = Instant::now();
+        until("press-7 is online", || {
+            let mut devices = self.towline("devices");
+            let output = devices.args(["--json", "--hub", &hub.to_string()]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).contains("\"online\": true")
+        });
+        start.elapsed()
+    }
+
+    /// A local port that leads to a service of `press-7`.
+    pub fn forward(&self, hub: SocketAddr, service: &str) -> (Running, SocketAddr) {
+        let mut command = self.towline("forward");
+        command.args(["press-7", service, "--hub", &hub.to_string()]).stdout(Stdio::piped());
+        let mut forward = Running::start(&mut command);
+        let line = forward.line();
+        let address = line.split(' ').next().and_then(|address| address.parse().ok());
+        (forward, address.unwrap_or_else(|| panic!("the forward said {line:?}")))
+    }
+
+    /// A file of `mebibytes` MiB, hard to compress, and its SHA-256.
+    pub fn file(&self, name: &str, mebibytes: usize) -> (PathBuf, String) {
+        let path = self.path().join(name);
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut block = Vec::with_capacity(1 << 20);
+        let mut contents = std::fs::File::create(&path).unwrap();
+        for _ in 0..mebibytes {
+            block.clear();
+            while block.len() < 1 << 20 {
+                state ^= state >> 12;
+                state ^= state << 25;
+                state ^= state >> 27;
+                block.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+            }
+            std::io::Write::write_all(&mut contents, &block).unwrap();
+        }
+        let digest = digest_of(&path);
+        (path, digest)
+    }
+}
+
+/// A file's SHA-256.
+pub fn digest_of(path: &Path) -> String {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut file = BufReader::with_capacity(1 << 20, std::fs::File::open(path).unwrap());
+    loop {
+        let block = file.fill_buf().unwrap();
+        if block.is_empty() {
+            break;
+        }
+        context.update(block);
+        let count = block.len();
+        file.consume(count);
+    }
+    context.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+/// Waits until something is so that another process is about to bring about.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A real ssh server on loopback that takes the field's key.
+pub struct Sshd {
+    _running: Running,
+    pub address: SocketAddr,
+    folder: PathBuf,
+}
+
+impl Sshd {
+    /// `None` if a program is missing.
+    pub fn start(field: &Field) -> Option<Self> {
+        let sshd = find("sshd")?;
+        let keygen = find("ssh-keygen")?;
+        find("ssh")?;
+        let folder = field.path().join("ssh");
+        std::fs::create_dir(&folder).unwrap();
+        // Where Debian's sshd wants to be separated from its privileges.
+        let _ = std::fs::create_dir_all("/run/sshd");
+        for name in ["host", "user"] {
+            let key = folder.join(name);
+            let made = Command::new(&keygen).args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+            assert!(made.unwrap().success());
+        }
+        let port = free_port();
+        let config = folder.join("sshd_config");
+        let dir = folder.display();
+        let text = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nPidFile {dir}/pid\n\
+             AuthorizedKeysFile {dir}/user.pub\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n\
+             PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 200\n\
+             Subsystem sftp internal-sftp\nLogLevel ERROR\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let running = Running::start(Command::new(sshd).arg("-D").arg("-e").arg("-f").arg(&config));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        until("sshd listens", || TcpStream::connect(address).is_ok());
+        Some(Self { _running: running, address, folder })
+    }
+
+    /// What `ssh`, `scp` and `sftp` need to get to `press-7` through the hub.
+    pub fn client(&self, program: &str, field: &Field, hub: SocketAddr) -> Command {
+        let mut command = Command::new(program);
+        let proxy = format!(
+            "ProxyCommand={TOWLINE} connect --dir {} --hub {hub} %h ssh",
+            field.path().display()
+        );
+        command.args(["-F", "none", "-o", &proxy, "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
+        command.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+        command.arg("-i").arg(self.folder.join("user"));
+        command
+    }
+}
+
+/// The user that this test runs as.
+pub fn user() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// What a command printed, if it succeeded.
+pub fn success(output: &Output) -> String {
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}: {stdout}{stderr}", output.status);
+    stdout.into_owned()
+}

@@ -1,0 +1,317 @@
+//! Bad input: a clear end for whoever sends it, and nobody else disturbed.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{World, online};
+use minicbor::Encode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use towline::agent::{self, Target};
+use towline::core::Limits;
+use towline::message::{self, Answer, Hello, Open, Profile, Request};
+use towline::policy::AllowAll;
+use towline::refusal::RefusalCode;
+use towline::{Device, Hub, OpenError, Service, link_config};
+use towline_transports::tls::{self, ALPN_LINK, Credentials};
+use towline_transports::{Link, LinkClosed, Network, RecvStream, SendStream, Side, Socket, TcpNetwork};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A hub with a device that echoes, and a service that uses it: the ones who must not be disturbed.
+struct Honest {
+    hub: Hub,
+    service: Service,
+}
+
+impl Honest {
+    async fn new(world: &World, limits: Limits) -> Self {
+        let hub = world.hub_with("127.0.0.1:0", limits, Box::new(AllowAll)).await;
+        let mut device = world.device("press-7", &hub).await;
+        tokio::spawn(async move {
+            loop {
+                let tunnel = device.next_offer().await.accept().await.unwrap();
+                let (mut reader, mut writer) = tokio::io::split(tunnel);
+                tokio::spawn(async move { tokio::io::copy(&mut reader, &mut writer).await });
+            }
+        });
+        let honest = Self { service: world.service("ops", &hub), hub };
+        honest.check().await;
+        honest
+    }
+
+    /// They are served as if nothing were.
+    async fn check(&self) {
+        let mut tunnel = timeout(SOON, self.service.open("press-7", "echo")).await.unwrap().unwrap();
+        tunnel.write_all(b"still here").await.unwrap();
+        let mut read = [0; 10];
+        timeout(SOON, tunnel.read_exact(&mut read)).await.unwrap().unwrap();
+        assert_eq!(&read, b"still here");
+    }
+
+    async fn dial(&self) -> Box<dyn Socket> {
+        TcpNetwork.connect(&self.hub.local_addr().to_string()).await.unwrap()
+    }
+}
+
+/// Reads until the other end closes; it must, and soon.
+async fn is_hung_up_on(mut socket: Box<dyn Socket>) {
+    let mut scrap = Vec::new();
+    // An end or a reset: both will do.
+    let _ = timeout(SOON, socket.read_to_end(&mut scrap)).await.expect("the hub hangs up");
+}
+
+#[tokio::test]
+async fn random_bytes_on_the_hubs_port() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let mut random = 0x1234_5678_9abc_def1_u64;
+    for round in 0..50 {
+        let mut socket = honest.dial().await;
+        let mut noise = vec![0; round * 37];
+        for byte in &mut noise {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            *byte = random.to_le_bytes()[0];
+        }
+        if round % 2 == 0 {
+            // As if a TLS record began.
+            noise.splice(0..0, [0x16, 0x03, 0x01, 0x02, 0x00]);
+        }
+        let _ = socket.write_all(&noise).await;
+        let _ = socket.shutdown().await;
+        is_hung_up_on(socket).await;
+    }
+    honest.check().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_dropped_at_the_handshake_deadline() {
+    let world = World::new();
+    let limits = Limits::default().handshake(Duration::from_millis(300));
+    let honest = Honest::new(&world, limits).await;
+    // Before TLS, and within it, and after it without a hello.
+    is_hung_up_on(honest.dial().await).await;
+    let mut half = honest.dial().await;
+    half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await.unwrap();
+    is_hung_up_on(half).await;
+    let link = raw_link(&world, &honest, world.credentials("device/silent")).await.unwrap();
+    assert!(timeout(SOON, link.closed()).await.is_ok());
+    assert_eq!(honest.hub.stats().unauthenticated, 0);
+    honest.check().await;
+}
+
+/// A link with valid TLS on which nothing was said yet.
+async fn raw_link(
+    world: &World,
+    honest: &Honest,
+    credentials: Credentials,
+) -> Result<Link, tls::HandshakeError> {
+    let config = tls::client_config(credentials, &[ALPN_LINK], &world.environment.tls).unwrap();
+    let name = "127.0.0.1".try_into().unwrap();
+    let pipe = tls::connect(honest.dial().await, name, config).await?;
+    Ok(Link::start(pipe, Side::Client, link_config(Side::Client)))
+}
+
+fn hello() -> Request {
+    Request::Hello(Hello { version: message::VERSION, instance: 1, agent: "test".into() })
+}
+
+/// Says something on a new stream, and reads the answer.
+async fn ask(link: &Link, request: &impl Encode<()>) -> Result<Answer, message::MessageError> {
+    let (mut send, mut recv) = link.open_bi().await?;
+    message::write(&mut send, request).await?;
+    timeout(SOON, message::read(&mut recv)).await.expect("an answer")
+}
+
+fn refused(answer: Result<Answer, message::MessageError>) -> RefusalCode {
+    match answer {
+        Ok(Answer::Refused(refusal)) => refusal.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_why_it_gets_nowhere() {
+    let (world, elsewhere) = (World::new(), World::new());
+    let honest = Honest::new(&world, Limits::default()).await;
+    // A wrong authority: the hub ends the link with an alert.
+    let mut credentials = elsewhere.credentials("device/stranger");
+    credentials.roots = world.credentials("device/x").roots;
+    let link = raw_link(&world, &honest, credentials).await.unwrap();
+    let LinkClosed::Lost(error) = timeout(SOON, link.closed()).await.unwrap() else { panic!("lost") };
+    let reason = tls::refused_certificate(tls::as_tls(&error).unwrap());
+    assert_eq!(reason, Some("the certificate is of an authority that it does not trust"));
+    // And the library says it in a sentence.
+    let mut config = elsewhere.endpoint("service/stranger", &honest.hub);
+    config.credentials.roots = world.credentials("device/x").roots;
+    let service = Service::new(config, world.environment.clone()).unwrap();
+    let error = service.open("press-7", "echo").await.unwrap_err().to_string();
+    assert!(error.contains("refuses this end: the certificate is of an authority"), "{error}");
+    // Whom the hub itself does not satisfy says so, too.
+    let service = Service::new(elsewhere.endpoint("service/x", &honest.hub), world.environment.clone()).unwrap();
+    let error = service.open("press-7", "echo").await.unwrap_err().to_string();
+    assert!(error.contains("is not a hub that this end trusts"), "{error}");
+    honest.check().await;
+}
+
+#[tokio::test]
+async fn a_device_cannot_do_what_a_service_does() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("device/curious")).await.unwrap();
+    assert!(matches!(ask(&link, &hello()).await, Ok(Answer::Accepted(_))));
+    let open = Request::Open(Open {
+        device: "press-7".into(),
+        service: "echo".into(),
+        profile: Profile::Native,
+        deadline_ms: 1000,
+    });
+    assert_eq!(refused(ask(&link, &open).await), RefusalCode::Forbidden);
+    assert_eq!(refused(ask(&link, &Request::List(message::List {})).await), RefusalCode::Forbidden);
+    assert_eq!(refused(ask(&link, &hello()).await), RefusalCode::BadRequest, "hello, twice");
+    // A hub's certificate is for being one.
+    let link = raw_link(&world, &honest, world.credentials("hub/other")).await;
+    if let Ok(link) = link {
+        let answer = ask(&link, &hello()).await;
+        assert!(answer.is_err() || refused(answer) == RefusalCode::Forbidden);
+    }
+    honest.check().await;
+}
+
+#[tokio::test]
+async fn a_link_that_begins_with_anything_but_hello_is_refused() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("service/hasty")).await.unwrap();
+    assert_eq!(refused(ask(&link, &Request::List(message::List {})).await), RefusalCode::BadRequest);
+    let closed = timeout(SOON, link.closed()).await.unwrap();
+    assert!(matches!(closed, LinkClosed::Peer { code, .. } if code == towline::codes::REFUSED), "{closed}");
+    honest.check().await;
+}
+
+/// Writes raw bytes on a new stream of a link that has said hello.
+async fn write_raw(link: &Link, bytes: &[u8]) -> (SendStream, RecvStream) {
+    let (mut send, recv) = link.open_bi().await.unwrap();
+    send.write_all(bytes).await.unwrap();
+    (send, recv)
+}
+
+#[tokio::test]
+async fn malformed_and_oversized_messages_are_refused_one_by_one() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("service/sloppy")).await.unwrap();
+    assert!(matches!(ask(&link, &hello()).await, Ok(Answer::Accepted(_))));
+    for (bytes, why) in [
+        (&[0xff, 0xff][..], "65,535 bytes"),
+        (&[0x10, 0x01], "one byte too many"),
+        (&[0x00, 0x00], "nothing"),
+        (&[0x00, 0x04, 0xff, 0xff, 0xff, 0xff], "no CBOR"),
+        (&[0x00, 0x03, 0x82, 0x63, 0xa0], "an unknown request"),
+        (&[0x00, 0x04, 0x82, 0x02, 0xa0, 0x00], "bytes after the message"),
+    ] {
+        let (_send, mut recv) = write_raw(&link, bytes).await;
+        let answer = timeout(SOON, message::read(&mut recv)).await.unwrap();
+        assert_eq!(refused(answer), RefusalCode::BadRequest, "{why}");
+    }
+    // One that ends in the middle, and one that is reset.
+    let (mut send, mut recv) = write_raw(&link, &[0x00, 0x10, 0x82]).await;
+    send.finish().unwrap();
+    assert_eq!(refused(message::read(&mut recv).await), RefusalCode::BadRequest);
+    drop(write_raw(&link, &[0x00, 0x10, 0x82]).await);
+    // The link lives on: each was answered on its own stream.
+    assert!(matches!(ask(&link, &Request::List(message::List {})).await, Ok(Answer::Accepted(_))));
+    honest.check().await;
+}
+
+#[tokio::test]
+async fn a_device_that_answers_nonsense_is_the_tunnels_end_and_not_the_hubs() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("device/odd")).await.unwrap();
+    assert!(matches!(ask(&link, &hello()).await, Ok(Answer::Accepted(_))));
+    let odd = tokio::spawn(async move {
+        for bytes in [&[0xff, 0xff, 1][..], &[0x00, 0x01, 0xff], &[]] {
+            let (mut send, mut recv) = link.accept_bi().await.unwrap();
+            let _: message::Offer = message::read(&mut recv).await.unwrap();
+            send.write_all(bytes).await.unwrap();
+            let _ = send.finish();
+        }
+        link.closed().await;
+    });
+    for _ in 0..3 {
+        match honest.service.open("odd", "x").await {
+            Err(OpenError::Refused(refusal)) => assert_eq!(refusal.code, RefusalCode::Rejected),
+            other => panic!("{other:?}"),
+        }
+    }
+    odd.abort();
+    honest.check().await;
+}
+
+/// A device whose agent offers exactly these targets.
+async fn agent(world: &World, hub: &Hub, targets: &[String]) {
+    let config = world.endpoint("device/agent", hub);
+    let mut device = Device::register(config, world.environment.clone()).unwrap();
+    online(&device).await;
+    let targets = targets.iter().map(|target| target.parse::<Target>().unwrap()).collect();
+    let environment = world.environment.clone();
+    tokio::spawn(async move { agent::serve(&mut device, targets, environment).await });
+}
+
+#[tokio::test]
+async fn targets_that_refuse_hang_or_cannot_be_routed() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    // A server that accepts nothing: once its queue is full, connections to it hang.
+    let full = tokio::net::TcpSocket::new_v4().unwrap();
+    full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = full.listen(0).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(Ok(socket)) =
+        timeout(Duration::from_millis(300), TcpNetwork.connect(&address.to_string())).await
+    {
+        queued.push(socket);
+    }
+    let targets = [
+        "refuses=127.0.0.1:1".to_owned(),
+        format!("hangs={address}"),
+        "nowhere=255.255.255.255:9".to_owned(),
+        "nameless=does-not-exist.invalid:80".to_owned(),
+    ];
+    agent(&world, &honest.hub, &targets).await;
+    let code = |name: &'static str| {
+        let service = honest.service.clone();
+        async move {
+            match service.open("agent", name).await {
+                Err(OpenError::Refused(refusal)) => refusal.code,
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    };
+    assert_eq!(code("refuses").await, RefusalCode::TargetRefused);
+    assert_eq!(code("nowhere").await, RefusalCode::TargetUnreachable);
+    assert_eq!(code("nameless").await, RefusalCode::TargetUnreachable);
+    assert_eq!(code("unheard-of").await, RefusalCode::ServiceUnknown);
+    assert_eq!(code("hangs").await, RefusalCode::TargetTimedOut);
+    honest.check().await;
+}
+
+#[tokio::test]
+async fn the_oldest_of_too_many_visitors_is_dropped_first() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default().unauthenticated(5)).await;
+    let first = honest.dial().await;
+    let mut others = Vec::new();
+    for _ in 0..5 {
+        others.push(honest.dial().await);
+    }
+    is_hung_up_on(first).await;
+    assert!(honest.hub.stats().unauthenticated <= 5);
+    honest.check().await;
+}
