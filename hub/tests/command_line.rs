@@ -1,0 +1,291 @@
+//! The program as its user meets it: files, messages, exit statuses.
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![cfg(target_os = "linux")]
+
+#[path = "common/field.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+mod field;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use field::{Field, TOWLINE, success, until};
+
+/// The exit status, and the one line that says why.
+fn failed(output: &Output) -> (i32, String) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "the standard output carries bytes only");
+    assert_eq!(said.lines().count(), 1, "one line: {said}");
+    (output.status.code().unwrap(), said.trim_end().trim_start_matches("towline: ").to_owned())
+}
+
+#[test]
+fn help_is_help_and_nonsense_is_usage() {
+    for args in [&["--help"][..], &["hub", "--help"], &["connect", "--help"], &["--version"], &["identity", "init", "--help"]] {
+        let output = Command::new(TOWLINE).args(args).output().unwrap();
+        assert!(!success(&output).is_empty());
+    }
+    let help = Command::new(TOWLINE).args(["hub", "--help"]).output().unwrap();
+    let help = success(&help);
+    for limit in ["--opens-per-second", "--tunnels-per-device", "--unauthenticated", "[default: 1000]"] {
+        assert!(help.contains(limit), "{limit}");
+    }
+    for args in [
+        &[][..],
+        &["nonsense"],
+        &["device"],
+        &["device", "--service", "ssh"],
+        &["device", "--service", "ssh=localhost"],
+        &["connect", "press-7"],
+        &["hub", "--allow", "everything"],
+        &["connect", "a", "b", "--deadline", "61"],
+    ] {
+        let output = Command::new(TOWLINE).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(64), "{args:?}");
+    }
+}
+
+#[test]
+fn identities_are_private_and_never_overwritten_without_force() {
+    let field = Field::new();
+    let mode = |name: &str| std::fs::metadata(field.path().join(name)).unwrap().permissions().mode() & 0o777;
+    for key in ["ca.key", "hub.key", "device/press-7.key", "service/me.key"] {
+        assert_eq!(mode(key), 0o600, "{key}");
+    }
+    let contents = |name: &str| std::fs::read(field.path().join(name)).unwrap();
+    let before = (contents("ca.key"), contents("device/press-7.key"));
+    for args in [&["init"][..], &["device", "press-7"]] {
+        let (status, why) = failed(&field.towline("identity").args(args).output().unwrap());
+        assert_eq!(status, 73);
+        assert!(why.ends_with("exists; keep it, or replace it with --force"), "{why}");
+    }
+    assert_eq!((contents("ca.key"), contents("device/press-7.key")), before);
+    // A part of a pair in the way is as good as both.
+    std::fs::remove_file(field.path().join("device/press-7.pem")).unwrap();
+    assert_eq!(failed(&field.towline("identity").args(["device", "press-7"]).output().unwrap()).0, 73);
+    success(&field.towline("identity").args(["device", "press-7", "--force"]).output().unwrap());
+    assert_ne!(contents("device/press-7.key"), before.1);
+    assert_eq!(mode("device/press-7.key"), 0o600);
+}
+
+#[test]
+fn keys_that_are_missing_unreadable_malformed_or_exposed_are_named() {
+    let field = Field::new();
+    let path = |name: &str| field.path().join(name);
+    let hub = |field: &Field| failed(&field.towline("hub").args(["--listen", "127.0.0.1:0"]).output().unwrap());
+    let key = path("hub.key");
+    let good = std::fs::read(&key).unwrap();
+    let write = |contents: &[u8]| {
+        std::fs::write(&key, contents).unwrap();
+        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+    };
+
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+    let (status, why) = hub(&field);
+    assert_eq!(status, 78);
+    assert!(why.starts_with("others can read the private key at") && why.contains("chmod 600"), "{why}");
+
+    write(b"not a key");
+    let (status, why) = hub(&field);
+    assert_eq!(status, 78);
+    assert!(why.contains("hub.key holds no private key: there is none in it; make a new one with"), "{why}");
+
+    write(b"-----BEGIN PRIVATE KEY-----\n!!!!\n-----END PRIVATE KEY-----\n");
+    assert!(hub(&field).1.contains("hub.key holds no private key"));
+
+    // Another's key.
+    write(&std::fs::read(path("device/press-7.key")).unwrap());
+    let (status, why) = hub(&field);
+    assert_eq!(status, 78, "{why}");
+
+    std::fs::remove_file(&key).unwrap();
+    let (status, why) = hub(&field);
+    assert_eq!(status, 78);
+    assert!(why.starts_with("there is no private key at") && why.contains("towline identity"), "{why}");
+
+    // A folder instead of a file: there, and not to be read.
+    std::fs::create_dir(&key).unwrap();
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o700)).unwrap();
+    let (status, why) = hub(&field);
+    assert_eq!(status, 78);
+    assert!(why.starts_with("cannot read the private key at"), "{why}");
+    std::fs::remove_dir(&key).unwrap();
+
+    write(&good);
+    std::fs::write(path("hub.pem"), b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    assert_eq!(hub(&field).0, 78);
+    std::fs::write(path("ca.pem"), b"").unwrap();
+    assert_eq!(hub(&field).0, 78);
+}
+
+#[test]
+fn who_one_is_must_be_clear() {
+    let field = Field::new();
+    let connect = |args: &[&str]| failed(&field.towline("connect").args(["d", "s"]).args(args).output().unwrap());
+    success(&field.towline("identity").args(["service", "other"]).output().unwrap());
+    let (status, why) = connect(&[]);
+    assert_eq!(status, 78);
+    assert!(why.contains("there are 2 service identities") && why.ends_with("--identity: me, other"), "{why}");
+    let (status, why) = connect(&["--identity", "nobody"]);
+    assert_eq!(status, 78);
+    assert!(why.starts_with("there is no certificate at"), "{why}");
+    // A device's certificate where a service's belongs.
+    let file = |name: &str| field.path().join(name).display().to_string();
+    let (status, why) = connect(&[
+        "--cert",
+        &file("device/press-7.pem"),
+        "--key",
+        &file("device/press-7.key"),
+        "--ca",
+        &file("ca.pem"),
+    ]);
+    assert_eq!(status, 78);
+    assert!(why.contains("device/press-7, but it takes one of a service"), "{why}");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let field = Field::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for command in [&["hub"][..], &["forward", "press-7", "ssh"]] {
+        let mut towline = field.towline(command[0]);
+        let output = towline.args(&command[1..]).args(["--listen", &address]).output().unwrap();
+        let (status, why) = failed(&output);
+        assert_eq!(status, 71);
+        assert!(why.starts_with(&format!("cannot listen on {address}:")), "{why}");
+        assert!(why.contains("another program listens there"), "{why}");
+    }
+}
+
+#[test]
+fn every_outcome_of_connect_has_its_status_and_remedy() {
+    let field = Field::new();
+    let connect = |hub: SocketAddr, device: &str, service: &str| {
+        let mut towline = field.towline("connect");
+        failed(&towline.args([device, service, "--hub", &hub.to_string()]).output().unwrap())
+    };
+    let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let (status, why) = connect(nowhere, "press-7", "ssh");
+    assert_eq!(status, 69);
+    assert!(why.contains("cannot reach the hub at 127.0.0.1:1") && why.contains("start `towline hub`"), "{why}");
+
+    let (hub_process, hub) = field.hub("127.0.0.1:0");
+    let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let device = field.device(hub, &[("ssh", closed)]);
+    for (who, name, status, what) in [
+        ("press-8", "ssh", 21, "device unknown: no device press-8"),
+        ("press-7", "web", 25, "service unknown: the device offers no service web"),
+        ("press-7", "ssh", 26, "target refused: ssh is 127.0.0.1:1 there"),
+        ("a/b", "ssh", 20, "bad request: "),
+    ] {
+        let (got, why) = connect(hub, who, name);
+        assert_eq!(got, status, "{why}");
+        assert!(why.starts_with(what) && why.contains("; "), "{why}");
+    }
+    drop(device);
+    let (status, why) = connect(hub, "press-7", "ssh");
+    assert_eq!(status, 22, "{why}");
+    drop(hub_process);
+
+    let mut command = field.towline("hub");
+    command.args(["--quiet", "--listen", "127.0.0.1:0", "--allow", "ops:*:ssh"]);
+    let mut hub = field::Running::start(command.stdout(std::process::Stdio::piped()));
+    let address = hub.line();
+    let address = address.split(' ').nth(2).unwrap().parse().unwrap();
+    let (status, why) = connect(address, "press-7", "ssh");
+    assert_eq!(status, 23);
+    assert!(why.starts_with("forbidden: me may not open ssh of press-7;"), "{why}");
+}
+
+#[test]
+fn an_authority_that_does_not_vouch_is_named_at_both_ends() {
+    let (field, stranger) = (Field::new(), Field::new());
+    let (_hub, hub) = field.hub("127.0.0.1:0");
+    let connect = |field: &Field| {
+        let mut towline = field.towline("connect");
+        failed(&towline.args(["press-7", "ssh", "--hub", &hub.to_string()]).output().unwrap())
+    };
+    let (status, why) = connect(&stranger);
+    assert_eq!(status, 77);
+    assert!(why.contains("is not a hub that this end trusts"), "{why}");
+    // The stranger learns to trust the hub, but the hub does not trust the stranger.
+    std::fs::copy(field.path().join("ca.pem"), stranger.path().join("ca.pem")).unwrap();
+    let (status, why) = connect(&stranger);
+    assert_eq!(status, 77);
+    assert!(why.contains("refuses this end: the certificate is of an authority that it does not trust"), "{why}");
+}
+
+#[test]
+fn a_server_that_is_no_hub_is_named() {
+    let field = Field::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let answer = std::thread::spawn(move || {
+        let (mut socket, _) = server.accept().unwrap();
+        std::io::Write::write_all(&mut socket, b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        let _ = std::io::Read::read(&mut socket, &mut [0; 1000]);
+    });
+    let output = field.towline("devices").args(["--hub", &address.to_string()]).output().unwrap();
+    let (status, why) = failed(&output);
+    assert_eq!(status, 77);
+    assert!(why.contains("is not a hub that this end trusts") && why.contains("check --hub"), "{why}");
+    answer.join().unwrap();
+}
+
+/// Ten thousand connections that never finish TLS: bounded memory, and the devices stay served.
+#[test]
+fn ten_thousand_connections_that_never_finish_tls_disturb_nobody() {
+    const VISITORS: usize = 10_000;
+    let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    assert!(limit >= 12_000, "this test needs 12,000 descriptors, and may have {limit}");
+    let field = Field::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (hub, address) = field.hub("127.0.0.1:0");
+    let _device = field.device(address, &[("x", server.local_addr().unwrap())]);
+    let (_forward, local) = field.forward(address, "x");
+    let works = || {
+        let mut client = TcpStream::connect(local).unwrap();
+        std::io::Write::write_all(&mut client, b"ping").unwrap();
+        let (mut accepted, _) = server.accept().unwrap();
+        let mut four = [0; 4];
+        std::io::Read::read_exact(&mut accepted, &mut four).unwrap();
+        assert_eq!(&four, b"ping");
+    };
+    works();
+    let (memory, descriptors) = (hub.resident(), hub.descriptors());
+    let mut visitors = Vec::with_capacity(VISITORS);
+    for n in 0..VISITORS {
+        let mut visitor = TcpStream::connect(address).unwrap();
+        // Half of them begin TLS and go no further.
+        if n % 2 == 0 {
+            let _ = std::io::Write::write_all(&mut visitor, &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]);
+        }
+        visitors.push(visitor);
+        if n % 1000 == 999 {
+            works();
+        }
+    }
+    assert!(hub.descriptors() <= descriptors + 1_100, "a thousand visitors and a few more");
+    let grown = hub.resident().saturating_sub(memory);
+    assert!(grown < 64 << 20, "{} MiB more than before", grown >> 20);
+    works();
+    drop(visitors);
+    until("the visitors are gone", || hub.descriptors() <= descriptors + 5);
+    works();
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let output = Command::new(TOWLINE)
+        .args(["identity", "init", "--dir", "/proc/nowhere"])
+        .output()
+        .unwrap();
+    let (status, why) = failed(&output);
+    assert_eq!(status, 73);
+    assert!(why.starts_with("cannot write /proc/nowhere"), "{why}");
+    assert!(!Path::new("/proc/nowhere").exists());
+}
