@@ -228,7 +228,7 @@ impl core::error::Error for UnknownStream {}
 pub enum ReadError {
     /// Nothing has arrived yet. [`Event::Readable`](crate::Event::Readable) ends the wait.
     Blocked,
-    /// The peer abandoned the stream.
+    /// The peer abandoned the stream; what came before that was read.
     Reset(Code),
     /// This end asked the peer to stop, and reads no more.
     Stopped,

@@ -53,7 +53,8 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
 
 fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
     digest.numbers(&[send.state as u64, send.sent, send.code.value()]);
-    digest.numbers(&[send.stopped, send.waiting, send.in_room_queue, send.blocked_owed].map(u64::from));
+    let flags = [send.stopped, send.resets_when_sent, send.waiting, send.in_room_queue, send.blocked_owed];
+    digest.numbers(&flags.map(u64::from));
     send.credit.digest(digest);
     of_queue(&send.queue, chunks, digest);
 }

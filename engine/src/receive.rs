@@ -117,13 +117,13 @@ impl Session {
         if !recv.end(RecvInput::Reset(code)) {
             return Ok(());
         }
-        // The gap up to the final size can never be read: it is charged and given back at once.
+        // The gap up to the final size can never be read: it is charged and given back at once. What came before the
+        // reset stays, as it does when a TCP connection is reset; who does not want it stops (RFC 9000 §3.2 leaves
+        // this to us).
         recv.window.receive(charged);
+        recv.window.consume(charged);
         self.window.receive(charged);
-        let unread = recv.window.unread();
-        recv.window.consume(unread);
-        self.window.consume(unread);
-        self.chunks.clear(&mut recv.queue);
+        self.window.consume(charged);
         if core::mem::take(&mut recv.waiting) {
             self.streams.tell(id, |news| news.readable = true);
         }

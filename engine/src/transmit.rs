@@ -211,7 +211,8 @@ impl Session {
         let length = count as u64;
         let ends_record = !others || count + varint::len(length) >= space;
         let offset = send.sent;
-        let fin = send.state == SendState::DataSent && count == queued;
+        let is_last = send.state == SendState::DataSent && count == queued;
+        let fin = is_last && !send.resets_when_sent;
         record.frame(&Frame::Stream(StreamHeader {
             id,
             offset,
@@ -225,9 +226,12 @@ impl Session {
         }
         send.sent += length;
         self.unsent -= length;
+        let code = send.code;
         if fin {
             send.state = send.state.on(SendInput::Acknowledged).expect("the end was owed");
             self.streams.tell(id, |news| news.finished = true);
+        } else if is_last {
+            self.abandon(id, code);
         }
         if ends_record {
             record.seal();

@@ -25,6 +25,7 @@ enum Op {
     Read(Side, u8, u16),
     Finish(Side, u8),
     Reset(Side, u8, u8),
+    ResetWhenSent(Side, u8, u8),
     Stop(Side, u8, u8),
     Release(Side, u8),
     SetUrgency(Side, u8, u8),
@@ -45,6 +46,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (side(), any::<u8>(), 1..600u16).prop_map(|(side, n, count)| Op::Read(side, n, count)),
         2 => (side(), any::<u8>()).prop_map(|(side, n)| Op::Finish(side, n)),
         1 => (side(), any::<u8>(), any::<u8>()).prop_map(|(side, n, code)| Op::Reset(side, n, code)),
+        1 => (side(), any::<u8>(), any::<u8>()).prop_map(|(side, n, code)| Op::ResetWhenSent(side, n, code)),
         1 => (side(), any::<u8>(), any::<u8>()).prop_map(|(side, n, code)| Op::Stop(side, n, code)),
         1 => (side(), any::<u8>()).prop_map(|(side, n)| Op::Release(side, n)),
         1 => (side(), any::<u8>(), 0..3u8).prop_map(|(side, n, urgency)| Op::SetUrgency(side, n, urgency)),
@@ -63,6 +65,8 @@ struct Half {
     read: usize,
     finished: bool,
     reset: Option<Code>,
+    /// The reset comes after everything that was written.
+    last_words: bool,
     stopped: Option<Code>,
     saw_end: bool,
 }
@@ -112,7 +116,7 @@ impl Model {
                         assert!(!half.finished && half.reset.is_none(), "nothing is accepted after the end");
                         half.written += accepted;
                     }
-                    Err(WriteError::Stopped(code)) => half.reset = Some(code),
+                    Err(WriteError::Stopped(code)) => (half.reset, half.last_words) = (Some(code), false),
                     Err(WriteError::Finished) => assert!(half.finished || half.reset.is_some()),
                     Err(WriteError::Blocked | WriteError::ReceiveOnly) => {}
                     Err(error) => panic!("{error}"),
@@ -133,7 +137,16 @@ impl Model {
                 let Some(id) = self.pick(side, number) else { return };
                 let code = Code::from(u32::from(code));
                 if pair.end(side).stream(id).unwrap().reset(code).is_ok() {
-                    self.half(id, side).reset = Some(code);
+                    let half = self.half(id, side);
+                    (half.reset, half.last_words) = (Some(code), false);
+                }
+            }
+            Op::ResetWhenSent(side, number, code) => {
+                let Some(id) = self.pick(side, number) else { return };
+                let code = Code::from(u32::from(code));
+                if pair.end(side).stream(id).unwrap().reset_when_sent(code).is_ok() {
+                    let half = self.half(id, side);
+                    (half.reset, half.last_words) = (Some(code), true);
                 }
             }
             Op::Stop(side, number, code) => {
@@ -205,8 +218,10 @@ impl Model {
 
     fn release(&mut self, pair: &mut Pair, side: Side, id: StreamId) {
         let code = Code::from(99);
-        // A release resets what was not finished. To know whether it does, the model resets it first.
-        if !self.half(id, side).finished && pair.end(side).stream(id).unwrap().reset(code).is_ok() {
+        // A release resets what has not ended. To know whether it does, the model resets it first.
+        let half = self.half(id, side);
+        let has_ended = half.finished || half.last_words;
+        if !has_ended && pair.end(side).stream(id).unwrap().reset(code).is_ok() {
             self.half(id, side).reset = Some(code);
         }
         let peer = self.half(id, side.peer());
@@ -242,6 +257,9 @@ impl Model {
             if receiver_holds && half.stopped.is_none() && half.reset.is_none() {
                 assert_eq!(half.read, half.written, "accepted_means_owed: {id:?} from {sender:?}");
                 assert_eq!(half.saw_end, half.finished, "eof_iff_fin: {id:?} from {sender:?}");
+            }
+            if receiver_holds && half.stopped.is_none() && half.last_words {
+                assert_eq!(half.read, half.written, "accepted_means_owed: {id:?} from {sender:?}");
             }
         }
         for side in [Side::Client, Side::Server] {

@@ -75,7 +75,7 @@ fn eof_iff_fin() {
         let (bytes, how) = read_all(&mut pair.device, id);
         match end {
             "fin" => assert_eq!((&bytes[..], how), (&b"abc"[..], Ok(()))),
-            "reset" => assert_eq!((&bytes[..], how), (&b""[..], Err(ReadError::Reset(ONE)))),
+            "reset" => assert_eq!((&bytes[..], how), (&b"abc"[..], Err(ReadError::Reset(ONE)))),
             _ => assert_eq!((&bytes[..], how), (&b"abc"[..], Err(ReadError::Closed)), "{end}"),
         }
         assert_eq!(read_all(&mut pair.device, id), (vec![], how), "and it stays so");
@@ -374,6 +374,36 @@ fn a_reset_is_never_a_clean_end() {
     pair.run();
     assert_eq!(events(&mut pair.device)[0], Event::Stopped(id, ONE));
     assert_eq!(read_all(&mut pair.device, id), (vec![], Err(ReadError::Reset(ONE))));
+}
+
+#[test]
+fn what_came_before_a_reset_is_read_before_it() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.stream(Dir::Bi, b"abc");
+    pair.service.stream(id).unwrap().write(b"not sent").unwrap();
+    pair.service.stream(id).unwrap().reset(ONE).unwrap();
+    pair.run();
+    assert_eq!(read_all(&mut pair.device, id), (b"abc".to_vec(), Err(ReadError::Reset(ONE))));
+    // With `reset_when_sent`, that is all that was written.
+    let id = pair.stream(Dir::Bi, b"abc");
+    write_some(&mut pair.service, id, 0, 100_000).unwrap();
+    pair.service.stream(id).unwrap().reset_when_sent(TWO).unwrap();
+    assert_eq!(pair.service.stream(id).unwrap().write(b"x"), Err(WriteError::Finished));
+    pair.run();
+    let (bytes, how) = read_all(&mut pair.device, id);
+    assert_eq!((bytes.len(), how), (100_003, Err(ReadError::Reset(TWO))));
+    assert_eq!(events(&mut pair.service), [], "it did not finish");
+    // With nothing on its way it is a reset like any other; and a reset does not wait behind it.
+    let id = pair.stream(Dir::Bi, b"abc");
+    pair.service.stream(id).unwrap().reset_when_sent(TWO).unwrap();
+    pair.run();
+    assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Reset(TWO)));
+    let id = pair.stream(Dir::Bi, b"abc");
+    write_some(&mut pair.service, id, 0, 100_000).unwrap();
+    pair.service.stream(id).unwrap().reset_when_sent(TWO).unwrap();
+    pair.service.stream(id).unwrap().reset(ONE).unwrap();
+    pair.run();
+    assert_eq!(read_all(&mut pair.device, id), (b"abc".to_vec(), Err(ReadError::Reset(ONE))));
 }
 
 /// Corner case 17.

@@ -236,6 +236,14 @@ impl SendStream {
         let _ = self.end_with(|stream| stream.reset(code));
     }
 
+    /// Abandons the stream after what was accepted has gone out, as a TCP connection that is reset after its last
+    /// words. Without effect on a stream that has ended.
+    pub fn reset_when_sent(&mut self, code: Code) {
+        self.done = true;
+        // A stream that has ended needs no reset.
+        let _ = self.end_with(|stream| stream.reset_when_sent(code));
+    }
+
     /// Says how urgent the stream's data is, from now on.
     pub fn set_urgency(&mut self, urgency: Urgency) {
         let held = &self.held;

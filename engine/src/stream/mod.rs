@@ -145,6 +145,25 @@ impl<'a> Stream<'a> {
         if self.session.abandon(self.id, code) { Ok(()) } else { Err(WriteError::Finished) }
     }
 
+    /// Abandons sending with `code`, after everything that was written has gone out: what a TCP connection does that
+    /// sends its last words and is then reset. It waits for the pipe, never for credit, which what was written has.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish).
+    pub fn reset_when_sent(&mut self, code: Code) -> Result<(), WriteError> {
+        self.check_writable()?;
+        let (send, _) = self.send();
+        if send.queued() == 0 {
+            return self.reset(code);
+        }
+        self.finish()?;
+        let (send, _) = self.send();
+        send.resets_when_sent = true;
+        send.code = code;
+        Ok(())
+    }
+
     /// Reads no more: what was received is dropped, and the peer is asked to stop, with `code`.
     ///
     /// # Errors

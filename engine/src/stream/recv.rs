@@ -17,7 +17,7 @@ pub(crate) enum RecvState {
     Recv,
     /// All bytes and the FIN are here; some are unread.
     DataRecvd,
-    /// The peer abandoned the stream; the application does not know yet.
+    /// The peer abandoned the stream; the application does not know yet, and may first read what came before.
     ResetRecvd(Code),
     /// The application has read to the end, or reads no more and the end is known.
     DataRead,
@@ -166,11 +166,11 @@ impl Recv {
         assert!(!self.stop_owed || self.stop.is_some());
         match self.state {
             RecvState::Recv => {}
-            RecvState::DataRecvd => {
+            RecvState::DataRecvd | RecvState::ResetRecvd(_) => {
                 assert!(!self.stop_owed);
                 assert!(self.stop.is_none(), "who has stopped reading does not wait for the end");
             }
-            RecvState::ResetRecvd(_) | RecvState::DataRead | RecvState::ResetRead(_) => {
+            RecvState::DataRead | RecvState::ResetRead(_) => {
                 assert!(!self.stop_owed);
                 assert!(self.window.unread() == 0 && self.queue.is_empty());
             }

@@ -72,6 +72,8 @@ pub(crate) struct Send {
     pub(crate) code: Code,
     /// Whether it was the peer who asked for the reset.
     pub(crate) stopped: bool,
+    /// The stream is finished, but ends with a reset: once everything that was written has gone out.
+    pub(crate) resets_when_sent: bool,
     /// A write was refused or shortened; the application waits to hear that there is room.
     pub(crate) waiting: bool,
     /// The session has no room for this stream, which stands in the queue of those who wait for some.
@@ -89,6 +91,7 @@ impl Send {
             queue: Queue::default(),
             code: Code::default(),
             stopped: false,
+            resets_when_sent: false,
             waiting: false,
             in_room_queue: false,
             blocked_owed: false,
@@ -116,6 +119,7 @@ impl Send {
         self.code = code;
         self.waiting = false;
         self.blocked_owed = false;
+        self.resets_when_sent = false;
         let unsent = self.queued();
         self.credit.give_back(unsent);
         Some(unsent)
@@ -126,6 +130,7 @@ impl Send {
         self.credit.give_back(self.queued());
         self.waiting = false;
         self.blocked_owed = false;
+        self.resets_when_sent = false;
     }
 
     pub(crate) fn invariants(&self) {
@@ -133,7 +138,10 @@ impl Send {
         assert!(self.sent <= self.credit.used());
         match self.state {
             SendState::Send => assert!(!self.stopped),
-            SendState::DataSent => assert!(!self.waiting),
+            SendState::DataSent => {
+                assert!(!self.waiting);
+                assert!(!self.resets_when_sent || self.queued() > 0, "nothing holds the reset up");
+            }
             SendState::ResetSent | SendState::DataRecvd | SendState::ResetRecvd => {
                 assert!(self.queued() == 0 && self.queue.is_empty() && !self.waiting);
             }
