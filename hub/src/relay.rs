@@ -59,8 +59,14 @@ pub trait Leg: Send {
     /// Reads no more.
     fn stop(&mut self, code: Code);
 
-    /// Whether a reset or a stop of one direction ends the other as well, as TCP's RST does.
-    fn ends_whole(&self) -> bool;
+    /// Reads once after [`stop`](Self::stop) and drops what came: so that a writer who cannot be told to stop is not
+    /// held up for ever. The others need not implement it.
+    fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    /// Whether to abandon writing ends reading as well, as TCP's RST does.
+    fn reset_ends_whole(&self) -> bool;
 }
 
 /// How a relay ended.
@@ -119,7 +125,7 @@ fn turn(
         Fate::Reset(code) => {
             sink.reset(code);
             flow.handle_told();
-            if sink.ends_whole() {
+            if sink.reset_ends_whole() {
                 splice.handle_lost(way.other(), code);
             }
         }
@@ -130,6 +136,9 @@ fn turn(
         Fate::Over(_) => moved = false,
     }
     let flow = splice.flow(way);
+    if let Fate::Over(Ended::Stopped(_)) = flow.fate() {
+        moved |= source.poll_discard(context).is_ready();
+    }
     if flow.wants_read()
         && let Poll::Ready(read) = source.poll_read(context, crate::core::MAX_HELD)
     {
@@ -144,9 +153,6 @@ fn turn(
     if let Some(code) = splice.flow(way).take_stop() {
         moved = true;
         source.stop(code);
-        if source.ends_whole() {
-            splice.handle_lost(way, code);
-        }
     }
     moved
 }
@@ -160,6 +166,9 @@ fn lose(splice: &mut Splice, way: Way, gone: Gone) {
 }
 
 /// A stream of a link as a leg.
+///
+/// If its link is lost, each half says so by itself: what had arrived before, the end of the stream for one, is still
+/// there to be read.
 #[derive(Debug)]
 pub struct StreamLeg {
     /// Its sending half.
@@ -174,7 +183,7 @@ impl Leg for StreamLeg {
             Ok(Some(data)) => Read::Data(data),
             Ok(None) => Read::End,
             Err(ReadError::Reset(code)) => Read::Reset(code),
-            Err(_) => Read::Lost(codes::LEG_LOST),
+            Err(_) => Read::Reset(codes::LEG_LOST),
         })
     }
 
@@ -190,19 +199,19 @@ impl Leg for StreamLeg {
         match ready!(self.send.poll_stopped(context)) {
             Ok(Some(code)) => Poll::Ready(Gone::Stopped(code)),
             Ok(None) => Poll::Pending,
-            Err(_) => Poll::Ready(Gone::Lost(codes::LEG_LOST)),
+            Err(_) => Poll::Ready(Gone::Stopped(codes::LEG_LOST)),
         }
     }
 
     fn reset(&mut self, code: Code) {
-        self.send.reset(code);
+        self.send.reset_when_sent(code);
     }
 
     fn stop(&mut self, code: Code) {
         self.recv.stop(code);
     }
 
-    fn ends_whole(&self) -> bool {
+    fn reset_ends_whole(&self) -> bool {
         false
     }
 }
@@ -210,45 +219,53 @@ impl Leg for StreamLeg {
 fn gone(error: WriteError) -> Gone {
     match error {
         WriteError::Stopped(code) => Gone::Stopped(code),
-        _ => Gone::Lost(codes::LEG_LOST),
+        _ => Gone::Stopped(codes::LEG_LOST),
     }
 }
 
 /// A local socket as a leg.
+///
+/// A write that fails does not end reading: what the other side said before its RST is still in the system's buffer.
 #[derive(Debug)]
 pub struct SocketLeg {
     /// `None` once it was aborted.
     socket: Option<Box<dyn Socket>>,
     buffer: ReadBuffer,
+    /// A write has failed. The system reports a RST once; the end of what can be read then looks like a FIN.
+    was_reset: bool,
 }
 
 impl SocketLeg {
     /// Takes the socket over.
     pub fn new(socket: Box<dyn Socket>) -> Self {
-        Self { socket: Some(socket), buffer: ReadBuffer::default() }
+        Self { socket: Some(socket), buffer: ReadBuffer::default(), was_reset: false }
     }
 
-    fn abort(&mut self) {
-        if let Some(mut socket) = self.socket.take() {
-            socket.abort();
-        }
+    fn note_reset(&mut self, _: io::Error) -> Gone {
+        self.was_reset = true;
+        Gone::Stopped(codes::RESET)
     }
 }
 
 impl Leg for SocketLeg {
     fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<Read> {
         let Some(socket) = &mut self.socket else { return Poll::Ready(Read::Lost(codes::RESET)) };
-        read_from(&mut self.buffer, socket, context, max)
+        Poll::Ready(match ready!(read_from(&mut self.buffer, socket, context, max)) {
+            Read::End if self.was_reset => Read::Lost(codes::RESET),
+            read => read,
+        })
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>> {
-        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Gone::Lost(codes::RESET))) };
-        write_to(socket, context, data)
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Gone::Stopped(codes::RESET))) };
+        let written = ready!(write_to(socket, context, data));
+        Poll::Ready(written.map_err(|error| self.note_reset(error)))
     }
 
     fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Gone::Lost(codes::RESET))) };
-        Pin::new(socket).poll_shutdown(context).map_err(|_| Gone::Lost(codes::RESET))
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Gone::Stopped(codes::RESET))) };
+        let finished = ready!(Pin::new(socket).poll_shutdown(context));
+        Poll::Ready(finished.map_err(|error| self.note_reset(error)))
     }
 
     /// A socket tells that nobody reads any more only when it is written to, or read.
@@ -257,19 +274,27 @@ impl Leg for SocketLeg {
     }
 
     fn reset(&mut self, _: Code) {
-        self.abort();
+        if let Some(mut socket) = self.socket.take() {
+            socket.abort();
+        }
     }
 
-    fn stop(&mut self, _: Code) {
-        self.abort();
+    /// TCP cannot say it, and a RST would take back what is still on its way in the other direction. What comes is
+    /// dropped, until that direction has ended too.
+    fn stop(&mut self, _: Code) {}
+
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(socket) = &mut self.socket else { return Poll::Pending };
+        discard_from(&mut self.buffer, socket, context)
     }
 
-    fn ends_whole(&self) -> bool {
+    fn reset_ends_whole(&self) -> bool {
         true
     }
 }
 
-/// A program's standard input and output, or any other pair, as a leg.
+/// A program's standard input and output, or any other pair, as a leg. When nobody reads the output any more, the
+/// program has no reason to go on.
 #[derive(Debug)]
 pub struct PairLeg<R, W> {
     input: R,
@@ -293,7 +318,7 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin> Leg for PairLeg<
 
     fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>> {
         self.must_flush = true;
-        write_to(&mut self.output, context, data)
+        write_to(&mut self.output, context, data).map_err(|_| Gone::Lost(codes::RESET))
     }
 
     fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
@@ -316,8 +341,24 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin> Leg for PairLeg<
 
     fn stop(&mut self, _: Code) {}
 
-    fn ends_whole(&self) -> bool {
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        discard_from(&mut self.buffer, &mut self.input, context)
+    }
+
+    fn reset_ends_whole(&self) -> bool {
         false
+    }
+}
+
+/// Ready if something was dropped; never after the source has ended.
+fn discard_from(
+    buffer: &mut ReadBuffer,
+    source: &mut (impl AsyncRead + Unpin),
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    match ready!(read_from(buffer, source, context, crate::core::MAX_HELD)) {
+        Read::Data(_) => Poll::Ready(()),
+        Read::End | Read::Reset(_) | Read::Lost(_) => Poll::Pending,
     }
 }
 
@@ -343,13 +384,11 @@ fn write_to(
     sink: &mut (impl AsyncWrite + Unpin),
     context: &mut Context<'_>,
     data: &mut Bytes,
-) -> Poll<Result<(), Gone>> {
+) -> Poll<io::Result<()>> {
     while !data.is_empty() {
-        match ready!(Pin::new(&mut *sink).poll_write(context, data)) {
-            Ok(0) => return Poll::Ready(Err(Gone::Lost(codes::RESET))),
-            Ok(count) => data.advance(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Poll::Ready(Err(Gone::Lost(codes::RESET))),
+        match ready!(Pin::new(&mut *sink).poll_write(context, data))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => data.advance(count),
         }
     }
     Poll::Ready(Ok(()))

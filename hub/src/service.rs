@@ -299,7 +299,7 @@ impl Leg for OpeningLeg {
         self.leg.stop(code);
     }
 
-    fn ends_whole(&self) -> bool {
-        self.leg.ends_whole()
+    fn reset_ends_whole(&self) -> bool {
+        self.leg.reset_ends_whole()
     }
 }

@@ -89,7 +89,8 @@ fn scp_and_sftp_of_256_mib_both_ways() {
         std::fs::remove_file(path).unwrap();
     }
     let batch = field.path().join("batch");
-    let commands = format!("put {} {}\nget {} {}\n", file.display(), there.display(), there.display(), back.display());
+    let commands =
+        format!("put {} {}\nget {} {}\n", file.display(), there.display(), there.display(), back.display());
     std::fs::write(&batch, commands).unwrap();
     let mut sftp = sshd.client("sftp", &field, hub);
     success(&sftp.arg("-q").arg("-b").arg(&batch).arg(format!("{}@press-7", user())).output().unwrap());
@@ -150,7 +151,8 @@ fn curl_gets_puts_chunks_expects_and_does_a_hundred_things_at_once() {
     assert_eq!(digest_of(&field.path().join("www/chunked")), digest, "chunked");
 
     // curl waits for the 100 before it sends the body.
-    let headers = curl(&["-T", file, "-H", "Expect: 100-continue", "--expect100-timeout", "60", "-i", &url("expect")]);
+    let headers =
+        curl(&["-T", file, "-H", "Expect: 100-continue", "--expect100-timeout", "60", "-i", &url("expect")]);
     assert!(headers.starts_with("HTTP/1.1 100 Continue"), "{headers}");
     assert_eq!(digest_of(&field.path().join("www/expect")), digest, "Expect: 100-continue");
 
@@ -255,6 +257,64 @@ fn a_rst_is_seen_as_a_rst_in_both_directions() {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
     assert_eq!((&question[..], &answer[..]), (&b"question"[..], &b"answer"[..]));
+}
+
+/// A server that answers and hangs up while the client still sends, as web servers do with a body that is too
+/// large: the answer arrives before the RST.
+#[test]
+fn an_answer_before_a_rst_arrives() {
+    let _turn = one_at_a_time();
+    let field = Field::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_hub, hub) = field.hub("127.0.0.1:0");
+    let _device = field.device(hub, &[("x", server.local_addr().unwrap())]);
+    let (_forward, local) = field.forward(hub, "x");
+    let mut client = TcpStream::connect(local).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut upload = client.try_clone().unwrap();
+    let upload = std::thread::spawn(move || {
+        loop {
+            if let Err(error) = upload.write_all(&[1; 64 << 10]) {
+                break error.kind();
+            }
+        }
+    });
+    let (mut accepted, _) = server.accept().unwrap();
+    accepted.read_exact(&mut [0; 1000]).unwrap();
+    accepted.write_all(b"413 too much").unwrap();
+    drop(accepted); // with much unread: the system sends a RST
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"413 too much");
+    // The system tells of a RST once: to the writer or to the reader.
+    let read = client.read(&mut [0]).map_err(|error| error.kind());
+    let wrote = upload.join().unwrap();
+    let reset = std::io::ErrorKind::ConnectionReset;
+    assert!(read == Err(reset) || wrote == reset, "a RST, not an end of file: {read:?}, {wrote:?}");
+}
+
+/// A client that only writes, to a server that echoes, until nothing moves any more; and then resets. The server is
+/// set free, though it would never have read again.
+#[test]
+fn a_server_that_nobody_reads_is_set_free_by_the_clients_rst() {
+    let _turn = one_at_a_time();
+    let field = Field::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_hub, hub) = field.hub("127.0.0.1:0");
+    let _device = field.device(hub, &[("x", server.local_addr().unwrap())]);
+    let (_forward, local) = field.forward(hub, "x");
+    let mut client = TcpStream::connect(local).unwrap();
+    let (mut reader, _) = server.accept().unwrap();
+    let (free, freed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut writer = reader.try_clone().unwrap();
+        free.send(std::io::copy(&mut reader, &mut writer).map_err(|error| error.kind())).unwrap();
+    });
+    client.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    while client.write(&[1; 64 << 10]).is_ok() {}
+    reset(client);
+    let ended = freed.recv_timeout(Duration::from_secs(20)).expect("the server still waits");
+    assert!(ended.is_err(), "a RST, not an end of file");
 }
 
 /// Closes a socket with a RST.

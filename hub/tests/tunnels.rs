@@ -264,6 +264,25 @@ async fn a_device_that_is_dropped_goes_offline_and_takes_its_tunnels_along() {
 }
 
 #[tokio::test]
+async fn what_a_device_said_before_it_left_arrives() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let said = tokio::spawn(async move {
+        let mut tunnel = device.next_offer().await.accept().await.unwrap();
+        tunnel.write_all(&pattern(100_000)).await.unwrap();
+        tunnel.shutdown().await.unwrap();
+        device.close().await;
+    });
+    let mut tunnel = service.open("press-7", "x").await.unwrap();
+    let mut read = Vec::new();
+    tunnel.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, pattern(100_000));
+    said.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_strict_tunnel_is_gone_when_either_side_closes() {
     let world = World::new();
     let hub = world.hub().await;

@@ -340,7 +340,8 @@ mod tests {
     fn any_order_of_events_is_legal() {
         let mut random = 1u64;
         for _ in 0..2000 {
-            let mut splice = Splice::new(if random.is_multiple_of(2) { Profile::Strict } else { Profile::Native });
+            let mut splice =
+                Splice::new(if random.is_multiple_of(2) { Profile::Strict } else { Profile::Native });
             let mut ended = None;
             for _ in 0..40 {
                 random =
