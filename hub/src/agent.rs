@@ -103,8 +103,7 @@ async fn connect(
             Err(Refusal::new(refusal_code(&error), format!("{service} is {address} there: {error}")))
         }
         Err(_) => {
-            let text =
-                format!("{service} is {address} there: no answer in {} s", TARGET_DEADLINE.as_secs());
+            let text = format!("{service} is {address} there: no answer in {} s", TARGET_DEADLINE.as_secs());
             Err(Refusal::new(RefusalCode::TargetTimedOut, text))
         }
     }

@@ -24,7 +24,13 @@ fn failed(output: &Output) -> (i32, String) {
 
 #[test]
 fn help_is_help_and_nonsense_is_usage() {
-    for args in [&["--help"][..], &["hub", "--help"], &["connect", "--help"], &["--version"], &["identity", "init", "--help"]] {
+    for args in [
+        &["--help"][..],
+        &["hub", "--help"],
+        &["connect", "--help"],
+        &["--version"],
+        &["identity", "init", "--help"],
+    ] {
         let output = Command::new(TOWLINE).args(args).output().unwrap();
         assert!(!success(&output).is_empty());
     }
@@ -75,7 +81,8 @@ fn identities_are_private_and_never_overwritten_without_force() {
 fn keys_that_are_missing_unreadable_malformed_or_exposed_are_named() {
     let field = Field::new();
     let path = |name: &str| field.path().join(name);
-    let hub = |field: &Field| failed(&field.towline("hub").args(["--listen", "127.0.0.1:0"]).output().unwrap());
+    let hub =
+        |field: &Field| failed(&field.towline("hub").args(["--listen", "127.0.0.1:0"]).output().unwrap());
     let key = path("hub.key");
     let good = std::fs::read(&key).unwrap();
     let write = |contents: &[u8]| {
@@ -115,7 +122,8 @@ fn keys_that_are_missing_unreadable_malformed_or_exposed_are_named() {
     std::fs::remove_dir(&key).unwrap();
 
     write(&good);
-    std::fs::write(path("hub.pem"), b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    std::fs::write(path("hub.pem"), b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
     assert_eq!(hub(&field).0, 78);
     std::fs::write(path("ca.pem"), b"").unwrap();
     assert_eq!(hub(&field).0, 78);
@@ -124,11 +132,15 @@ fn keys_that_are_missing_unreadable_malformed_or_exposed_are_named() {
 #[test]
 fn who_one_is_must_be_clear() {
     let field = Field::new();
-    let connect = |args: &[&str]| failed(&field.towline("connect").args(["d", "s"]).args(args).output().unwrap());
+    let connect =
+        |args: &[&str]| failed(&field.towline("connect").args(["d", "s"]).args(args).output().unwrap());
     success(&field.towline("identity").args(["service", "other"]).output().unwrap());
     let (status, why) = connect(&[]);
     assert_eq!(status, 78);
-    assert!(why.contains("there are 2 service identities") && why.ends_with("--identity: me, other"), "{why}");
+    assert!(
+        why.contains("there are 2 service identities") && why.ends_with("--identity: me, other"),
+        "{why}"
+    );
     let (status, why) = connect(&["--identity", "nobody"]);
     assert_eq!(status, 78);
     assert!(why.starts_with("there is no certificate at"), "{why}");
@@ -171,7 +183,10 @@ fn every_outcome_of_connect_has_its_status_and_remedy() {
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let (status, why) = connect(nowhere, "press-7", "ssh");
     assert_eq!(status, 69);
-    assert!(why.contains("cannot reach the hub at 127.0.0.1:1") && why.contains("start `towline hub`"), "{why}");
+    assert!(
+        why.contains("cannot reach the hub at 127.0.0.1:1") && why.contains("start `towline hub`"),
+        "{why}"
+    );
 
     let (hub_process, hub) = field.hub("127.0.0.1:0");
     let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
@@ -216,7 +231,10 @@ fn an_authority_that_does_not_vouch_is_named_at_both_ends() {
     std::fs::copy(field.path().join("ca.pem"), stranger.path().join("ca.pem")).unwrap();
     let (status, why) = connect(&stranger);
     assert_eq!(status, 77);
-    assert!(why.contains("refuses this end: the certificate is of an authority that it does not trust"), "{why}");
+    assert!(
+        why.contains("refuses this end: the certificate is of an authority that it does not trust"),
+        "{why}"
+    );
 }
 
 #[test]
@@ -280,10 +298,7 @@ fn ten_thousand_connections_that_never_finish_tls_disturb_nobody() {
 
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
-    let output = Command::new(TOWLINE)
-        .args(["identity", "init", "--dir", "/proc/nowhere"])
-        .output()
-        .unwrap();
+    let output = Command::new(TOWLINE).args(["identity", "init", "--dir", "/proc/nowhere"]).output().unwrap();
     let (status, why) = failed(&output);
     assert_eq!(status, 73);
     assert!(why.starts_with("cannot write /proc/nowhere"), "{why}");

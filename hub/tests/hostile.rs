@@ -152,7 +152,8 @@ async fn a_stranger_is_told_why_it_gets_nowhere() {
     let error = service.open("press-7", "echo").await.unwrap_err().to_string();
     assert!(error.contains("refuses this end: the certificate is of an authority"), "{error}");
     // Whom the hub itself does not satisfy says so, too.
-    let service = Service::new(elsewhere.endpoint("service/x", &honest.hub), world.environment.clone()).unwrap();
+    let service =
+        Service::new(elsewhere.endpoint("service/x", &honest.hub), world.environment.clone()).unwrap();
     let error = service.open("press-7", "echo").await.unwrap_err().to_string();
     assert!(error.contains("is not a hub that this end trusts"), "{error}");
     honest.check().await;

@@ -46,7 +46,8 @@ async fn two_hundred_logins_leave_no_task_socket_or_descriptor_behind() {
     };
     let hub = Hub::start(config, environment.clone()).await.unwrap();
     let address = hub.local_addr();
-    let config = EndpointConfig { hub: address.to_string(), credentials: credentials(&field, "device/press-7") };
+    let config =
+        EndpointConfig { hub: address.to_string(), credentials: credentials(&field, "device/press-7") };
     let mut device = Device::register(config, environment.clone()).unwrap();
     device.status().wait_for(|status| matches!(status, Status::Online)).await.unwrap();
     let targets = vec![format!("ssh={}", sshd.address).parse::<Target>().unwrap()];

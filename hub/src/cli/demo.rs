@@ -22,7 +22,8 @@ use towline::core::Limits;
 use towline::identity::Identity;
 use towline::policy::AllowAll;
 use towline::{
-    CredentialFiles, Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Service, Status,
+    CredentialFiles, Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Service,
+    Status,
 };
 
 use super::diagnostics::{self, FILE_SIZE};

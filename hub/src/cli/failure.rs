@@ -77,11 +77,15 @@ impl From<StartError> for Failure {
 /// A port that cannot be listened on, with what to do about it.
 pub(crate) fn cannot_listen(address: &str, error: &std::io::Error) -> Failure {
     let remedy = match error.kind() {
-        std::io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another with --listen",
+        std::io::ErrorKind::AddrInUse => {
+            "another program listens there; stop it, or choose another with --listen"
+        }
         std::io::ErrorKind::PermissionDenied => {
             "ports below 1024 need a privilege; choose another with --listen, or grant CAP_NET_BIND_SERVICE"
         }
-        std::io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another with --listen",
+        std::io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; choose another with --listen"
+        }
         _ => "choose another with --listen",
     };
     Failure::new(SYSTEM, format!("cannot listen on {address}: {error}; {remedy}"))

@@ -20,7 +20,10 @@ pub fn find(program: &str) -> Option<PathBuf> {
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = folders.map(|folder| folder.join(program)).find(|path| path.is_file());
     if found.is_none() {
-        assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "{program} is required and not installed");
+        assert!(
+            std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(),
+            "{program} is required and not installed"
+        );
         eprintln!("skipped: {program} is not installed");
     }
     found
@@ -243,10 +246,8 @@ impl Sshd {
     /// What `ssh`, `scp` and `sftp` need to get to `press-7` through the hub.
     pub fn client(&self, program: &str, field: &Field, hub: SocketAddr) -> Command {
         let mut command = Command::new(program);
-        let proxy = format!(
-            "ProxyCommand={TOWLINE} connect --dir {} --hub {hub} %h ssh",
-            field.path().display()
-        );
+        let proxy =
+            format!("ProxyCommand={TOWLINE} connect --dir {} --hub {hub} %h ssh", field.path().display());
         command.args(["-F", "none", "-o", &proxy, "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
         command.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
         command.arg("-i").arg(self.folder.join("user"));
