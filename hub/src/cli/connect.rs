@@ -4,11 +4,10 @@ use clap::Args;
 use towline::core::Ended;
 use towline::identity::Role;
 use towline::relay::{PairLeg, relay};
-use towline::{EndpointConfig, Environment, Service, codes};
+use towline::{Environment, Service, codes};
 
 use super::failure::{Failure, RESET, STATUSES, UNAVAILABLE};
-use super::keys::KeyArgs;
-use super::{HubAddress, OpenArgs};
+use super::{EndpointArgs, OpenArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\n{STATUSES}"))]
@@ -18,11 +17,9 @@ pub(crate) struct ConnectArgs {
     /// Which of the services that the device offers
     service: String,
     #[command(flatten)]
-    hub: HubAddress,
-    #[command(flatten)]
-    keys: KeyArgs,
-    #[command(flatten)]
     open: OpenArgs,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
 }
 
 const EXAMPLE: &str = "\
@@ -31,8 +28,7 @@ Example, for ~/.ssh/config:
     ProxyCommand towline connect %h ssh";
 
 pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(), Failure> {
-    let config = EndpointConfig { hub: args.hub.hub, credentials: args.keys.read(Role::Service)? };
-    let service = Service::new(config, environment)?;
+    let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
     let options = args.open.options();
     let opening = service.begin(&args.device, &args.service, options).await?;
     let mut tunnel = opening.into_leg();

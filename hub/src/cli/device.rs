@@ -3,11 +3,10 @@
 use clap::Args;
 use towline::agent::{self, Target};
 use towline::identity::Role;
-use towline::{Device, EndpointConfig, Environment, Status};
+use towline::{Device, Environment, Status};
 
-use super::HubAddress;
+use super::EndpointArgs;
 use super::failure::Failure;
-use super::keys::KeyArgs;
 use super::signals::stop_requested;
 
 #[derive(Debug, Args)]
@@ -15,18 +14,15 @@ use super::signals::stop_requested;
 Example, a device whose ssh server and web page can be reached, and nothing else:
   towline device --hub hub.example.com:443 --service ssh=127.0.0.1:22 --service web=192.168.0.5:80")]
 pub(crate) struct DeviceArgs {
-    #[command(flatten)]
-    hub: HubAddress,
-    #[command(flatten)]
-    keys: KeyArgs,
     /// A service that can be reached, and its address as seen from here; may be repeated
     #[arg(long, required = true, value_name = "NAME=HOST:PORT")]
     service: Vec<Target>,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
 }
 
 pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<(), Failure> {
-    let credentials = args.keys.read(Role::Device)?;
-    let config = EndpointConfig { hub: args.hub.hub.clone(), credentials };
+    let config = args.endpoint.config(Role::Device)?;
     let mut device = Device::register(config, environment.clone())?;
     let names: Vec<_> = args.service.iter().map(|target| target.name.as_str()).collect();
     tracing::info!(device = %device.identity(), services = names.join(","), "starting");
@@ -34,7 +30,7 @@ pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<()
     let report = async {
         loop {
             match &*status.borrow_and_update() {
-                Status::Online => tracing::info!(hub = args.hub.hub, "online"),
+                Status::Online => tracing::info!(hub = args.endpoint.hub, "online"),
                 Status::Waiting { why, wait } => tracing::warn!(?wait, "not online: {why}"),
                 _ => {}
             }

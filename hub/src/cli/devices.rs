@@ -7,11 +7,10 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use towline::identity::Role;
 use towline::message::DeviceStatus;
-use towline::{EndpointConfig, Environment, Service};
+use towline::{Environment, Service};
 
-use super::HubAddress;
+use super::EndpointArgs;
 use super::failure::Failure;
-use super::keys::KeyArgs;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -22,9 +21,7 @@ pub(crate) struct DevicesArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    hub: HubAddress,
-    #[command(flatten)]
-    keys: KeyArgs,
+    endpoint: EndpointArgs,
 }
 
 /// A device, as `--json` prints it.
@@ -47,8 +44,7 @@ struct Row<'a> {
 }
 
 pub(crate) async fn run(args: DevicesArgs, environment: Environment) -> Result<(), Failure> {
-    let config = EndpointConfig { hub: args.hub.hub, credentials: args.keys.read(Role::Service)? };
-    let service = Service::new(config, environment)?;
+    let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
     let devices = service.devices().await;
     service.close().await;
     let devices = devices?;

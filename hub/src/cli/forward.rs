@@ -2,12 +2,11 @@
 
 use clap::Args;
 use towline::identity::Role;
-use towline::{EndpointConfig, Environment, Forward, Service};
+use towline::{Environment, Forward, Service};
 
 use super::failure::{Failure, cannot_listen};
-use super::keys::KeyArgs;
 use super::signals::stop_requested;
-use super::{HubAddress, OpenArgs};
+use super::{EndpointArgs, OpenArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -22,17 +21,14 @@ pub(crate) struct ForwardArgs {
     #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     listen: String,
     #[command(flatten)]
-    hub: HubAddress,
-    #[command(flatten)]
-    keys: KeyArgs,
-    #[command(flatten)]
     open: OpenArgs,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
 }
 
 pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(), Failure> {
-    let config = EndpointConfig { hub: args.hub.hub, credentials: args.keys.read(Role::Service)? };
     let network = environment.network.clone();
-    let service = Service::new(config, environment)?;
+    let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
     let listener = network.listen(&args.listen).await;
     let listener = listener.map_err(|error| cannot_listen(&args.listen, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;

@@ -22,8 +22,6 @@ pub(crate) struct HubArgs {
     /// Where to listen; 443 is what firewalls let through
     #[arg(long, env = "TOWLINE_LISTEN", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
     listen: String,
-    #[command(flatten)]
-    keys: KeyArgs,
     /// Allow a service to open something: SERVICE-ENDPOINT:DEVICE:SERVICE, '*' for anything; may be repeated.
     /// Without any, every service of the trust domain may open everything
     #[arg(long, value_name = "RULE")]
@@ -35,11 +33,13 @@ pub(crate) struct HubArgs {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     tunnels_per_device: u32,
     /// How many connections may be in the handshake; one more, and the oldest of them is dropped
-    #[arg(long, default_value_t = 1000, value_name = "N")]
-    unauthenticated: usize,
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+    unauthenticated: u16,
     /// How long live tunnels have to end when the hub is stopped, in seconds
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     drain: u64,
+    #[command(flatten)]
+    keys: KeyArgs,
 }
 
 /// When endpoints shall come back after the hub was stopped: soon, to another hub or to this one's successor.
@@ -50,10 +50,10 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
     let limits = Limits::default()
         .opens(args.opens_per_second, args.opens_per_second.saturating_mul(2))
         .tunnels_per_device(args.tunnels_per_device)
-        .unauthenticated(args.unauthenticated);
+        .unauthenticated(args.unauthenticated.into());
     let policy: Box<dyn Policy> =
         if args.allow.is_empty() { Box::new(AllowAll) } else { Box::new(Rules(args.allow)) };
-    let credentials = args.keys.read(Role::Hub)?;
+    let credentials = args.keys.read(Role::Hub, None)?;
     let config = HubConfig { listen: args.listen, credentials, limits, policy };
     let hub = Hub::start(config, environment).await?;
     println!("listening on {} as {}", hub.local_addr(), hub.identity());

@@ -15,6 +15,7 @@ use super::failure::{CONFIG, Failure};
 
 /// Which folder.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Identity")]
 pub(crate) struct KeyFolder {
     /// The folder of certificates and keys [default: towline in the user's configuration folder]
     #[arg(long, env = "TOWLINE_DIR", value_name = "FOLDER")]
@@ -33,14 +34,12 @@ impl KeyFolder {
     }
 }
 
-/// Who this end is.
+/// Where this end's credentials are.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Identity")]
 pub(crate) struct KeyArgs {
     #[command(flatten)]
     folder: KeyFolder,
-    /// Which of the identities in the folder; may be left out if there is only one
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["cert", "key", "ca"])]
-    identity: Option<Name>,
     /// A certificate elsewhere, as PEM
     #[arg(long, value_name = "FILE", requires_all = ["key", "ca"])]
     cert: Option<PathBuf>,
@@ -53,8 +52,8 @@ pub(crate) struct KeyArgs {
 }
 
 impl KeyArgs {
-    /// The credentials of a `role`.
-    pub(crate) fn read(&self, role: Role) -> Result<Credentials, Failure> {
+    /// The credentials of a `role`: those of `identity`, or the only ones in the folder.
+    pub(crate) fn read(&self, role: Role, identity: Option<&Name>) -> Result<Credentials, Failure> {
         if let (Some(certificate), Some(key), Some(authority)) = (&self.cert, &self.key, &self.ca) {
             let files = CredentialFiles {
                 certificate: certificate.clone(),
@@ -64,7 +63,7 @@ impl KeyArgs {
             return Ok(files.read()?);
         }
         let folder = self.folder.path()?;
-        let stem = match (role, &self.identity) {
+        let stem = match (role, identity) {
             (Role::Hub, _) => folder.join("hub"),
             (_, Some(name)) => folder.join(role.to_string()).join(name.as_str()),
             (_, None) => the_only_one(&folder, role)?,

@@ -16,12 +16,14 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use towline::identity::{Name, Role};
 use towline::message::Profile;
-use towline::{Environment, OpenOptions};
+use towline::{EndpointConfig, Environment, OpenOptions};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use failure::Failure;
+use keys::KeyArgs;
 
 /// Reach any device by its ID, through connections that the device and the caller both make outward.
 #[derive(Debug, Parser)]
@@ -46,6 +48,7 @@ Reach a device's ssh server by its ID, on one machine:
   ssh -o ProxyCommand='towline connect %h ssh' user@press-7";
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Log")]
 struct LogArgs {
     /// Say more; twice, say everything. RUST_LOG overrides it
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
@@ -85,12 +88,24 @@ enum Command {
     Demo(demo::DemoArgs),
 }
 
-/// What every command needs that goes to a hub.
+/// What every command needs that goes to a hub: which, and as whom.
 #[derive(Debug, Args)]
-struct HubAddress {
+struct EndpointArgs {
     /// The hub's address; its certificate must be for this host
     #[arg(long, env = "TOWLINE_HUB", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
     hub: String,
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// Which of the identities in the folder; may be left out if there is only one
+    #[arg(long, value_name = "NAME", conflicts_with = "cert", help_heading = "Identity")]
+    identity: Option<Name>,
+}
+
+impl EndpointArgs {
+    fn config(&self, role: Role) -> Result<EndpointConfig, Failure> {
+        let credentials = self.keys.read(role, self.identity.as_ref())?;
+        Ok(EndpointConfig { hub: self.hub.clone(), credentials })
+    }
 }
 
 /// How tunnels are opened.
