@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -99,6 +99,8 @@ struct Inner {
     state: Mutex<State>,
     /// When the core's time began.
     start: Instant,
+    /// As many as the lobby has room for: who had to go gives back a descriptor before the next one is let in.
+    seats: Arc<Semaphore>,
     /// The core has a new deadline.
     rescheduled: Notify,
     tasks: TaskTracker,
@@ -145,6 +147,7 @@ impl Hub {
         let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let running = CancellationToken::new();
+        let seats = Arc::new(Semaphore::new(limits.unauthenticated.clamp(1, Semaphore::MAX_PERMITS)));
         let state = State {
             core: Core::new(limits.clone(), policy),
             lobby: Lobby::new(limits.unauthenticated),
@@ -159,6 +162,7 @@ impl Hub {
             tls,
             state: Mutex::new(state),
             start: Instant::now(),
+            seats,
             rescheduled: Notify::new(),
             tasks: TaskTracker::new(),
             accepting: running.child_token(),
@@ -274,7 +278,8 @@ async fn accept_connections(inner: Arc<Inner>, mut listener: Box<dyn Listener>) 
         match accepted {
             Ok((socket, address)) => {
                 let (visitor, evicted) = arrive(&inner);
-                inner.spawn(receive(inner.clone(), socket, address, visitor, evicted));
+                let seat = inner.seats.clone().acquire_owned().await.expect("it is never closed");
+                inner.spawn(receive(inner.clone(), socket, address, visitor, evicted, seat));
             }
             Err(error) => {
                 // Most likely there is no descriptor left: let go of the visitor who has waited longest.
@@ -322,6 +327,7 @@ async fn receive(
     address: SocketAddr,
     visitor: Visitor,
     evicted: CancellationToken,
+    seat: OwnedSemaphorePermit,
 ) {
     let handshake = timeout(inner.limits.handshake, admit(&inner, socket, address));
     let admitted = evicted.run_until_cancelled(handshake).await;
@@ -330,6 +336,7 @@ async fn receive(
         state.lobby.leave(visitor);
         state.visitors.remove(&visitor);
     }
+    drop(seat);
     match admitted {
         Some(Ok(Some(admitted))) => serve(inner, admitted).await,
         Some(Ok(None)) => {}
