@@ -7,10 +7,12 @@ use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 
 use crate::config::Config;
-use crate::frame::Frame;
+use crate::frame::{Frame, Refusal};
+use crate::id::{Epoch, StreamId};
 use crate::params::{MIN_MAX_RECORD_SIZE, Parameters};
-use crate::record::RecordReader;
+use crate::record::{Item, RecordReader};
 use crate::record_writer::RecordWriter;
+use crate::resume::{Refused, Secret, SessionId};
 
 /// Reads the beginning of an accepted pipe, so that the owner of many sessions can find the right one.
 ///
@@ -29,7 +31,7 @@ use crate::record_writer::RecordWriter;
 ///
 /// let config = Config::default();
 /// let mut acceptor = Acceptor::new(&config);
-/// assert_eq!(acceptor.handle_input(Bytes::from(hello.concat())), Some(Arrival::New));
+/// assert_eq!(acceptor.handle_input(Bytes::from(hello.concat())), Some(Arrival::New(None)));
 ///
 /// let mut server = Session::new(Side::Server, config);
 /// server.attach_accepted(now, Epoch(0), acceptor).unwrap();
@@ -44,15 +46,38 @@ pub struct Acceptor {
     kept: BytesMut,
     /// What came last; it is not copied, as there may be much behind the record that matters.
     last: Bytes,
-    arrival: Option<Arrival>,
+    progress: Progress,
+    answer: Option<Refusal>,
 }
 
 /// What a pipe turned out to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Arrival {
-    /// The start of a session. Also what makes no sense: the session will say so to the peer.
-    New,
+    /// The start of a session, which its client may later want to resume under this name, if it says one. Also what
+    /// makes no sense: the session will say so to the peer.
+    New(Option<SessionId>),
+    /// It wants to carry a session that is there: see [`Session::resume`](crate::Session::resume).
+    Resume {
+        /// The session's name, to be looked up among those of the same peer. If there is none,
+        /// [`Acceptor::refuse`] answers.
+        session: SessionId,
+        /// The number of the pipe.
+        epoch: Epoch,
+        /// What shows that the peer may.
+        proof: Secret,
+    },
+}
+
+/// How much is known of the pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Nothing yet.
+    Start,
+    /// A session will be named.
+    Resuming,
+    /// What it is, or that it is refused.
+    Known,
 }
 
 impl Acceptor {
@@ -60,42 +85,91 @@ impl Acceptor {
     pub fn new(config: &Config) -> Self {
         let config = config.clone().clamped();
         Self {
-            ours: config.parameters(),
+            ours: config.parameters(None),
             parameters_sent: false,
             records: RecordReader::new(config.max_record_size),
             kept: BytesMut::new(),
             last: Bytes::new(),
-            arrival: None,
+            progress: Progress::Start,
+            answer: None,
         }
     }
 
-    /// Bytes arrived from the pipe, cut anywhere. Returns what it is, once that is known.
+    /// Bytes arrived from the pipe, cut anywhere. Returns what it is, once that is known. Keeps everything for the
+    /// session, so the owner goes on with that as soon as it can.
     pub fn handle_input(&mut self, bytes: Bytes) -> Option<Arrival> {
+        if self.answer.is_some() {
+            return None; // who was refused is not listened to
+        }
         self.kept.extend_from_slice(&self.last);
         self.last = bytes.clone();
-        if self.arrival.is_none() {
-            let mut input = bytes;
-            self.arrival = match self.records.next(&mut input) {
-                Ok(None) => None,
-                Ok(Some(_)) | Err(_) => Some(Arrival::New),
+        let mut input = bytes;
+        while self.progress != Progress::Known {
+            let arrival = match self.records.next(&mut input) {
+                Ok(None) => return None,
+                Ok(Some(item)) => self.on_item(item),
+                Err(_) => Some(Arrival::New(None)),
             };
+            if arrival.is_some() {
+                self.progress = Progress::Known;
+                return arrival;
+            }
         }
-        self.arrival
+        None
     }
 
-    /// Makes the record with this end's parameters, if it was not made before; as
-    /// [`Session::poll_transmit`](crate::Session::poll_transmit).
+    fn on_item(&mut self, item: Item) -> Option<Arrival> {
+        match (self.progress, item) {
+            (Progress::Start, Item::Frame(Frame::Parameters(Parameters { resume: Some(resume), .. })))
+                if self.ours.resume.is_some() =>
+            {
+                match resume.ticket {
+                    Some((session, _)) => Some(Arrival::New(Some(session))),
+                    None => {
+                        self.progress = Progress::Resuming;
+                        None
+                    }
+                }
+            }
+            (Progress::Resuming, Item::Frame(Frame::Resume { session, secret, epoch })) => {
+                Some(Arrival::Resume { session, epoch, proof: secret })
+            }
+            (Progress::Resuming, Item::Frame(Frame::Padding)) => None,
+            _ => Some(Arrival::New(None)),
+        }
+    }
+
+    /// Answers that there is no such session: the same for one that never was, for a proof that does not hold, and
+    /// for somebody else's. The owner sends what [`poll_transmit`](Self::poll_transmit) makes and closes the pipe;
+    /// what still comes from it is discarded. Returns that answer.
+    pub fn refuse(&mut self) -> Refused {
+        self.answer(Refused::Unknown, Vec::new())
+    }
+
+    pub(crate) fn answer(&mut self, why: Refused, received: Vec<(StreamId, u64)>) -> Refused {
+        self.progress = Progress::Known;
+        self.answer = Some(Refusal { why, received });
+        (self.kept, self.last) = (BytesMut::new(), Bytes::new());
+        why
+    }
+
+    /// Makes the record with this end's parameters, if it was not made before, and with the answer to a pipe that
+    /// was refused; as [`Session::poll_transmit`](crate::Session::poll_transmit).
     pub fn poll_transmit(&mut self, max: usize, out: &mut Vec<Bytes>) -> usize {
         let mut record = RecordWriter::new(BytesMut::new(), max, MIN_MAX_RECORD_SIZE, out);
         if !self.parameters_sent && record.space() >= crate::frame::MAX_PARAMETERS_FRAME {
-            record.frame(&Frame::Parameters(self.ours));
+            record.frame(&Frame::Parameters(self.ours.clone()));
             self.parameters_sent = true;
+        }
+        let answer = self.answer.take_if(|_| self.parameters_sent);
+        if let Some(answer) = answer.and_then(|answer| answer.fit(record.space())) {
+            record.frame(&Frame::ResumeRefused(answer));
         }
         record.finish().0
     }
 
     /// Everything that came from the pipe so far.
-    pub(crate) fn into_input(self) -> [Bytes; 2] {
-        [self.kept.freeze(), self.last]
+    pub(crate) fn take_input(&mut self) -> [Bytes; 2] {
+        [core::mem::take(&mut self.kept).freeze(), core::mem::take(&mut self.last)]
     }
 }

@@ -69,6 +69,13 @@ impl Data {
             Self::Owned(bytes) => bytes,
         }
     }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Borrowed(bytes) | Self::Shared(bytes) => bytes.advance(count),
+            Self::Owned(bytes) => bytes.advance(count),
+        }
+    }
 }
 
 impl Chunks {
@@ -128,15 +135,43 @@ impl Chunks {
             out[done..done + count].copy_from_slice(&data.as_slice()[..count]);
             done += count;
             if count < data.as_slice().len() {
-                match data {
-                    Data::Borrowed(bytes) | Data::Shared(bytes) => bytes.advance(count),
-                    Data::Owned(bytes) => bytes.advance(count),
-                }
+                data.advance(count);
             } else {
                 self.remove_head(queue);
             }
         }
         done
+    }
+
+    /// Takes at most `max` bytes from the front of `from`, as [`pop`](Self::pop), and keeps them at the end of `to`
+    /// as well: what was sent and may have to be sent again. The bytes are shared, not copied, unless small.
+    pub(crate) fn pop_and_keep(&mut self, from: &mut Queue, to: &mut Queue, max: usize) -> Option<Bytes> {
+        let data = self.pop(from, max)?;
+        self.push(to, data.clone());
+        Some(data)
+    }
+
+    /// Puts everything in `front` before what is in `back`.
+    pub(crate) fn put_before(&mut self, front: &mut Queue, back: &mut Queue) {
+        let Some(last) = self.nodes.get_mut(front.tail as usize) else { return };
+        last.next = back.head;
+        if back.is_empty() {
+            back.tail = front.tail;
+        }
+        back.head = front.head;
+        *front = Queue::default();
+    }
+
+    /// Drops `count` bytes, which must be there, from the front.
+    pub(crate) fn drop_front(&mut self, queue: &mut Queue, mut count: usize) {
+        while count > 0 {
+            let length = self.nodes[queue.head as usize].data.as_slice().len();
+            if length > count {
+                return self.nodes[queue.head as usize].data.advance(count);
+            }
+            count -= length;
+            self.remove_head(queue);
+        }
     }
 
     /// Drops everything in the queue.
@@ -168,6 +203,28 @@ impl Chunks {
             next = node.next;
             Some(node.data.as_slice())
         })
+    }
+
+    /// Whether `data`, which begins `before` bytes before the end of what went into `queue`, is what is still in
+    /// there from that place on. What was taken out, or lies past the end, cannot be compared.
+    pub(crate) fn ends_alike(&self, queue: &Queue, before: u64, data: &[u8]) -> bool {
+        let kept = self.len(queue) as u64;
+        // How many bytes of `data` were taken out, or how many in the queue lie before it.
+        let (mut data, mut skip) = match usize::try_from(before.saturating_sub(kept)) {
+            Ok(gone) => (data.get(gone..).unwrap_or_default(), kept.saturating_sub(before)),
+            Err(_) => return true,
+        };
+        for slice in self.slices(queue) {
+            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(slice.len());
+            skip -= skipped as u64;
+            let slice = &slice[skipped..];
+            let count = slice.len().min(data.len());
+            if slice[..count] != data[..count] {
+                return false;
+            }
+            data = &data[count..];
+        }
+        true
     }
 
     /// How many bytes are in `queue`. Counts them: for checks.
@@ -267,6 +324,61 @@ mod tests {
         chunks.push(&mut queue, data.clone());
         let out = chunks.pop(&mut queue, usize::MAX).unwrap();
         assert_eq!(out.as_ptr(), data.as_ptr(), "no copy");
+    }
+
+    #[test]
+    fn what_was_taken_and_kept_comes_again_from_any_offset() {
+        let (mut chunks, mut unsent, mut sent) = (Chunks::default(), Queue::default(), Queue::default());
+        let data: Vec<u8> = (0..3000u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        for count in [0, 1, 700, 1500, 2999, 3000] {
+            for piece in [1000, 1, 1999] {
+                let at = chunks.len(&unsent);
+                chunks.push(&mut unsent, Bytes::copy_from_slice(&data[at..at + piece]));
+            }
+            let first = chunks.pop_and_keep(&mut unsent, &mut sent, 400).unwrap();
+            assert_eq!(first, data[..400]);
+            while chunks.len(&sent) < 1700 {
+                let left = 1700 - chunks.len(&sent);
+                chunks.pop_and_keep(&mut unsent, &mut sent, left.min(600)).unwrap();
+            }
+            chunks.put_before(&mut sent, &mut unsent);
+            assert!(sent.is_empty());
+            chunks.drop_front(&mut unsent, count);
+            assert_eq!(drain(&mut chunks, &mut unsent, 333), data[count..], "from {count}");
+            assert_eq!(chunks.nodes.len(), 0);
+        }
+    }
+
+    #[test]
+    fn what_came_before_is_compared_with_what_is_still_there() {
+        let (mut chunks, mut queue) = (Chunks::default(), Queue::default());
+        let data: Vec<u8> = (0..3000u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        for piece in data.chunks(1100) {
+            chunks.push(&mut queue, Bytes::copy_from_slice(piece));
+        }
+        chunks.pop(&mut queue, 500).unwrap();
+        for (from, to) in [(0, 100), (0, 500), (0, 501), (400, 2000), (500, 3000), (2999, 3000), (1100, 1100)] {
+            let before = 3000 - from as u64;
+            assert!(chunks.ends_alike(&queue, before, &data[from..to]));
+            let mut changed = data[from..to].to_vec();
+            changed.extend([1; 40]);
+            assert!(to < 3000 || chunks.ends_alike(&queue, before, &changed), "past the end is new");
+            if to > 500 && to > from {
+                changed[to - from - 1] ^= 1;
+                assert!(!chunks.ends_alike(&queue, before, &changed), "{from}..{to}");
+            }
+        }
+    }
+
+    #[test]
+    fn put_before_an_empty_queue_and_of_an_empty_queue() {
+        let (mut chunks, mut front, mut back) = (Chunks::default(), Queue::default(), Queue::default());
+        chunks.put_before(&mut front, &mut back);
+        chunks.push(&mut front, Bytes::from_static(b"ab"));
+        chunks.put_before(&mut front, &mut back);
+        chunks.put_before(&mut front, &mut back);
+        chunks.push(&mut back, Bytes::from(alloc::vec![b'c'; 2000]));
+        assert_eq!(drain(&mut chunks, &mut back, usize::MAX)[..3], *b"abc");
     }
 
     #[test]

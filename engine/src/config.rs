@@ -3,7 +3,8 @@
 use core::time::Duration;
 
 use crate::id::Dir;
-use crate::params::{MIN_MAX_RECORD_SIZE, Parameters};
+use crate::params::{MIN_MAX_RECORD_SIZE, Parameters, ResumeParameter};
+use crate::resume::{Resumption, SessionId};
 use crate::varint;
 
 /// The limits and times of one end of a session. They bind the peer, except where said otherwise.
@@ -41,6 +42,19 @@ pub struct Config {
     pub keep_alive: Option<Duration>,
     /// How long a close may take to bring out what was accepted before it. Default: 10 s.
     pub close_timeout: Duration,
+    /// Whether the session may outlive its pipe. Default: it may not, and is exactly QMux.
+    ///
+    /// Then [`send_buffer`](Self::send_buffer) holds what the peer has not acknowledged as well, so that it bounds
+    /// the throughput to one buffer for each round trip.
+    pub resumption: Resumption,
+    /// How long a session that may outlive its pipe is kept without one. The shorter of both ends' holds; the end
+    /// that accepts pipes keeps it for two idle timeouts longer. In whole milliseconds. Default: 60 s.
+    pub grace: Duration,
+    /// While there is no pipe, verbs fail with `Detached` rather than wait, and nothing is accepted. Default: no.
+    pub fail_fast: bool,
+    /// The end that resumes sends what was not acknowledged right behind its RESUME, and saves a round trip; what had
+    /// arrived, or is refused, was sent in vain. Default: yes.
+    pub optimistic_resend: bool,
 }
 
 impl Default for Config {
@@ -55,6 +69,10 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(15),
             keep_alive: Some(Duration::from_secs(5)),
             close_timeout: Duration::from_secs(10),
+            resumption: Resumption::Off,
+            grace: Duration::from_secs(60),
+            fail_fast: false,
+            optimistic_resend: true,
         }
     }
 }
@@ -77,11 +95,15 @@ impl Config {
         }
     }
 
-    /// What this end declares to its peer.
-    pub(crate) fn parameters(&self) -> Parameters {
-        let idle = u64::try_from(self.idle_timeout.as_millis()).unwrap_or(varint::MAX);
+    /// What this end declares to its peer on a session's first pipe, or, with a `session`, on a later one.
+    pub(crate) fn parameters(&self, session: Option<SessionId>) -> Parameters {
+        let ticket = match (&self.resumption, session) {
+            (Resumption::Offer(id, secret), None) => Some((*id, secret.clone())),
+            _ => None,
+        };
+        let resume = ResumeParameter { grace: millis(self.grace), ticket };
         Parameters {
-            max_idle_timeout: idle.min(varint::MAX),
+            max_idle_timeout: millis(self.idle_timeout),
             initial_max_data: self.session_window,
             initial_max_stream_data_bidi_local: self.stream_window,
             initial_max_stream_data_bidi_remote: self.stream_window,
@@ -89,6 +111,40 @@ impl Config {
             initial_max_streams_bidi: self.max_streams_bidi,
             initial_max_streams_uni: self.max_streams_uni,
             max_record_size: self.max_record_size,
+            resume: (self.resumption != Resumption::Off).then_some(resume),
         }
+    }
+
+    /// How long the peer may be silent if it declared `theirs`, in milliseconds, or nothing yet (RFC 9000 §10.1).
+    pub(crate) fn idle_timeout_with(&self, theirs: Option<u64>) -> Option<Duration> {
+        let ours = millis(self.idle_timeout);
+        let shorter = match (ours, theirs.unwrap_or(ours)) {
+            (0, 0) => return None,
+            (0, millis) | (millis, 0) => millis,
+            (ours, theirs) => ours.min(theirs),
+        };
+        Some(Duration::from_millis(shorter))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(varint::MAX).min(varint::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shorter_idle_timeout_holds() {
+        let with = |millis, theirs| {
+            let idle_timeout = Duration::from_millis(millis);
+            Config { idle_timeout, ..Config::default() }.idle_timeout_with(theirs).map(|d| d.as_millis())
+        };
+        assert_eq!(with(0, Some(0)), None);
+        assert_eq!(with(0, Some(7)), Some(7));
+        assert_eq!(with(9, Some(7)), Some(7));
+        assert_eq!(with(9, Some(0)), Some(9));
+        assert_eq!(with(9, None), Some(9), "until the peer has declared itself");
     }
 }

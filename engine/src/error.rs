@@ -6,7 +6,8 @@
 use bytes::Bytes;
 use core::fmt;
 
-use crate::id::{Code, Dir, StreamId};
+use crate::id::{Code, Dir, Epoch, StreamId};
+use crate::resume::Refused;
 
 /// A rule that the peer broke. The session ends with [`Violation::code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +40,15 @@ pub enum Violation {
     StreamState,
     /// A stream's end moved, or data lies past it (RFC 9000 §4.5).
     FinalSize,
+    /// STREAM payload that differs from what came at the same offsets before (RFC 9000 §2.2, PROTOCOL §6.5).
+    ChangedData,
+    /// An acknowledgement of less than was acknowledged before, or of more than was sent (PROTOCOL §6.2).
+    AckOutOfRange,
+    /// A frame of the exchange that begins a resumed pipe where it does not belong, or another one there
+    /// (PROTOCOL §6.3).
+    ResumeOutOfPlace,
+    /// The state that the peer tells on a resumed pipe cannot be (PROTOCOL §6.4).
+    ResumeState,
     /// A QX_PING whose number did not grow, or an answer to a ping that is not waiting for one (draft-02 §4.3).
     PingSequence,
 }
@@ -57,6 +67,10 @@ impl Violation {
             | Self::EmptyRecord
             | Self::ParametersOutOfPlace
             | Self::NotInOrder
+            | Self::ChangedData
+            | Self::AckOutOfRange
+            | Self::ResumeOutOfPlace
+            | Self::ResumeState
             | Self::PingSequence => 0x0a,
         }
     }
@@ -75,6 +89,10 @@ impl Violation {
                 "the transport parameters are malformed, repeated, prohibited or out of range"
             }
             Self::NotInOrder => "STREAM data overlaps or leaves a gap",
+            Self::ChangedData => "STREAM data that was sent again is not the same",
+            Self::AckOutOfRange => "an acknowledgement of what was never sent, or less than before",
+            Self::ResumeOutOfPlace => "a resumed pipe does not begin as it must",
+            Self::ResumeState => "the state of a resumed session cannot be",
             Self::FlowControl => "more data than there was credit for",
             Self::StreamLimit => "more streams than allowed",
             Self::StreamState => "a frame for a stream that cannot have it",
@@ -129,6 +147,10 @@ pub enum CloseReason {
     IdleTimeout,
     /// The pipe ended before either side had closed the session.
     PipeLost(PipeClosed),
+    /// The session was without a pipe for longer than the grace period.
+    Expired,
+    /// The peer did not let the session resume.
+    ResumeRefused(Refused),
 }
 
 impl fmt::Display for CloseReason {
@@ -146,6 +168,8 @@ impl fmt::Display for CloseReason {
             }
             Self::Violation(violation) => write!(f, "the peer broke the protocol: {violation}"),
             Self::IdleTimeout => f.write_str("nothing came from the peer for the idle timeout"),
+            Self::Expired => f.write_str("the connection was not restored within the grace period"),
+            Self::ResumeRefused(why) => write!(f, "the session cannot be resumed: {why}"),
             Self::PipeLost(PipeClosed::Finished) => f.write_str("the connection ended"),
             Self::PipeLost(PipeClosed::Failed) => f.write_str("the connection failed"),
         }
@@ -172,18 +196,22 @@ pub const MAX_REASON: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AttachError {
-    /// The session has a pipe, or had one: without resumption it lives on one pipe only.
+    /// The session has a pipe, or had one: without resumption it lives on one pipe only. Or it is for the peer to
+    /// open another.
     NotResumable,
+    /// The session has, or had, a pipe with this epoch; the next one must be newer.
+    Stale(Epoch),
     /// The session is over.
     Closed,
 }
 
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotResumable => "the session lives on the pipe it was first attached to",
-            Self::Closed => "the session is over",
-        })
+        match self {
+            Self::NotResumable => f.write_str("the session lives on the pipe it was first attached to"),
+            Self::Stale(epoch) => write!(f, "the session has had a pipe of epoch {}", epoch.0),
+            Self::Closed => f.write_str("the session is over"),
+        }
     }
 }
 
@@ -195,15 +223,21 @@ impl core::error::Error for AttachError {}
 pub enum OpenError {
     /// The peer allows no more streams now. [`Event::Openable`](crate::Event::Openable) ends the wait.
     Blocked(Dir),
+    /// The peer is ending the session gently: open the stream on another one.
+    Draining,
     /// The session is over, or was asked to close.
     Closed,
+    /// There is no pipe now, and this end fails fast.
+    Detached,
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Blocked(_) => "the peer allows no more streams now",
+            Self::Draining => "the peer takes no more streams: it is ending the session",
             Self::Closed => "the session is over",
+            Self::Detached => DETACHED,
         })
     }
 }
@@ -236,6 +270,8 @@ pub enum ReadError {
     SendOnly,
     /// The session ended before the stream did; what had arrived was read.
     Closed,
+    /// Nothing has arrived, there is no pipe now, and this end fails fast.
+    Detached,
 }
 
 impl fmt::Display for ReadError {
@@ -246,6 +282,7 @@ impl fmt::Display for ReadError {
             Self::Stopped => f.write_str("this end stopped the stream"),
             Self::SendOnly => f.write_str("this end only sends on the stream"),
             Self::Closed => f.write_str("the session ended before the stream did"),
+            Self::Detached => f.write_str(DETACHED),
         }
     }
 }
@@ -266,6 +303,8 @@ pub enum WriteError {
     ReceiveOnly,
     /// The session is over, or was asked to close.
     Closed,
+    /// There is no pipe now, and this end fails fast.
+    Detached,
 }
 
 impl fmt::Display for WriteError {
@@ -276,8 +315,11 @@ impl fmt::Display for WriteError {
             Self::Finished => f.write_str("the stream was finished or reset by this end"),
             Self::ReceiveOnly => f.write_str("this end only receives on the stream"),
             Self::Closed => f.write_str("the session is over"),
+            Self::Detached => f.write_str(DETACHED),
         }
     }
 }
 
 impl core::error::Error for WriteError {}
+
+const DETACHED: &str = "there is no connection to the peer now";

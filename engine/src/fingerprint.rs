@@ -4,6 +4,7 @@
 //! differently from build to build, so this one is spelled out.
 
 use crate::chunks::{Chunks, Queue};
+use crate::exchange::{Exchange, Step};
 use crate::session::{Phase, Session};
 use crate::stream::{Recv, RecvState, Send};
 use crate::time::Instant;
@@ -14,12 +15,11 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     match &session.phase {
         Phase::Open => digest.number(0),
         Phase::Closing { code, reason, deadline } => {
-            let left = deadline.saturating_duration_since(now).as_nanos();
-            digest.numbers(&[1, code.value(), u64::try_from(left).expect("made from 64 bits")]);
+            digest.numbers(&[1, code.value(), left(*deadline, now)]);
             digest.bytes(reason);
         }
-        Phase::Closed { untold, frame } => {
-            digest.numbers(&[2, u64::from(untold.is_some()), u64::from(frame.is_some())]);
+        Phase::Closed(closed) => {
+            digest.numbers(&[2, u64::from(closed.told), u64::from(closed.frame.is_some())]);
         }
     }
     digest.number(u64::from(session.peer.is_some()));
@@ -27,9 +27,20 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
         digest.numbers(&[pipe.epoch.0, u64::from(pipe.parameters_sent), u64::from(pipe.data_blocked_owed)]);
         pipe.records.digest(&mut digest);
         pipe.liveness.digest(now, &mut digest);
+        of_exchange(pipe.exchange, &mut digest);
+        digest.numbers(&[u64::from(pipe.peer.is_some()), pipe.acks.bytes, u64::from(pipe.acks.owed)]);
+        digest.option(pipe.acks.due.map(|due| left(due, now)));
     }
+    digest.option(session.epoch.map(|epoch| epoch.0));
+    digest.number(u64::from(session.resume.is_some()));
+    let gone_at = session.resume.as_ref().and_then(|resume| resume.gone_at);
+    digest.option(gone_at.map(|gone_at| left(gone_at, now)));
+    digest.option(session.draining.map(|draining| left(draining.deadline, now)));
+    let owed = session.draining.is_some_and(|draining| draining.owed);
+    digest.numbers(&[u64::from(owed), u64::from(session.peer_drains)]);
     let news = &session.news;
     digest.option(news.attached.map(|epoch| epoch.0));
+    digest.numbers(&[u64::from(news.detached.is_some()), u64::from(news.draining.is_some())]);
     for flags in [news.incoming, news.openable] {
         digest.numbers(&[u64::from(flags.bi), u64::from(flags.uni)]);
     }
@@ -51,11 +62,33 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     digest.finish()
 }
 
+/// How long it is until `deadline`, in nanoseconds.
+fn left(deadline: Instant, now: Instant) -> u64 {
+    u64::try_from(deadline.saturating_duration_since(now).as_nanos()).expect("made from 64 bits")
+}
+
+fn of_exchange(exchange: Option<Exchange>, digest: &mut Digest) {
+    let Some(exchange) = exchange else { return digest.number(0) };
+    for step in [exchange.ours, exchange.theirs] {
+        match step {
+            Step::Opening => digest.number(1),
+            Step::Session => digest.number(2),
+            Step::Streams(last) => {
+                digest.number(3);
+                digest.option(last.map(crate::id::StreamId::to_wire));
+            }
+            Step::Done => digest.number(4),
+        }
+    }
+    digest.numbers(&[exchange.seen.bi, exchange.seen.uni]);
+}
+
 fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
-    digest.numbers(&[send.state as u64, send.sent, send.code.value()]);
+    digest.numbers(&[send.state as u64, send.acked, send.sent, send.high, send.end as u64, send.code.value()]);
     let flags = [send.stopped, send.resets_when_sent, send.waiting, send.in_room_queue, send.blocked_owed];
     digest.numbers(&flags.map(u64::from));
     send.credit.digest(digest);
+    of_queue(&send.unacked, chunks, digest);
     of_queue(&send.queue, chunks, digest);
 }
 
@@ -67,7 +100,7 @@ fn of_recv(recv: &Recv, chunks: &Chunks, digest: &mut Digest) {
         RecvState::DataRead => (3, 0),
         RecvState::ResetRead(code) => (4, code.value()),
     };
-    digest.numbers(&[state, code, u64::from(recv.stop_owed), u64::from(recv.waiting)]);
+    digest.numbers(&[state, code, u64::from(recv.stop_owed), u64::from(recv.waiting), recv.next, recv.acked]);
     digest.option(recv.stop.map(crate::id::Code::value));
     recv.window.digest(digest);
     of_queue(&recv.queue, chunks, digest);

@@ -47,6 +47,11 @@ impl ReceiveWindow {
         assert!(self.consumed <= self.received, "only what was received can be read");
     }
 
+    /// How far the peer may send: the last limit that was announced.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// How far the peer has sent.
     pub(crate) fn received(&self) -> u64 {
         self.received

@@ -1,12 +1,14 @@
 //! One frame, to bytes and back. Nothing else knows the layouts.
 //!
-//! Spec: draft-02 §4, RFC 9000 §19.
+//! Spec: draft-02 §4, RFC 9000 §19; those of the resume extension PROTOCOL §6.
 
+use alloc::vec::Vec;
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::error::{MAX_REASON, Violation};
-use crate::id::{Code, Dir, MAX_STREAMS, StreamId};
+use crate::id::{ByDir, Code, Dir, Epoch, MAX_STREAMS, StreamId};
 use crate::params::Parameters;
+use crate::resume::{Refused, Secret, SessionId};
 use crate::varint;
 
 /// A frame as it stands on the wire. STREAM appears without its payload, which follows it.
@@ -26,6 +28,42 @@ pub(crate) enum Frame {
     Parameters(Parameters),
     Ping { sequence: u64 },
     Pong { sequence: u64 },
+    StreamAck { id: StreamId, received: u64 },
+    Resume { session: SessionId, secret: Secret, epoch: Epoch },
+    Resumed { epoch: Epoch },
+    ResumeRefused(Refusal),
+    SessionState(SessionState),
+    StreamState { id: StreamId, received: u64, limit: u64 },
+    StateEnd,
+    Drain(Drain),
+}
+
+/// Why a session is not resumed, and what had arrived of its streams; a valid proof only learns the latter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) why: Refused,
+    pub(crate) received: Vec<(StreamId, u64)>,
+}
+
+/// What an end says of the session when it gets a new pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionState {
+    /// How many streams of the peer's it has seen.
+    pub(crate) opened: ByDir<u64>,
+    /// The limits that it has announced.
+    pub(crate) max_data: u64,
+    pub(crate) max_streams: ByDir<u64>,
+}
+
+/// The sender wants the session to end, and takes no streams beyond those that it has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Drain {
+    /// How many streams of the peer's it has seen.
+    pub(crate) opened: ByDir<u64>,
+    /// How long those have to finish, in milliseconds.
+    pub(crate) deadline: u64,
+    /// After how long the peer may come back, in milliseconds.
+    pub(crate) retry: u64,
 }
 
 /// What stands before a STREAM frame's payload.
@@ -85,11 +123,26 @@ const CLOSE_TRANSPORT: u64 = 0x1c;
 const CLOSE_APPLICATION: u64 = 0x1d;
 const QX_PING: u64 = 0x348c_6752_9ef8_c7bd;
 const QX_PONG: u64 = 0x348c_6752_9ef8_c7be;
+const STREAM_ACK: u64 = 0x1d40;
+const RESUME: u64 = 0x1d41;
+const RESUMED: u64 = 0x1d42;
+const RESUME_REFUSED: u64 = 0x1d43;
+const SESSION_STATE: u64 = 0x1d44;
+const STREAM_STATE: u64 = 0x1d45;
+const STATE_END: u64 = 0x1d46;
+const DRAIN: u64 = 0x1d47;
+const REFUSED_UNKNOWN: u64 = 0;
+const REFUSED_STALE: u64 = 1;
+const REFUSED_EXPIRED: u64 = 2;
+const REFUSED_CLOSED: u64 = 3;
 /// "\xffQMX\r\n\r\n" on the wire: no HTTP peer begins like this.
 const QX_TRANSPORT_PARAMETERS: u64 = 0x3f51_5330_0d0a_0d0a;
 
-/// No STREAM header, and no frame but CONNECTION_CLOSE and QX_TRANSPORT_PARAMETERS, is longer.
+/// No STREAM header is longer, nor any other frame that a session sends in its everyday life.
 pub(crate) const MAX_SHORT_FRAME: usize = 8 + 3 * 8;
+
+/// No frame of an exchange of state is longer, and neither is DRAIN.
+pub(crate) const MAX_STATE_FRAME: usize = 2 + SessionId::LEN + Secret::LEN + 8;
 
 /// The longest CONNECTION_CLOSE that we write.
 pub(crate) const MAX_CLOSE_FRAME: usize = 1 + 8 + 8 + 2 + MAX_REASON;
@@ -136,6 +189,28 @@ impl Frame {
             QX_TRANSPORT_PARAMETERS => {
                 Self::Parameters(Parameters::decode(get_block(input, before, record_left)?)?)
             }
+            STREAM_ACK => Self::StreamAck { id: get_id(input)?, received: get(input)? },
+            RESUME => Self::Resume {
+                session: SessionId(get_array(input)?),
+                secret: Secret::new(get_array(input)?),
+                epoch: Epoch(get(input)?),
+            },
+            RESUMED => Self::Resumed { epoch: Epoch(get(input)?) },
+            RESUME_REFUSED => Self::ResumeRefused(Refusal::decode(input, before, record_left)?),
+            SESSION_STATE => Self::SessionState(SessionState {
+                opened: get_stream_counts(input)?,
+                max_data: get(input)?,
+                max_streams: get_stream_counts(input)?,
+            }),
+            STREAM_STATE => {
+                Self::StreamState { id: get_id(input)?, received: get(input)?, limit: get(input)? }
+            }
+            STATE_END => Self::StateEnd,
+            DRAIN => Self::Drain(Drain {
+                opened: get_stream_counts(input)?,
+                deadline: get(input)?,
+                retry: get(input)?,
+            }),
             _ => return Err(Violation::UnknownFrame.into()),
         })
     }
@@ -176,6 +251,73 @@ impl Frame {
             }
             Self::Ping { sequence } => put(out, QX_PING, &[*sequence]),
             Self::Pong { sequence } => put(out, QX_PONG, &[*sequence]),
+            Self::StreamAck { id, received } => put(out, STREAM_ACK, &[id.to_wire(), *received]),
+            Self::Resume { session, secret, epoch } => {
+                varint::put(out, RESUME);
+                out.put_slice(&session.0);
+                out.put_slice(secret.as_bytes());
+                varint::put(out, epoch.0);
+            }
+            Self::Resumed { epoch } => put(out, RESUMED, &[epoch.0]),
+            Self::ResumeRefused(refusal) => refusal.encode(out),
+            Self::SessionState(SessionState { opened, max_data, max_streams }) => {
+                let fields = [opened.bi, opened.uni, *max_data, max_streams.bi, max_streams.uni];
+                put(out, SESSION_STATE, &fields);
+            }
+            Self::StreamState { id, received, limit } => {
+                put(out, STREAM_STATE, &[id.to_wire(), *received, *limit]);
+            }
+            Self::StateEnd => varint::put(out, STATE_END),
+            Self::Drain(Drain { opened, deadline, retry }) => {
+                put(out, DRAIN, &[opened.bi, opened.uni, *deadline, *retry]);
+            }
+        }
+    }
+}
+
+impl Refusal {
+    /// The bytes of a refusal without streams, and of one stream.
+    const MAX_HEAD: usize = 2 + 1 + 8 + 4;
+    const MAX_STREAM: usize = 8 + 8;
+
+    /// The same, cut to what `space` bytes hold.
+    pub(crate) fn fit(mut self, space: usize) -> Option<Self> {
+        self.received.truncate(space.checked_sub(Self::MAX_HEAD)? / Self::MAX_STREAM);
+        Some(self)
+    }
+
+    fn decode(input: &mut &[u8], before: usize, record_left: u64) -> Result<Self, Malformed> {
+        let (why, detail) = (get(input)?, get(input)?);
+        let mut block = get_block(input, before, record_left)?;
+        let why = match why {
+            REFUSED_UNKNOWN => Refused::Unknown,
+            REFUSED_STALE => Refused::Stale(Epoch(detail)),
+            REFUSED_EXPIRED => Refused::Expired,
+            REFUSED_CLOSED => Refused::Closed(Code::new(detail).expect("a varint is below 2^62")),
+            _ => return Err(Violation::FieldOutOfRange.into()),
+        };
+        let mut received = Vec::new();
+        while !block.is_empty() {
+            // All of the block is here: what is cut short in it stays so.
+            let cut = |_| Malformed::Broken(Violation::TruncatedFrame);
+            received.push((get_id(&mut block).map_err(cut)?, get(&mut block).map_err(cut)?));
+        }
+        Ok(Self { why, received })
+    }
+
+    fn encode(&self, out: &mut impl BufMut) {
+        let (why, detail) = match self.why {
+            Refused::Unknown => (REFUSED_UNKNOWN, 0),
+            Refused::Stale(epoch) => (REFUSED_STALE, epoch.0),
+            Refused::Expired => (REFUSED_EXPIRED, 0),
+            Refused::Closed(code) => (REFUSED_CLOSED, code.value()),
+        };
+        let lengths =
+            self.received.iter().map(|(id, received)| varint::len(id.to_wire()) + varint::len(*received));
+        put(out, RESUME_REFUSED, &[why, detail, lengths.sum::<usize>() as u64]);
+        for (id, received) in &self.received {
+            varint::put(out, id.to_wire());
+            varint::put(out, *received);
         }
     }
 }
@@ -240,6 +382,16 @@ fn get_stream_count(input: &mut &[u8]) -> Result<u64, Malformed> {
     }
 }
 
+fn get_stream_counts(input: &mut &[u8]) -> Result<ByDir<u64>, Malformed> {
+    Ok(ByDir { bi: get_stream_count(input)?, uni: get_stream_count(input)? })
+}
+
+fn get_array<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Malformed> {
+    let (array, rest) = input.split_first_chunk().ok_or(Malformed::Incomplete)?;
+    *input = rest;
+    Ok(*array)
+}
+
 /// Takes a length and that many bytes. `before` is how long the input was at the frame's start.
 fn get_block<'a>(input: &mut &'a [u8], before: usize, record_left: u64) -> Result<&'a [u8], Malformed> {
     let length = get(input)?;
@@ -266,8 +418,8 @@ pub(crate) fn skip_padding(input: &mut Bytes, most: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::params::ResumeParameter;
     use alloc::vec;
-    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     fn id() -> impl Strategy<Value = StreamId> {
@@ -302,11 +454,60 @@ mod tests {
                 initial_max_streams_bidi: bidi,
                 initial_max_streams_uni: uni_streams,
                 max_record_size: record.max(crate::params::MIN_MAX_RECORD_SIZE),
+                resume: (record % 2 == 0).then_some(ResumeParameter {
+                    grace: data,
+                    ticket: (idle % 2 == 0).then_some((SessionId([1; 16]), Secret::new([2; 32]))),
+                }),
             },
         )
     }
 
+    fn counts() -> impl Strategy<Value = ByDir<u64>> {
+        (0..=MAX_STREAMS, 0..=MAX_STREAMS).prop_map(|(bi, uni)| ByDir { bi, uni })
+    }
+
+    fn refusal() -> impl Strategy<Value = Refusal> {
+        let why = prop_oneof![
+            Just(Refused::Unknown),
+            Just(Refused::Expired),
+            number().prop_map(|epoch| Refused::Stale(Epoch(epoch))),
+            code().prop_map(Refused::Closed),
+        ];
+        let received = proptest::collection::vec((id(), number()), 0..9);
+        (why, received).prop_map(|(why, received)| Refusal { why, received })
+    }
+
+    fn extension() -> impl Strategy<Value = Frame> {
+        prop_oneof![
+            (id(), number()).prop_map(|(id, received)| Frame::StreamAck { id, received }),
+            (any::<[u8; 16]>(), any::<[u8; 32]>(), number()).prop_map(|(session, secret, epoch)| {
+                let (session, secret) = (SessionId(session), Secret::new(secret));
+                Frame::Resume { session, secret, epoch: Epoch(epoch) }
+            }),
+            number().prop_map(|epoch| Frame::Resumed { epoch: Epoch(epoch) }),
+            refusal().prop_map(Frame::ResumeRefused),
+            (counts(), number(), counts()).prop_map(|(opened, max_data, max_streams)| {
+                Frame::SessionState(SessionState { opened, max_data, max_streams })
+            }),
+            (id(), number(), number()).prop_map(|(id, received, limit)| Frame::StreamState {
+                id,
+                received,
+                limit
+            }),
+            Just(Frame::StateEnd),
+            (counts(), number(), number())
+                .prop_map(|(opened, deadline, retry)| Frame::Drain(Drain { opened, deadline, retry })),
+        ]
+    }
+
     fn frame() -> impl Strategy<Value = Frame> {
+        prop_oneof![
+            8 => extension(),
+            14 => standard(),
+        ]
+    }
+
+    fn standard() -> impl Strategy<Value = Frame> {
         prop_oneof![
             Just(Frame::Padding),
             (id(), code(), number()).prop_map(|(id, code, final_size)| Frame::ResetStream {
@@ -364,6 +565,10 @@ mod tests {
             let most = match frame {
                 Frame::Close(_) => MAX_CLOSE_FRAME,
                 Frame::Parameters(_) => MAX_PARAMETERS_FRAME,
+                Frame::ResumeRefused(Refusal { ref received, .. }) => {
+                    Refusal::MAX_HEAD + Refusal::MAX_STREAM * received.len()
+                }
+                Frame::Resume { .. } | Frame::SessionState(_) | Frame::Drain(_) => MAX_STATE_FRAME,
                 _ => MAX_SHORT_FRAME,
             };
             prop_assert!(encoded(&frame).len() <= most);
@@ -380,8 +585,12 @@ mod tests {
 
     #[test]
     fn check_before_alloc() {
-        // CONNECTION_CLOSE and QX_TRANSPORT_PARAMETERS that claim 2^30 - 1 bytes in a record of 100.
-        for start in [&[0x1d, 0x00][..], &[0xff, 0x51, 0x53, 0x30, 0x0d, 0x0a, 0x0d, 0x0a]] {
+        // CONNECTION_CLOSE, QX_TRANSPORT_PARAMETERS and RESUME_REFUSED that claim 2^30 - 1 bytes in a record of 100.
+        for start in [
+            &[0x1d, 0x00][..],
+            &[0xff, 0x51, 0x53, 0x30, 0x0d, 0x0a, 0x0d, 0x0a],
+            &[0x5d, 0x43, 0x00, 0x00],
+        ] {
             let bytes = [start, &[0xbf, 0xff, 0xff, 0xff]].concat();
             assert_eq!(Frame::decode(&mut &bytes[..], 100), Err(Violation::TruncatedFrame.into()));
         }

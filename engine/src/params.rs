@@ -3,10 +3,10 @@
 //! Spec: draft-02 §5, RFC 9000 §18.
 
 use bytes::BufMut;
-use core::time::Duration;
 
 use crate::error::Violation;
 use crate::id::{Dir, MAX_STREAMS, Side, StreamId};
+use crate::resume::{Secret, SessionId};
 use crate::varint;
 
 /// The record size that every QMux peer takes (draft-02 §5.2).
@@ -20,9 +20,11 @@ const INITIAL_MAX_STREAM_DATA_UNI: u64 = 0x07;
 const INITIAL_MAX_STREAMS_BIDI: u64 = 0x08;
 const INITIAL_MAX_STREAMS_UNI: u64 = 0x09;
 const MAX_RECORD_SIZE: u64 = 0x0571_c594_29cd_0845;
+/// The resume extension (PROTOCOL §6.1), "TLR".
+const RESUME: u64 = 0x0054_4c52;
 
 /// What one end declares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parameters {
     /// In milliseconds; 0 means none.
     pub(crate) max_idle_timeout: u64,
@@ -35,6 +37,17 @@ pub(crate) struct Parameters {
     pub(crate) initial_max_streams_bidi: u64,
     pub(crate) initial_max_streams_uni: u64,
     pub(crate) max_record_size: u64,
+    /// The declaring end wants the session to outlive its pipe.
+    pub(crate) resume: Option<ResumeParameter>,
+}
+
+/// The value of the resume parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResumeParameter {
+    /// How long the declaring end would keep a session without a pipe, in milliseconds.
+    pub(crate) grace: u64,
+    /// On a session's first pipe, from its client: under what name it will resume, and with which proof.
+    pub(crate) ticket: Option<(SessionId, Secret)>,
 }
 
 impl Default for Parameters {
@@ -49,14 +62,15 @@ impl Default for Parameters {
             initial_max_streams_bidi: 0,
             initial_max_streams_uni: 0,
             max_record_size: MIN_MAX_RECORD_SIZE,
+            resume: None,
         }
     }
 }
 
 impl Parameters {
     /// The most bytes that [`encode`](Self::encode) writes: eight parameters of id, length and value, of
-    /// which one id takes eight bytes.
-    pub(crate) const MAX_ENCODED: usize = 7 * (1 + 1 + 8) + (8 + 1 + 8);
+    /// which one id takes eight bytes; and the resume parameter.
+    pub(crate) const MAX_ENCODED: usize = 7 * (1 + 1 + 8) + (8 + 1 + 8) + (4 + 1 + ResumeParameter::MAX_ENCODED);
 
     /// Writes every parameter that differs from its default.
     pub(crate) fn encode(&self, out: &mut impl BufMut) {
@@ -68,6 +82,10 @@ impl Parameters {
                 varint::put(out, varint::len(value) as u64);
                 varint::put(out, value);
             }
+        }
+        if let Some(resume) = &self.resume {
+            varint::put(out, RESUME);
+            resume.encode(out);
         }
     }
 
@@ -93,6 +111,11 @@ impl Parameters {
                 }
                 seen[index] = true;
                 *FIELDS[index].1(&mut parameters) = number;
+            } else if id == RESUME {
+                if parameters.resume.is_some() {
+                    return Err(bad);
+                }
+                parameters.resume = Some(ResumeParameter::decode(value).ok_or(bad)?);
             } else if is_prohibited(id) {
                 return Err(bad);
             }
@@ -122,15 +145,28 @@ impl Parameters {
             Dir::Bi => self.initial_max_stream_data_bidi_remote,
         }
     }
+}
 
-    /// How long a session between the ends that declared `self` and `other` may be silent (RFC 9000 §10.1).
-    pub(crate) fn idle_timeout(&self, other: &Self) -> Option<Duration> {
-        let millis = match (self.max_idle_timeout, other.max_idle_timeout) {
-            (0, 0) => return None,
-            (0, millis) | (millis, 0) => millis,
-            (ours, theirs) => ours.min(theirs),
-        };
-        Some(Duration::from_millis(millis))
+impl ResumeParameter {
+    const MAX_ENCODED: usize = 8 + SessionId::LEN + Secret::LEN;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        let ticket = self.ticket.as_ref().map_or(0, |_| SessionId::LEN + Secret::LEN);
+        varint::put(out, (varint::len(self.grace) + ticket) as u64);
+        varint::put(out, self.grace);
+        if let Some((id, secret)) = &self.ticket {
+            out.put_slice(&id.0);
+            out.put_slice(secret.as_bytes());
+        }
+    }
+
+    fn decode(mut value: &[u8]) -> Option<Self> {
+        let grace = varint::get(&mut value)?;
+        if value.is_empty() {
+            return Some(Self { grace, ticket: None });
+        }
+        let (id, secret) = value.split_first_chunk()?;
+        Some(Self { grace, ticket: Some((SessionId(*id), Secret::new(secret.try_into().ok()?))) })
     }
 }
 
@@ -175,9 +211,16 @@ mod tests {
             initial_max_streams_bidi: MAX_STREAMS,
             initial_max_streams_uni: 5,
             max_record_size: varint::MAX,
+            resume: Some(ResumeParameter {
+                grace: varint::MAX,
+                ticket: Some((SessionId([7; 16]), Secret::new([9; 32]))),
+            }),
         };
-        assert_eq!(Parameters::decode(&encoded(&parameters)), Ok(parameters));
         assert!(encoded(&parameters).len() <= Parameters::MAX_ENCODED);
+        assert_eq!(Parameters::decode(&encoded(&parameters)), Ok(parameters));
+        let resumed = ResumeParameter { grace: 60_000, ticket: None };
+        let resumed = Parameters { resume: Some(resumed), ..Parameters::default() };
+        assert_eq!(Parameters::decode(&encoded(&resumed)), Ok(resumed));
         assert_eq!(Parameters::decode(&[]), Ok(Parameters::default()));
         assert_eq!(encoded(&Parameters::default()), []);
     }
@@ -196,6 +239,9 @@ mod tests {
             (&[0x10, 0x00], "retry_source_connection_id"),
             (&[0x08, 0x08, 0xd0, 0, 0, 0, 0, 0, 0, 1], "2^60 + 1 streams"),
             (&[0xc5, 0x71, 0xc5, 0x94, 0x29, 0xcd, 0x08, 0x45, 2, 0x7f, 0xfd], "max_record_size 16381"),
+            (&[0x80, 0x54, 0x4c, 0x52, 0x00], "resume without a grace period"),
+            (&[0x80, 0x54, 0x4c, 0x52, 0x03, 0x05, 0x01, 0x02], "resume with a ticket that is cut short"),
+            (&[0x80, 0x54, 0x4c, 0x52, 0x01, 0x05, 0x80, 0x54, 0x4c, 0x52, 0x01, 0x05], "resume twice"),
         ] {
             assert_eq!(Parameters::decode(bytes), Err(Violation::BadParameters), "{why}");
         }
@@ -206,13 +252,5 @@ mod tests {
         // max_datagram_frame_size (RFC 9221), and one that does not exist, twice.
         let bytes = [0x20, 0x02, 0x7f, 0xff, 0x7f, 0x00, 0x00, 0x7f, 0x00, 0x01, 0x55];
         assert_eq!(Parameters::decode(&bytes), Ok(Parameters::default()));
-    }
-
-    #[test]
-    fn the_shorter_idle_timeout_holds() {
-        let with = |max_idle_timeout| Parameters { max_idle_timeout, ..Parameters::default() };
-        assert_eq!(with(0).idle_timeout(&with(0)), None);
-        assert_eq!(with(0).idle_timeout(&with(7)), Some(Duration::from_millis(7)));
-        assert_eq!(with(9).idle_timeout(&with(7)), Some(Duration::from_millis(7)));
     }
 }

@@ -3,11 +3,18 @@
 //! In: items from the record reader. Out: changed state, news for the application, flags and numbers for
 //! `transmit.rs`; never a frame. Spec: RFC 9000 §19, PROTOCOL §3 and §4.
 
+use core::time::Duration;
+
+use bytes::Buf;
+
 use crate::error::{CloseReason, Violation};
+use crate::exchange::Step;
 use crate::frame::{Close, CloseKind, Frame};
-use crate::id::{Code, Dir, StreamId};
-use crate::params::Parameters;
+use crate::id::{Code, Dir, Epoch, Side, StreamId};
+use crate::params::{Parameters, ResumeParameter};
+use crate::pipe::PipeLimits;
 use crate::record::{Item, Piece};
+use crate::resume::{Resume, Resumption};
 use crate::session::{Session, halves};
 use crate::stream::RecvInput;
 use crate::streams::{Place, Surfaced};
@@ -22,20 +29,23 @@ impl Session {
                 tracing::trace!(side = ?self.side, %id, offset, length = data.len(), rest, fin, "received STREAM");
             }
         }
-        if self.peer.is_none() {
+        let pipe = self.pipe.as_ref().expect("input comes from a pipe");
+        if pipe.peer.is_none() {
             return match item {
-                Item::Frame(Frame::Parameters(parameters)) => {
-                    self.on_parameters(parameters);
-                    Ok(())
-                }
+                Item::Frame(Frame::Parameters(parameters)) => self.on_parameters(parameters),
                 Item::Frame(_) | Item::Stream(_) => Err(Violation::ParametersOutOfPlace),
             };
         }
+        if pipe.exchange.is_some_and(|exchange| exchange.theirs != Step::Done) {
+            return self.on_exchange(now, item);
+        }
         match item {
-            Item::Stream(piece) => self.on_stream(piece),
+            Item::Stream(piece) => self.on_stream(now, piece),
             Item::Frame(frame) => match frame {
                 Frame::Padding => Ok(()),
-                Frame::ResetStream { id, code, final_size } => self.on_reset_stream(id, code, final_size),
+                Frame::ResetStream { id, code, final_size } => {
+                    self.on_reset_stream(now, id, code, final_size)
+                }
                 Frame::StopSending { id, code } => self.on_stop_sending(id, code),
                 Frame::Stream(_) => unreachable!("the record reader takes STREAM apart"),
                 Frame::MaxData { limit } => {
@@ -57,46 +67,92 @@ impl Session {
                 Frame::Parameters(_) => Err(Violation::ParametersOutOfPlace),
                 Frame::Ping { sequence } => self.liveness().on_ping(sequence),
                 Frame::Pong { sequence } => self.liveness().on_pong(now, sequence),
+                Frame::StreamAck { id, received } => self.on_stream_ack(id, received),
+                Frame::Drain(drain) => self.on_drain(drain),
+                Frame::Resume { .. }
+                | Frame::Resumed { .. }
+                | Frame::ResumeRefused(_)
+                | Frame::SessionState(_)
+                | Frame::StreamState { .. }
+                | Frame::StateEnd => Err(self.out_of_place()),
             },
         }
     }
 
-    fn on_parameters(&mut self, parameters: Parameters) {
-        self.peer = Some(parameters);
+    fn on_parameters(&mut self, mut parameters: Parameters) -> Result<(), Violation> {
+        let pipe = self.pipe.as_mut().expect("input comes from a pipe");
+        let Parameters { max_record_size, max_idle_timeout, .. } = parameters;
+        pipe.peer = Some(PipeLimits { max_record_size, max_idle_timeout });
+        // On a later pipe the session's limits are those that its ends know (PROTOCOL §6.3).
+        if pipe.exchange.is_some() {
+            return Ok(());
+        }
+        pipe.liveness.ask();
+        self.news.attached = Some(pipe.epoch);
+        let offer = parameters.resume.take();
+        self.resume = offer.and_then(|theirs| self.agree(theirs));
+        self.streams.acknowledges = self.resume.is_some();
         self.credit.raise(parameters.initial_max_data);
         for dir in [Dir::Bi, Dir::Uni] {
             self.on_max_streams(dir, parameters.initial_max_streams(dir));
         }
-        self.liveness().ask();
-        self.news.attached = self.pipe.as_ref().map(|pipe| pipe.epoch);
+        self.peer = Some(parameters);
+        Ok(())
     }
 
-    fn on_stream(&mut self, piece: Piece) -> Result<(), Violation> {
+    /// Both ends want the session to outlive its pipe, if this one does.
+    fn agree(&self, theirs: ResumeParameter) -> Option<Resume> {
+        let (id, secret) = match (&self.config.resumption, theirs.ticket) {
+            (Resumption::Offer(id, secret), _) if self.side == Side::Client => (*id, secret.clone()),
+            (Resumption::Accept, Some(ticket)) if self.side == Side::Server => ticket,
+            _ => return None,
+        };
+        let grace = self.config.grace.min(Duration::from_millis(theirs.grace));
+        // The end that is asked never forgets first: the other may take as long to notice that a pipe is dead.
+        let notice = if self.side == Side::Server { self.config.idle_timeout * 2 } else { Duration::ZERO };
+        Some(Resume { id, secret, grace: grace + notice, gone_at: None })
+    }
+
+    fn out_of_place(&self) -> Violation {
+        if self.resume.is_some() { Violation::ResumeOutOfPlace } else { Violation::UnknownFrame }
+    }
+
+    fn on_stream(&mut self, now: Instant, piece: Piece) -> Result<(), Violation> {
         let id = piece.id;
         if self.receiving(id)? == Place::Gone {
-            // It ended long ago, so what is new lies past its end.
-            return if piece.data.is_empty() { Ok(()) } else { Err(Violation::FinalSize) };
+            // It ended long ago, so what is new lies past its end; unless it is sent again (PROTOCOL §6.5).
+            let is_repeat = self.side == Side::Server && self.epoch > Some(Epoch(0)) && self.resume.is_some();
+            return if piece.data.is_empty() || is_repeat { Ok(()) } else { Err(Violation::FinalSize) };
         }
         let entry = self.streams.get_mut(id).expect("it is here");
         let (is_hidden, is_released) = (entry.surfaced == Surfaced::Hidden, entry.released);
         let recv = entry.recv.as_mut().expect("the peer sends on it");
         let charged = recv.check(&piece)?;
         self.window.check(self.window.received() + charged)?;
+        let before = recv.overlap(&piece);
+        if before > 0 && !self.chunks.ends_alike(&recv.queue, recv.window.received() - piece.offset, &piece.data)
+        {
+            return Err(Violation::ChangedData);
+        }
 
-        let length = piece.data.len() as u64;
+        recv.next = piece.offset + piece.data.len() as u64;
+        let mut data = piece.data;
+        data.advance(before);
+        let length = data.len() as u64;
         recv.window.receive(length);
         self.window.receive(length);
         if recv.stop.is_some() {
             recv.window.consume(length);
             self.window.consume(length);
         } else {
-            self.chunks.push_borrowed(&mut recv.queue, piece.data);
+            self.chunks.push_borrowed(&mut recv.queue, data);
         }
         let ended = piece.fin && recv.end(RecvInput::Fin);
         if (length > 0 || ended) && core::mem::take(&mut recv.waiting) {
             self.streams.tell(id, |news| news.readable = true);
         }
-        if is_hidden && self.streams.surface(id) {
+        self.owe_ack(now, id, length, ended);
+        if is_hidden && !is_released && self.streams.surface(id) {
             *self.news.incoming.get_mut(id.dir()) = true;
         }
         if is_released {
@@ -105,7 +161,13 @@ impl Session {
         Ok(())
     }
 
-    fn on_reset_stream(&mut self, id: StreamId, code: Code, final_size: u64) -> Result<(), Violation> {
+    fn on_reset_stream(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        code: Code,
+        final_size: u64,
+    ) -> Result<(), Violation> {
         if self.receiving(id)? == Place::Gone {
             return Ok(());
         }
@@ -127,7 +189,8 @@ impl Session {
         if core::mem::take(&mut recv.waiting) {
             self.streams.tell(id, |news| news.readable = true);
         }
-        if is_hidden {
+        self.owe_ack(now, id, 0, true);
+        if is_hidden && !self.is_too_late(id) {
             self.refuse_unseen(id, code);
         }
         self.streams.retire(id);
@@ -162,16 +225,17 @@ impl Session {
     /// Resets the sending half with `code`, if it is not too late, and gives back what it had not sent.
     pub(crate) fn abandon(&mut self, id: StreamId, code: Code) -> bool {
         let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return false };
-        let Some(unsent) = send.reset(code) else { return false };
+        let Some(dropped) = send.reset(code) else { return false };
+        self.chunks.clear(&mut send.unacked);
         self.chunks.clear(&mut send.queue);
-        self.credit.give_back(unsent);
-        self.unsent -= unsent;
+        self.credit.give_back(dropped.unsent);
+        self.held -= dropped.held;
         self.streams.schedule(id);
         self.offer_room();
         true
     }
 
-    fn on_max_data(&mut self, limit: u64) {
+    pub(crate) fn on_max_data(&mut self, limit: u64) {
         if self.credit.raise(limit) {
             if let Some(pipe) = &mut self.pipe {
                 pipe.data_blocked_owed = false;
@@ -184,21 +248,26 @@ impl Session {
         if self.sending(id)? == Place::Gone {
             return Ok(());
         }
+        self.raise_stream_credit(id, limit);
+        Ok(())
+    }
+
+    /// Learns how far the peer takes the stream, which is here.
+    pub(crate) fn raise_stream_credit(&mut self, id: StreamId, limit: u64) {
         let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()).expect("it is here");
         if send.credit.raise(limit) {
             send.blocked_owed = false;
             self.offer_room_to(id);
         }
-        Ok(())
     }
 
-    fn on_max_streams(&mut self, dir: Dir, limit: u64) {
+    pub(crate) fn on_max_streams(&mut self, dir: Dir, limit: u64) {
         if self.streams.raise_local_limit(dir, limit) {
             *self.news.openable.get_mut(dir) = true;
         }
     }
 
-    fn on_close(&mut self, close: Close) {
+    pub(crate) fn on_close(&mut self, close: Close) {
         let Close { kind, reason } = close;
         let why = match kind {
             CloseKind::Application { code } => CloseReason::Peer { code, reason },
@@ -213,14 +282,24 @@ impl Session {
     }
 
     /// Finds a stream that we send on.
-    fn sending(&mut self, id: StreamId) -> Result<Place, Violation> {
+    pub(crate) fn sending(&mut self, id: StreamId) -> Result<Place, Violation> {
         if id.sends(self.side) { self.find(id) } else { Err(Violation::StreamState) }
     }
 
     fn find(&mut self, id: StreamId) -> Result<Place, Violation> {
         let Self { side, config, peer, streams, .. } = self;
         let peer = peer.as_ref().expect("the parameters came first");
-        streams.find(id, |id| halves(*side, config.stream_window, peer, id))
+        let first = streams.remote_opened();
+        let place = streams.find(id, |id| halves(*side, config.stream_window, peer, id))?;
+        if self.draining.is_some() {
+            for index in *first.get(id.dir())..*self.streams.remote_opened().get(id.dir()) {
+                let id = StreamId::new(id.opener(), id.dir(), index).expect("it was just opened");
+                if self.is_too_late(id) {
+                    self.refuse_late(id);
+                }
+            }
+        }
+        Ok(place)
     }
 
     fn liveness(&mut self) -> &mut crate::liveness::Liveness {

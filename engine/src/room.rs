@@ -64,7 +64,7 @@ impl Session {
         if !self.streams.anybody_waits_for_room() {
             return;
         }
-        if self.unsent <= self.config.send_buffer / 2 && self.credit.available() > 0 {
+        if self.held <= self.config.send_buffer / 2 && self.credit.available() > 0 {
             for id in self.streams.take_room_queue() {
                 self.offer_room_to(id);
             }
@@ -89,10 +89,10 @@ impl Session {
             Urgency::Interactive => buffer,
             Urgency::Normal | Urgency::Bulk => buffer - buffer / INTERACTIVE_PART,
         };
-        self.credit.available().min(buffer.saturating_sub(self.unsent))
+        self.credit.available().min(buffer.saturating_sub(self.held))
     }
 }
 
 fn stream_room(send: &Send) -> u64 {
-    send.credit.available().min(STREAM_SHARE - send.queued())
+    send.credit.available().min(STREAM_SHARE.saturating_sub(send.queued()))
 }

@@ -1,21 +1,24 @@
 //! The session: what its owner calls, and the state that the frames work on.
 //!
 //! What comes in is handled in `receive.rs`, what goes out is made in `transmit.rs`, what the application does
-//! with a stream is in `stream/`. This file holds the frame around them: pipes, time, events, the close.
+//! with a stream is in `stream/`; pipes come and go in `pipe.rs`. This file holds the frame around them: time,
+//! events, the close.
 
+use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 
-use crate::accept::Acceptor;
 use crate::chunks::Chunks;
 use crate::config::Config;
-use crate::error::{AttachError, CloseReason, MAX_REASON, OpenError, PipeClosed, UnknownStream, Violation};
+use crate::drain::Draining;
+use crate::error::{CloseReason, MAX_REASON, OpenError, UnknownStream, Violation};
 use crate::event::Event;
 use crate::flow::{ReceiveWindow, SendCredit};
 use crate::frame::{Close, CloseKind};
 use crate::id::{ByDir, Code, Dir, Epoch, Side, StreamId};
-use crate::liveness::{Liveness, Rtt};
+use crate::liveness::Rtt;
 use crate::params::Parameters;
-use crate::record::RecordReader;
+use crate::pipe::Pipe;
+use crate::resume::{Detached, MAX_REMEMBERED, Resume, SessionId, Tombstone};
 use crate::stream::{Recv, Send, Stream};
 use crate::streams::{Streams, Surfaced};
 use crate::time::Instant;
@@ -31,9 +34,11 @@ pub struct Session {
     pub(crate) phase: Phase,
     pub(crate) pipe: Option<Pipe>,
     /// The epoch of the last pipe that was attached.
-    epoch: Option<Epoch>,
-    /// What the peer declared. `None` until it did.
+    pub(crate) epoch: Option<Epoch>,
+    /// What the peer declared on the first pipe. `None` until it did.
     pub(crate) peer: Option<Parameters>,
+    /// Both ends want the session to outlive its pipe.
+    pub(crate) resume: Option<Resume>,
     pub(crate) streams: Streams,
     /// The payload of all streams, both ways.
     pub(crate) chunks: Chunks,
@@ -41,8 +46,13 @@ pub struct Session {
     pub(crate) window: ReceiveWindow,
     /// What the peer promised us on all streams together.
     pub(crate) credit: SendCredit,
-    /// Bytes that the application wrote and the pipe has not taken, on all streams together.
-    pub(crate) unsent: u64,
+    /// Bytes that the application wrote and that are kept, on all streams together: until the pipe has taken them,
+    /// or, if the session can resume, until the peer has.
+    pub(crate) held: u64,
+    /// The drain that this end began.
+    pub(crate) draining: Option<Draining>,
+    /// The peer has begun one.
+    pub(crate) peer_drains: bool,
     pub(crate) news: SessionNews,
     pub(crate) stats: Stats,
     /// Where frame headers are written. Kept between records for its allocation only.
@@ -60,29 +70,28 @@ pub(crate) enum Phase {
         deadline: Instant,
     },
     /// It is over.
-    Closed {
-        /// Why, until the application was told.
-        untold: Option<CloseReason>,
-        /// The CONNECTION_CLOSE that the peer is still to get.
-        frame: Option<Close>,
-    },
+    Closed(Closed),
 }
 
-/// The pipe that carries the session now.
+/// The end of a session.
 #[derive(Clone, Debug)]
-pub(crate) struct Pipe {
-    pub(crate) epoch: Epoch,
-    pub(crate) records: RecordReader,
-    pub(crate) liveness: Liveness,
-    pub(crate) parameters_sent: bool,
-    /// The peer shall know that its session limit holds us up (RFC 9000 §4.1).
-    pub(crate) data_blocked_owed: bool,
+pub(crate) struct Closed {
+    pub(crate) why: CloseReason,
+    /// The application has heard of it.
+    pub(crate) told: bool,
+    /// The CONNECTION_CLOSE that the peer is still to get.
+    pub(crate) frame: Option<Close>,
+    /// How far the streams that were live had come here, for a peer that resumes too late.
+    received: Vec<(StreamId, u64)>,
 }
 
 /// What the application has yet to hear of the session.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SessionNews {
     pub(crate) attached: Option<Epoch>,
+    pub(crate) detached: Option<Detached>,
+    /// The deadline and the time to come back, in milliseconds.
+    pub(crate) draining: Option<(u64, u64)>,
     pub(crate) incoming: ByDir<bool>,
     pub(crate) openable: ByDir<bool>,
 }
@@ -125,7 +134,16 @@ pub enum Timer {
     Idle,
     /// A close has taken so long that what has not gone out is given up.
     Close,
+    /// What has arrived is acknowledged.
+    Ack,
+    /// The drain has taken so long that what has not finished is given up.
+    Drain,
+    /// The session has been without a pipe for so long that it is given up.
+    Grace,
 }
+
+/// The transport error code of a session that was not resumed in time (PROTOCOL §6.7).
+const SESSION_EXPIRED: u64 = 0x544c_0001;
 
 impl Session {
     /// A session with no pipe yet.
@@ -138,11 +156,14 @@ impl Session {
             pipe: None,
             epoch: None,
             peer: None,
+            resume: None,
             streams: Streams::new(side, concurrent),
             chunks: Chunks::default(),
             window: ReceiveWindow::new(config.session_window),
             credit: SendCredit::default(),
-            unsent: 0,
+            held: 0,
+            draining: None,
+            peer_drains: false,
             news: SessionNews::default(),
             stats: Stats::default(),
             scratch: BytesMut::new(),
@@ -152,50 +173,6 @@ impl Session {
 
     // In.
 
-    /// There is a pipe: the one with number `epoch`.
-    ///
-    /// # Errors
-    ///
-    /// [`AttachError::NotResumable`] for a second pipe, [`AttachError::Closed`] once the session is over.
-    pub fn attach(&mut self, now: Instant, epoch: Epoch) -> Result<(), AttachError> {
-        if self.is_closed() {
-            return Err(AttachError::Closed);
-        }
-        if self.epoch.is_some() {
-            return Err(AttachError::NotResumable);
-        }
-        self.epoch = Some(epoch);
-        self.pipe = Some(Pipe {
-            epoch,
-            records: RecordReader::new(self.config.max_record_size),
-            liveness: Liveness::new(now),
-            parameters_sent: false,
-            data_blocked_owed: false,
-        });
-        Ok(())
-    }
-
-    /// As [`attach`](Self::attach), for a pipe whose beginning an [`Acceptor`] has read.
-    ///
-    /// # Errors
-    ///
-    /// As [`attach`](Self::attach).
-    pub fn attach_accepted(
-        &mut self,
-        now: Instant,
-        epoch: Epoch,
-        acceptor: Acceptor,
-    ) -> Result<(), AttachError> {
-        self.attach(now, epoch)?;
-        if let Some(pipe) = &mut self.pipe {
-            pipe.parameters_sent = acceptor.parameters_sent;
-        }
-        for bytes in acceptor.into_input() {
-            self.handle_input(now, epoch, bytes);
-        }
-        Ok(())
-    }
-
     /// Bytes arrived from the pipe with number `epoch`, cut anywhere. Those of any other pipe have no effect.
     ///
     /// Payload is not copied: streams keep slices of `bytes` until they are read. A caller who wants the
@@ -204,10 +181,10 @@ impl Session {
         if self.is_closed() || bytes.is_empty() {
             return;
         }
-        let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.epoch == epoch) else { return };
+        let Some(pipe) = self.input(epoch) else { return };
         pipe.liveness.handle_input(now);
         self.stats.bytes_received += bytes.len() as u64;
-        while let Some(pipe) = &mut self.pipe {
+        while let Some(pipe) = self.input(epoch) {
             let outcome = match pipe.records.next(&mut bytes) {
                 Ok(Some(item)) => self.on_item(now, item),
                 Ok(None) => return,
@@ -222,18 +199,6 @@ impl Session {
         }
     }
 
-    /// The pipe with number `epoch` ended. The end of any other pipe has no effect.
-    pub fn handle_pipe_closed(&mut self, _now: Instant, epoch: Epoch, how: PipeClosed) {
-        if self.pipe.as_ref().is_none_or(|pipe| pipe.epoch != epoch) {
-            return;
-        }
-        self.pipe = None;
-        match &mut self.phase {
-            Phase::Open | Phase::Closing { .. } => self.end(CloseReason::PipeLost(how), None),
-            Phase::Closed { frame, .. } => *frame = None,
-        }
-    }
-
     /// The time is `now`. Does what [`poll_timeout`](Self::poll_timeout) announced, if it is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((deadline, timer)) = self.poll_timeout() {
@@ -243,16 +208,24 @@ impl Session {
             match timer {
                 Timer::KeepAlive => self.ping(),
                 // Silently: whoever might listen has been gone for longer than both agreed (RFC 9000 §10.1).
-                Timer::Idle => {
-                    self.pipe = None;
-                    self.end(CloseReason::IdleTimeout, None);
-                }
+                Timer::Idle => self.lose_pipe(now, Detached::IdleTimeout, CloseReason::IdleTimeout),
                 Timer::Close => {
                     if let Phase::Closing { code, reason, .. } = &self.phase {
                         let (code, reason) = (*code, reason.clone());
                         let kind = CloseKind::Application { code };
                         self.end(CloseReason::LocalUnflushed(code), Some(Close { kind, reason }));
                     }
+                }
+                Timer::Ack => {
+                    if let Some(pipe) = &mut self.pipe {
+                        (pipe.acks.owed, pipe.acks.due) = (true, None);
+                    }
+                }
+                Timer::Drain => self.end_drain(),
+                Timer::Grace => {
+                    let kind = CloseKind::Transport { code: SESSION_EXPIRED, frame_type: 0 };
+                    let reason = Bytes::from_static(b"the session was given up before it was resumed");
+                    self.end(CloseReason::Expired, Some(Close { kind, reason }));
                 }
             }
         }
@@ -271,10 +244,17 @@ impl Session {
     /// # Errors
     ///
     /// [`OpenError::Blocked`] if the peer allows no more streams now, [`OpenError::Closed`] once the session is
-    /// over or was asked to close.
+    /// over or was asked to close, [`OpenError::Detached`] if it
+    /// [fails fast](Config::fail_fast), [`OpenError::Draining`] if the peer is ending it.
     pub fn open(&mut self, dir: Dir) -> Result<StreamId, OpenError> {
         if !matches!(self.phase, Phase::Open) {
             return Err(OpenError::Closed);
+        }
+        if self.fails_now() {
+            return Err(OpenError::Detached);
+        }
+        if self.peer_drains {
+            return Err(OpenError::Draining);
         }
         let id = self.streams.next_local(dir).ok_or(OpenError::Blocked(dir))?;
         let peer = self.peer.as_ref().expect("the peer declared its limits");
@@ -331,7 +311,7 @@ impl Session {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        if self.pipe.is_none() {
+        if self.pipe.is_none() && self.resume.is_none() {
             return self.end(CloseReason::Local(code), None);
         }
         let reason = Bytes::copy_from_slice(&reason[..reason.len().min(MAX_REASON)]);
@@ -340,7 +320,7 @@ impl Session {
 
     /// Asks the peer for a sign of life, which also measures the round-trip time.
     pub fn ping(&mut self) {
-        if let (Some(pipe), false) = (&mut self.pipe, matches!(self.phase, Phase::Closed { .. })) {
+        if let (Some(pipe), false) = (&mut self.pipe, matches!(self.phase, Phase::Closed(_))) {
             pipe.liveness.ask();
         }
     }
@@ -351,28 +331,33 @@ impl Session {
     ///
     /// Calling it early does nothing; calling it late does what was due.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let liveness = &self.pipe.as_ref()?.liveness;
-        let (close, live) = match &self.phase {
-            Phase::Open => (None, true),
-            Phase::Closing { deadline, .. } => (Some((*deadline, Timer::Close)), true),
-            Phase::Closed { .. } => (None, false),
+        let close = match &self.phase {
+            Phase::Open => None,
+            Phase::Closing { deadline, .. } => Some((*deadline, Timer::Close)),
+            Phase::Closed(_) => return None,
         };
-        let ours = self.config.parameters();
-        let idle_timeout = match &self.peer {
-            Some(peer) => ours.idle_timeout(peer),
-            None => ours.idle_timeout(&ours),
-        };
-        let idle = idle_timeout.filter(|_| live).map(|timeout| (liveness.dead_at(timeout), Timer::Idle));
-        let asks = live && self.peer.is_some();
-        let interval = self.config.keep_alive.filter(|_| asks);
-        let ask = interval.and_then(|interval| Some((liveness.ping_at(interval)?, Timer::KeepAlive)));
-        [close, idle, ask].into_iter().flatten().min()
+        let grace = self.resume.as_ref().and_then(|resume| Some((resume.gone_at?, Timer::Grace)));
+        let drain = self.draining.as_ref().map(|draining| (draining.deadline, Timer::Drain));
+        let anyway = [close, grace, drain].into_iter().flatten().min();
+        let Some(pipe) = &self.pipe else { return anyway };
+        let idle_timeout = self.config.idle_timeout_with(pipe.peer.map(|peer| peer.max_idle_timeout));
+        let idle = idle_timeout.map(|timeout| (pipe.liveness.dead_at(timeout), Timer::Idle));
+        let interval = self.config.keep_alive.filter(|_| self.carries_frames());
+        let ask = interval.and_then(|interval| Some((pipe.liveness.ping_at(interval)?, Timer::KeepAlive)));
+        let ack = pipe.acks.due.filter(|_| !pipe.acks.owed).map(|due| (due, Timer::Ack));
+        [anyway, idle, ask, ack].into_iter().flatten().min()
     }
 
     /// The next thing that the application must know.
     pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(how) = self.news.detached.take() {
+            return Some(Event::Detached(how));
+        }
         if let Some(epoch) = self.news.attached.take() {
             return Some(Event::Attached(epoch));
+        }
+        if let Some(event) = self.take_drain_news() {
+            return Some(event);
         }
         for dir in [Dir::Bi, Dir::Uni] {
             if core::mem::take(self.news.incoming.get_mut(dir)) {
@@ -397,7 +382,10 @@ impl Session {
             return Some(event);
         }
         match &mut self.phase {
-            Phase::Closed { untold, .. } => untold.take().map(Event::Closed),
+            Phase::Closed(closed) => {
+                let is_told = core::mem::replace(&mut closed.told, true);
+                (!is_told).then(|| Event::Closed(closed.why.clone()))
+            }
             Phase::Open | Phase::Closing { .. } => None,
         }
     }
@@ -432,9 +420,24 @@ impl Session {
         self.streams.len()
     }
 
+    /// The name under which the session can be resumed. `None` until both ends have declared that they want that.
+    pub fn id(&self) -> Option<SessionId> {
+        self.resume.as_ref().map(|resume| resume.id)
+    }
+
+    /// What to keep of a session that is over and could have been resumed, to answer a peer that comes late.
+    pub fn tombstone(&self) -> Option<Tombstone> {
+        match (&self.phase, &self.resume) {
+            (Phase::Closed(closed), Some(resume)) => {
+                Some(Tombstone::new(resume.secret.clone(), &closed.why, closed.received.clone()))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the session is over. There may still be a last record to send, and bytes to read.
     pub fn is_closed(&self) -> bool {
-        matches!(self.phase, Phase::Closed { .. })
+        matches!(self.phase, Phase::Closed(_))
     }
 
     /// A number for the logical state: equal for sessions that will behave alike from `now` on.
@@ -451,11 +454,16 @@ impl Session {
         self.window.invariants();
         self.credit.invariants();
         self.streams.invariants();
-        let (mut unsent, mut unread) = (0, 0);
+        let (mut held, mut unread) = (0, 0);
         for (_, entry) in self.streams.iter() {
             if let Some(send) = &entry.send {
-                assert_eq!(send.queued(), self.chunks.len(&send.queue) as u64);
-                unsent += send.queued();
+                let kept = self.chunks.len(&send.unacked) + self.chunks.len(&send.queue);
+                held += kept as u64;
+                if !self.is_closed() {
+                    assert_eq!(send.queued(), self.chunks.len(&send.queue) as u64);
+                    assert_eq!(send.held(), kept as u64);
+                }
+                assert!(self.resume.is_some() || send.acked == send.high, "what has gone out is delivered");
             }
             if let Some(recv) = &entry.recv {
                 if !recv.state.is_terminal() {
@@ -464,8 +472,8 @@ impl Session {
                 unread += recv.window.unread();
             }
         }
-        assert_eq!(unsent, self.unsent);
-        assert!(unsent <= self.config.send_buffer);
+        assert_eq!(held, self.held);
+        assert!(held <= self.config.send_buffer);
         if !self.is_closed() {
             assert_eq!(unread, self.window.unread(), "every unread byte is a stream's");
         }
@@ -488,19 +496,46 @@ impl Session {
     pub(crate) fn end(&mut self, why: CloseReason, frame: Option<Close>) {
         #[cfg(feature = "tracing")]
         tracing::debug!(side = ?self.side, %why, "session over");
-        self.phase = Phase::Closed { untold: Some(why), frame };
-        let ids: alloc::vec::Vec<_> = self.streams.iter().map(|(id, _)| id).collect();
+        let received = match &self.resume {
+            Some(_) => self.streams.progress().take(MAX_REMEMBERED).collect(),
+            None => Vec::new(),
+        };
+        self.phase = Phase::Closed(Closed { why, told: false, frame, received });
+        let ids: Vec<_> = self.streams.iter().map(|(id, _)| id).collect();
         for id in ids {
             let entry = self.streams.get_mut(id).expect("it was just there");
             let known = entry.surfaced != Surfaced::Hidden && !entry.released;
             if let Some(send) = &mut entry.send {
-                self.unsent -= send.queued();
                 send.give_up();
+                self.chunks.clear(&mut send.unacked);
                 self.chunks.clear(&mut send.queue);
             }
             if !known {
                 self.forget(id);
             }
+        }
+        self.held = 0;
+    }
+
+    /// Whether verbs that would wait for a pipe are to say so instead.
+    pub(crate) fn fails_now(&self) -> bool {
+        self.config.fail_fast && self.is_detached()
+    }
+
+    /// Wakes everybody who waits, to learn that there is no pipe.
+    pub(crate) fn wake_all(&mut self) {
+        let ids: Vec<_> = self.streams.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            let entry = self.streams.get_mut(id).expect("it was just there");
+            let reads = entry.recv.as_mut().is_some_and(|recv| core::mem::take(&mut recv.waiting));
+            let writes = entry.send.as_mut().is_some_and(|send| core::mem::take(&mut send.waiting));
+            self.streams.tell(id, |news| {
+                news.readable |= reads;
+                news.writable |= writes;
+            });
+        }
+        for dir in [Dir::Bi, Dir::Uni] {
+            *self.news.openable.get_mut(dir) |= self.streams.stop_waiting_to_open(dir);
         }
     }
 

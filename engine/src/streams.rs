@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
+use core::ops::RangeBounds;
 
 use crate::error::Violation;
 use crate::id::{ByDir, Code, Dir, MAX_STREAMS, Side, StreamId};
@@ -81,26 +82,27 @@ impl News {
 #[derive(Clone, Copy, Debug, Default)]
 struct Queued {
     control: bool,
+    ack: bool,
     data: bool,
     news: bool,
 }
 
 impl Entry {
     /// Whether nobody needs the entry any more.
-    fn is_over(&self) -> bool {
+    fn is_over(&self, acknowledges: bool) -> bool {
+        let is_told = |recv: &Recv| !acknowledges || !recv.ack_owed();
         self.released
             && self.send.as_ref().is_none_or(|send| send.state.is_terminal())
-            && self.recv.as_ref().is_none_or(|recv| recv.state.is_terminal())
+            && self.recv.as_ref().is_none_or(|recv| recv.state.is_terminal() && is_told(recv))
     }
 
     fn wants_control(&self) -> bool {
-        use crate::stream::SendState::ResetSent;
-        let send = self.send.as_ref().is_some_and(|send| send.state == ResetSent || send.blocked_owed);
+        let send = self.send.as_ref().is_some_and(|send| send.wants_reset() || send.blocked_owed);
         let recv = self.recv.as_ref().is_some_and(|recv| recv.stop_owed || recv.credit_owed().is_some());
         send || recv
     }
 
-    pub(crate) fn invariants(&self) {
+    fn invariants(&self, acknowledges: bool) {
         if let Some(send) = &self.send {
             send.invariants();
             assert!(!send.wants_data() || self.queued.data, "who has data is in the queue");
@@ -110,7 +112,9 @@ impl Entry {
         }
         assert!(!self.wants_control() || self.queued.control, "who owes a frame is in the queue");
         assert!(!self.news.any() || self.queued.news);
-        assert!(!self.is_over(), "what is over is removed");
+        assert!(!self.is_over(acknowledges), "what is over is removed");
+        let owes_ack = acknowledges && self.recv.as_ref().is_some_and(Recv::ack_owed);
+        assert!(!owes_ack || self.queued.ack, "who owes an acknowledgement is in the queue");
         assert!(
             !self.news.any() || self.surfaced == Surfaced::Known && !self.released,
             "there is who to tell"
@@ -175,6 +179,10 @@ pub(crate) struct Streams {
     incoming: ByDir<VecDeque<StreamId>>,
     /// Streams that owe RESET_STREAM, STOP_SENDING, MAX_STREAM_DATA or STREAM_DATA_BLOCKED.
     control: VecDeque<StreamId>,
+    /// Streams of which something has arrived that was not acknowledged.
+    acks: VecDeque<StreamId>,
+    /// The session can resume: a stream is needed until both ends know that the other is done with it.
+    pub(crate) acknowledges: bool,
     /// Streams that have data or a FIN to send, by urgency.
     data: [VecDeque<StreamId>; Urgency::COUNT],
     /// Streams that the application has yet to hear of.
@@ -204,6 +212,8 @@ impl Streams {
             remote: ByDir { bi: remote(concurrent.bi), uni: remote(concurrent.uni) },
             incoming: ByDir::default(),
             control: VecDeque::new(),
+            acks: VecDeque::new(),
+            acknowledges: false,
             data: Default::default(),
             news: VecDeque::new(),
             room: VecDeque::new(),
@@ -239,6 +249,43 @@ impl Streams {
         }
         local.opened += 1;
         Some(StreamId::new(side, dir, local.opened - 1).expect("the limit is at most 2^60"))
+    }
+
+    /// How many streams this end has opened.
+    pub(crate) fn local_opened(&self, dir: Dir) -> u64 {
+        self.local.get(dir).opened
+    }
+
+    /// How many streams the peer has opened.
+    pub(crate) fn remote_opened(&self) -> ByDir<u64> {
+        ByDir { bi: self.remote.bi.opened, uni: self.remote.uni.opened }
+    }
+
+    /// How many streams the peer may open: the last limits that were announced.
+    pub(crate) fn remote_limits(&self) -> ByDir<u64> {
+        ByDir { bi: self.remote.bi.limit, uni: self.remote.uni.limit }
+    }
+
+    /// Whether there can be such a stream: this end has opened it, or the peer may.
+    pub(crate) fn may_exist(&self, id: StreamId) -> bool {
+        let dir = id.dir();
+        let ours = id.opener() == self.side;
+        id.index() < if ours { self.local.get(dir).opened } else { self.remote.get(dir).limit }
+    }
+
+    /// The first stream in `range`.
+    pub(crate) fn range(&self, range: impl RangeBounds<StreamId>) -> Option<StreamId> {
+        self.entries.range(range).next().map(|(&id, _)| id)
+    }
+
+    /// How far each stream that the peer sends on has come here.
+    pub(crate) fn progress(&self) -> impl Iterator<Item = (StreamId, u64)> {
+        self.iter().filter_map(|(id, entry)| Some((id, entry.recv.as_ref()?.progress())))
+    }
+
+    /// Nobody waits any more to open a stream. Returns whether somebody did.
+    pub(crate) fn stop_waiting_to_open(&mut self, dir: Dir) -> bool {
+        core::mem::take(&mut self.local.get_mut(dir).waiting)
     }
 
     /// Learns how many streams the peer allows. Returns whether somebody waits for that.
@@ -331,7 +378,7 @@ impl Streams {
 
     /// Removes the entry if nobody needs it any more, and frees its place in the peer's limit.
     pub(crate) fn retire(&mut self, id: StreamId) {
-        if !self.entries.get(&id).is_some_and(|entry| entry.is_over()) {
+        if !self.entries.get(&id).is_some_and(|entry| entry.is_over(self.acknowledges)) {
             return;
         }
         self.remove(id);
@@ -343,6 +390,9 @@ impl Streams {
         let forget = |queue: &mut VecDeque<StreamId>| queue.retain(|&queued| queued != id);
         if entry.queued.control {
             forget(&mut self.control);
+        }
+        if entry.queued.ack {
+            forget(&mut self.acks);
         }
         if entry.queued.data {
             forget(&mut self.data[entry.urgency.index()]);
@@ -433,6 +483,22 @@ impl Streams {
         }
     }
 
+    /// Something of the stream has arrived that is to be acknowledged.
+    pub(crate) fn queue_ack(&mut self, id: StreamId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if !core::mem::replace(&mut entry.queued.ack, true) {
+            self.acks.push_back(id);
+        }
+    }
+
+    /// Takes the next stream that is to be acknowledged.
+    pub(crate) fn pop_ack(&mut self) -> Option<StreamId> {
+        let id = self.acks.pop_front()?;
+        shrink(&mut self.acks);
+        self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.ack = false;
+        Some(id)
+    }
+
     /// The stream whose turn it is to send data: the first of the most urgent class.
     pub(crate) fn next_data(&self) -> Option<StreamId> {
         self.data.iter().find_map(|class| class.front().copied())
@@ -509,7 +575,8 @@ impl Streams {
             ]);
             digest.numbers(&[remote.opened, remote.limit, remote.closed, u64::from(remote.waiting)]);
         }
-        let queues = [&self.incoming.bi, &self.incoming.uni, &self.control, &self.news, &self.room];
+        let queues =
+            [&self.incoming.bi, &self.incoming.uni, &self.control, &self.acks, &self.news, &self.room];
         for queue in queues.into_iter().chain(&self.data) {
             digest.number(queue.len() as u64);
             for id in queue {
@@ -521,7 +588,7 @@ impl Streams {
     pub(crate) fn invariants(&self) {
         let mut open = ByDir::<u64>::default();
         for (id, entry) in self.iter() {
-            entry.invariants();
+            entry.invariants(self.acknowledges);
             assert_eq!(entry.send.is_some(), id.sends(self.side));
             assert_eq!(entry.recv.is_some(), id.receives(self.side));
             if id.opener() == self.side {
@@ -540,7 +607,7 @@ impl Streams {
         for queue in [&self.incoming.bi, &self.incoming.uni] {
             assert!(queue.iter().all(|&id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));
         }
-        for queue in self.data.iter().chain([&self.control, &self.news, &self.room]) {
+        for queue in self.data.iter().chain([&self.control, &self.acks, &self.news, &self.room]) {
             assert!(queue.iter().all(|id| self.entries.contains_key(id)), "a removed stream is in no queue");
             assert!(queue.len() <= self.entries.len(), "no stream stands in a queue twice");
         }

@@ -11,9 +11,10 @@ use crate::frame::{
     Close, CloseKind, Frame, MAX_CLOSE_FRAME, MAX_PARAMETERS_FRAME, MAX_SHORT_FRAME, StreamHeader,
 };
 use crate::id::{Dir, StreamId};
+use crate::params::MIN_MAX_RECORD_SIZE;
 use crate::record_writer::RecordWriter;
 use crate::session::{Phase, Session};
-use crate::stream::{SendInput, SendState};
+use crate::stream::{End, SendInput, SendState};
 use crate::time::Instant;
 use crate::varint;
 
@@ -35,22 +36,20 @@ impl Session {
         if !self.wants_transmit() {
             return 0;
         }
-        let max_record_size =
-            self.peer.map_or(crate::params::MIN_MAX_RECORD_SIZE, |peer| peer.max_record_size);
+        let limits = self.pipe.as_ref().and_then(|pipe| pipe.peer);
+        let max_record_size = limits.map_or(MIN_MAX_RECORD_SIZE, |peer| peer.max_record_size);
         let scratch = core::mem::take(&mut self.scratch);
         let mut record = RecordWriter::new(scratch, max, max_record_size, out);
         self.write_parameters(&mut record);
-        match (&self.phase, &self.peer) {
-            // Nothing but the parameters, and an end, may go out before the peer's parameters came.
-            (Phase::Open, None) => {}
-            (Phase::Open, Some(_)) => self.write_frames(now, &mut record),
-            (Phase::Closing { .. }, peer) => {
-                if peer.is_some() {
-                    self.write_frames(now, &mut record);
-                }
-                self.write_close(&mut record);
+        if self.is_closed() {
+            self.write_last_word(&mut record);
+        } else {
+            self.write_exchange(&mut record);
+            // Nothing else, but an end, may go out before the peer's parameters came.
+            if self.carries_frames() {
+                self.write_frames(now, &mut record);
             }
-            (Phase::Closed { .. }, _) => self.write_last_word(&mut record),
+            self.write_close(&mut record);
         }
         let (length, scratch) = record.finish();
         self.scratch = scratch;
@@ -67,24 +66,27 @@ impl Session {
     /// Whether [`poll_transmit`](Self::poll_transmit) has something to say.
     pub fn wants_transmit(&self) -> bool {
         let Some(pipe) = &self.pipe else { return false };
-        match &self.phase {
-            Phase::Closed { frame, .. } => frame.is_some(),
-            Phase::Closing { .. } => true,
-            Phase::Open if !pipe.parameters_sent => true,
-            Phase::Open => {
-                self.peer.is_some()
-                    && (pipe.liveness.owes()
-                        || pipe.data_blocked_owed
-                        || self.max_data_owed().is_some()
-                        || self.streams.wants_transmit())
-            }
+        if let Phase::Closed(closed) = &self.phase {
+            return closed.frame.is_some();
         }
+        let begins = !pipe.parameters_sent
+            || pipe.exchange.is_some_and(|exchange| exchange.ours != crate::exchange::Step::Done);
+        let goes_on = || {
+            pipe.liveness.owes()
+                || pipe.data_blocked_owed
+                || pipe.acks.owed
+                || self.drain_owed()
+                || self.max_data_owed().is_some()
+                || self.streams.wants_transmit()
+        };
+        begins || self.carries_frames() && goes_on() || self.may_close()
     }
 
     fn write_parameters(&mut self, record: &mut RecordWriter<'_>) {
+        let session = self.resume.as_ref().map(|resume| resume.id);
         let Some(pipe) = &mut self.pipe else { return };
         if !pipe.parameters_sent && record.space() >= MAX_PARAMETERS_FRAME {
-            record.frame(&Frame::Parameters(self.config.parameters()));
+            record.frame(&Frame::Parameters(self.config.parameters(session)));
             pipe.parameters_sent = true;
         }
     }
@@ -92,7 +94,9 @@ impl Session {
     /// Everything that an open session may have to say, the most urgent first.
     fn write_frames(&mut self, now: Instant, record: &mut RecordWriter<'_>) {
         self.write_liveness(now, record);
+        self.write_drain(now, record);
         self.write_session_limits(record);
+        self.write_acks(record);
         self.write_stream_control(record);
         self.write_stream_data(record);
         self.offer_room();
@@ -157,11 +161,15 @@ impl Session {
     }
 
     fn write_control_of(&mut self, id: StreamId, record: &mut RecordWriter<'_>) {
+        let resumes = self.resume.is_some();
         let Some(entry) = self.streams.get_mut(id) else { return };
         if let Some(send) = &mut entry.send {
-            if send.state == SendState::ResetSent {
-                record.frame(&Frame::ResetStream { id, code: send.code, final_size: send.sent });
-                send.state = send.state.on(SendInput::Acknowledged).expect("a reset was owed");
+            if send.wants_reset() {
+                record.frame(&Frame::ResetStream { id, code: send.code, final_size: send.high });
+                send.end = End::Sent;
+                if !resumes {
+                    send.state = send.state.on(SendInput::Acknowledged).expect("a reset was owed");
+                }
             }
             if core::mem::take(&mut send.blocked_owed) {
                 record.frame(&Frame::StreamDataBlocked { id, limit: send.credit.limit() });
@@ -193,10 +201,13 @@ impl Session {
 
     /// Writes one STREAM frame. Returns whether it fit.
     fn write_data_of(&mut self, id: StreamId, record: &mut RecordWriter<'_>) -> bool {
-        let others = self.streams.has_more_data();
+        let (others, resumes) = (self.streams.has_more_data(), self.resume.is_some());
         let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return true };
         if !send.wants_data() {
-            return true; // it was reset after it got into the queue
+            return true; // it was reset after it got into the queue, or all of it was there already
+        }
+        if send.resets_when_sent && send.queued() == 0 {
+            return self.write_last_reset(id, record);
         }
         let Some(space) = record.space().checked_sub(StreamHeader::encoded_len(id, send.sent)) else {
             return false;
@@ -220,18 +231,23 @@ impl Session {
             fin,
         }));
         let mut left = count;
-        while let Some(data) = self.chunks.pop(&mut send.queue, left) {
+        while left > 0 {
+            let data = if resumes {
+                self.chunks.pop_and_keep(&mut send.queue, &mut send.unacked, left)
+            } else {
+                self.chunks.pop(&mut send.queue, left)
+            };
+            let data = data.expect("that much is queued");
             left -= data.len();
             record.payload(data);
         }
         send.sent += length;
-        self.unsent -= length;
-        let code = send.code;
+        send.high = send.high.max(send.sent);
         if fin {
-            send.state = send.state.on(SendInput::Acknowledged).expect("the end was owed");
-            self.streams.tell(id, |news| news.finished = true);
-        } else if is_last {
-            self.abandon(id, code);
+            send.end = End::Sent;
+        }
+        if !resumes {
+            self.gone_out(id, length, is_last);
         }
         if ends_record {
             record.seal();
@@ -239,12 +255,53 @@ impl Session {
         true
     }
 
+    /// Without acknowledgements, what the pipe has taken counts as delivered (draft-02 §4).
+    fn gone_out(&mut self, id: StreamId, length: u64, is_last: bool) {
+        self.held -= length;
+        let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()).expect("it was just sent");
+        send.acked = send.sent;
+        if send.end == End::Sent {
+            send.state = send.state.on(SendInput::Acknowledged).expect("the end was owed");
+            self.streams.tell(id, |news| news.finished = true);
+        } else if is_last {
+            let code = send.code;
+            self.abandon(id, code);
+        }
+    }
+
+    /// Writes the reset that follows the last words, which are kept until the peer has them. Returns whether it fit.
+    fn write_last_reset(&mut self, id: StreamId, record: &mut RecordWriter<'_>) -> bool {
+        if record.space() < MAX_SHORT_FRAME {
+            return false;
+        }
+        let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()).expect("it wants to send");
+        record.frame(&Frame::ResetStream { id, code: send.code, final_size: send.high });
+        send.end = End::Sent;
+        true
+    }
+
+    /// Whether the application wants the end, and everything that was accepted before has gone out; or, if the
+    /// session can resume, has arrived.
+    fn may_close(&self) -> bool {
+        let has_gone_out = || self.streams.next_data().is_none() && self.streams.next_control().is_none();
+        let is_idle = |entry: &crate::streams::Entry| {
+            let send = entry.send.as_ref();
+            send.is_none_or(|send| send.state == SendState::Send || send.state.is_terminal())
+        };
+        let has_arrived = || self.held == 0 && self.streams.iter().all(|(_, entry)| is_idle(entry));
+        matches!(self.phase, Phase::Closing { .. })
+            && self.pipe.as_ref().is_some_and(|pipe| pipe.exchange.is_none())
+            && has_gone_out()
+            && (self.resume.is_none() || has_arrived())
+    }
+
     /// Ends the session once everything that was accepted has gone out.
     fn write_close(&mut self, record: &mut RecordWriter<'_>) {
-        let Phase::Closing { code, reason, .. } = &self.phase else { return };
-        let flushed = self.streams.next_data().is_none() && self.streams.next_control().is_none();
+        if !self.may_close() || record.space() < MAX_CLOSE_FRAME {
+            return;
+        }
         let declared = self.pipe.as_ref().is_some_and(|pipe| pipe.parameters_sent);
-        if flushed && declared && record.space() >= MAX_CLOSE_FRAME {
+        if let (Phase::Closing { code, reason, .. }, true) = (&self.phase, declared) {
             let (code, reason) = (*code, reason.clone());
             record.frame(&Frame::Close(Close { kind: CloseKind::Application { code }, reason }));
             self.end(CloseReason::Local(code), None);
@@ -256,8 +313,8 @@ impl Session {
         if record.space() < MAX_CLOSE_FRAME {
             return;
         }
-        if let Phase::Closed { frame, .. } = &mut self.phase
-            && let Some(close) = frame.take()
+        if let Phase::Closed(closed) = &mut self.phase
+            && let Some(close) = closed.frame.take()
         {
             record.frame(&Frame::Close(close));
         }

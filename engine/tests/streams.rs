@@ -531,7 +531,7 @@ fn an_accepted_pipe_is_handed_over_wherever_it_is_cut() {
         assert!(acceptor.poll_transmit(1 << 16, &mut ours) > 0, "it declares itself without waiting");
         assert_eq!(acceptor.poll_transmit(1 << 16, &mut ours), 0, "once");
         assert_eq!(acceptor.handle_input(hello[..cut].to_vec().into()), None);
-        assert_eq!(acceptor.handle_input(hello[cut..].to_vec().into()), Some(Arrival::New));
+        assert_eq!(acceptor.handle_input(hello[cut..].to_vec().into()), Some(Arrival::New(None)));
         let mut session = Session::new(Side::Server, Config::default());
         session.attach_accepted(pair.now, EPOCH, acceptor).unwrap();
         assert_eq!(session.poll_event(), Some(Event::Attached(EPOCH)));
@@ -546,7 +546,7 @@ fn an_accepted_pipe_is_handed_over_wherever_it_is_cut() {
 #[test]
 fn what_makes_no_sense_is_answered_by_the_session() {
     let mut acceptor = Acceptor::new(&Config::default());
-    assert_eq!(acceptor.handle_input(b"GET / HTTP/1.1\r\n\r\n".to_vec().into()), Some(Arrival::New));
+    assert_eq!(acceptor.handle_input(b"GET / HTTP/1.1\r\n\r\n".to_vec().into()), Some(Arrival::New(None)));
     let mut session = Session::new(Side::Server, Config::default());
     session.attach_accepted(towline_engine::Instant::default(), EPOCH, acceptor).unwrap();
     assert!(matches!(session.poll_event(), Some(Event::Closed(CloseReason::Violation(_)))));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use core::fmt;
 
 pub(crate) use recv::{Recv, RecvInput, RecvState};
-pub(crate) use send::{Send, SendInput, SendState};
+pub(crate) use send::{End, Send, SendInput, SendState};
 
 use crate::chunks::Chunks;
 use crate::error::{ReadError, WriteError};
@@ -22,7 +22,8 @@ use crate::streams::{Entry, Urgency};
 pub enum Sending {
     /// There is, or may be, more to send.
     Open,
-    /// Everything went out, and the end with it; or this end only receives.
+    /// Everything went out, and the end with it, or, if the session can resume, has arrived; or this end only
+    /// receives.
     Finished,
     /// This end reset it.
     Reset,
@@ -200,11 +201,18 @@ impl<'a> Stream<'a> {
             Some(send) if send.stopped => Sending::Stopped(send.code),
             Some(send) => match send.state {
                 SendState::Send | SendState::DataSent => Sending::Open,
+                SendState::DataRecvd if send.resets_when_sent => Sending::Reset,
                 SendState::DataRecvd => Sending::Finished,
                 SendState::ResetSent | SendState::ResetRecvd => Sending::Reset,
             },
             None => Sending::Finished,
         }
+    }
+
+    /// How many bytes of what this end wrote, from the start of the stream, the peer's engine has for certain. If the
+    /// session cannot resume: how many the pipe has taken.
+    pub fn acknowledged(&self) -> u64 {
+        self.entry().send.as_ref().map_or(0, |send| send.acked)
     }
 
     /// Says how urgent the stream's data is, from now on.
@@ -214,7 +222,7 @@ impl<'a> Stream<'a> {
 
     /// Whether there are bytes to read (`true`) or the end was reached (`false`).
     fn check_readable(&mut self) -> Result<bool, ReadError> {
-        let is_closed = self.session.is_closed();
+        let (is_closed, fails_now) = (self.session.is_closed(), self.session.fails_now());
         if self.entry().recv.is_none() {
             return Err(ReadError::SendOnly);
         }
@@ -227,6 +235,7 @@ impl<'a> Stream<'a> {
         }
         match recv.state {
             RecvState::Recv if is_closed => Err(ReadError::Closed),
+            RecvState::Recv if fails_now => Err(ReadError::Detached),
             RecvState::Recv => {
                 recv.waiting = true;
                 Err(ReadError::Blocked)
@@ -257,7 +266,7 @@ impl<'a> Stream<'a> {
         }
         match (send.state, &self.session.phase) {
             (SendState::Send, Phase::Open) => Ok(()),
-            (SendState::Send, Phase::Closing { .. } | Phase::Closed { .. }) => Err(WriteError::Closed),
+            (SendState::Send, Phase::Closing { .. } | Phase::Closed(_)) => Err(WriteError::Closed),
             (SendState::DataSent | SendState::DataRecvd, _) => Err(WriteError::Finished),
             (SendState::ResetSent | SendState::ResetRecvd, _) => Err(WriteError::Finished),
         }
@@ -266,12 +275,15 @@ impl<'a> Stream<'a> {
     /// Uses credit and buffer for as much of `wanted` as there is; the caller queues that many bytes.
     fn reserve(&mut self, wanted: usize) -> Result<usize, WriteError> {
         self.check_writable()?;
+        if self.session.fails_now() {
+            return Err(WriteError::Detached);
+        }
         let room = usize::try_from(self.session.room(self.id)).unwrap_or(usize::MAX);
         let count = wanted.min(room);
         let (send, _) = self.send();
         send.credit.take(count as u64);
         self.session.credit.take(count as u64);
-        self.session.unsent += count as u64;
+        self.session.held += count as u64;
         if count < wanted {
             self.session.wait_to_write(self.id);
         }

@@ -1,8 +1,8 @@
 //! The receiving half of a stream.
 //!
 //! In: STREAM and RESET_STREAM from the peer; the application's reads and its stop. Out: bytes, an end, or a
-//! reset; MAX_STREAM_DATA and STOP_SENDING. Keeps: what was received and not read, covered by credit that we
-//! gave. Spec: RFC 9000 §3.2.
+//! reset; MAX_STREAM_DATA, STOP_SENDING and STREAM_ACK. Keeps: what was received and not read, covered by credit
+//! that we gave. Spec: RFC 9000 §3.2, PROTOCOL §4.2 and §6.
 
 use crate::chunks::Queue;
 use crate::error::Violation;
@@ -69,6 +69,11 @@ pub(crate) struct Recv {
     pub(crate) state: RecvState,
     /// Once the stream has ended, `received` is its final size.
     pub(crate) window: ReceiveWindow,
+    /// The least offset that may come next on this pipe. It lies below what was received only after a change of
+    /// pipe, when the peer sends again what it does not know to have arrived.
+    pub(crate) next: u64,
+    /// What the peer was told to have arrived, as [`progress`](Self::progress) counts.
+    pub(crate) acked: u64,
     /// What was received and not read.
     pub(crate) queue: Queue,
     /// The application reads no more.
@@ -84,6 +89,8 @@ impl Recv {
         Self {
             state: RecvState::Recv,
             window: ReceiveWindow::new(window),
+            next: 0,
+            acked: 0,
             queue: Queue::default(),
             stop: None,
             stop_owed: false,
@@ -97,23 +104,42 @@ impl Recv {
     /// # Errors
     ///
     /// [`Violation::FinalSize`] for data past the end, or an end that moves (RFC 9000 §4.5);
-    /// [`Violation::NotInOrder`] for data that does not follow on (draft-02 §4.1);
+    /// [`Violation::NotInOrder`] for data that does not follow on (draft-02 §4.1), which after a change of pipe
+    /// means on any offset that was received before (PROTOCOL §6.5);
     /// [`Violation::FlowControl`] for data past the limit (RFC 9000 §4.1).
     pub(crate) fn check(&self, piece: &Piece) -> Result<u64, Violation> {
         let end = piece.offset + piece.data.len() as u64 + piece.rest;
         let received = self.window.received();
-        if self.state.has_ended() {
-            if end > received || piece.fin && end != received {
-                return Err(Violation::FinalSize);
-            }
-            // An empty frame at the end says nothing new; anything else repeats data.
-            return if piece.offset == received { Ok(0) } else { Err(Violation::NotInOrder) };
+        if self.state.has_ended() && (end > received || piece.fin && end != received) {
+            return Err(Violation::FinalSize);
         }
-        if piece.offset != received {
+        if piece.offset < self.next || piece.offset > received {
             return Err(Violation::NotInOrder);
         }
         self.window.check(end)?;
-        Ok(end - received)
+        Ok(end.saturating_sub(received))
+    }
+
+    /// How many bytes, from the front, of a piece that passed [`check`](Self::check) were received before.
+    pub(crate) fn overlap(&self, piece: &Piece) -> usize {
+        let before = self.window.received() - piece.offset;
+        usize::try_from(before).unwrap_or(usize::MAX).min(piece.data.len())
+    }
+
+    /// How far the peer's sending half has come here: the bytes, and one more for the end (PROTOCOL §6.2).
+    pub(crate) fn progress(&self) -> u64 {
+        self.window.received() + u64::from(self.state.has_ended())
+    }
+
+    /// Whether the peer is still to be told how far it has come.
+    pub(crate) fn ack_owed(&self) -> bool {
+        self.acked < self.progress()
+    }
+
+    /// There is a new pipe: the peer may send again what it does not know to have arrived.
+    pub(crate) fn rewind(&mut self) {
+        self.next = 0;
+        self.stop_owed = self.stop.is_some() && !self.state.has_ended();
     }
 
     /// Checks a RESET_STREAM, and returns how many bytes its final size adds to flow control: 0 for a repeat.
@@ -163,6 +189,7 @@ impl Recv {
 
     pub(crate) fn invariants(&self) {
         self.window.invariants();
+        assert!(self.next <= self.window.received() && self.acked <= self.progress());
         assert!(!self.stop_owed || self.stop.is_some());
         match self.state {
             RecvState::Recv => {}
@@ -214,6 +241,7 @@ mod tests {
     fn data_follows_on_and_stays_below_the_limit() {
         let mut half = Recv::new(10);
         half.window.receive(4);
+        half.next = 4;
         assert_eq!(half.check(&piece(4, 6, false)), Ok(6));
         assert_eq!(half.check(&piece(4, 7, false)), Err(Violation::FlowControl));
         assert_eq!(half.check(&piece(5, 1, false)), Err(Violation::NotInOrder), "a gap");
@@ -225,6 +253,7 @@ mod tests {
     fn the_end_does_not_move() {
         let mut half = Recv::new(10);
         half.window.receive(4);
+        half.next = 4;
         assert_eq!(half.check_reset(3), Err(Violation::FinalSize));
         assert_eq!(half.check_reset(11), Err(Violation::FlowControl));
         assert_eq!(half.check_reset(9), Ok(5), "the whole final size is charged");
