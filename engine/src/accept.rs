@@ -153,6 +153,11 @@ impl Acceptor {
         why
     }
 
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something to say.
+    pub fn wants_transmit(&self) -> bool {
+        !self.parameters_sent || self.answer.is_some()
+    }
+
     /// Makes the record with this end's parameters, if it was not made before, and with the answer to a pipe that
     /// was refused; as [`Session::poll_transmit`](crate::Session::poll_transmit).
     pub fn poll_transmit(&mut self, max: usize, out: &mut Vec<Bytes>) -> usize {

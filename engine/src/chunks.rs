@@ -357,7 +357,8 @@ mod tests {
             chunks.push(&mut queue, Bytes::copy_from_slice(piece));
         }
         chunks.pop(&mut queue, 500).unwrap();
-        for (from, to) in [(0, 100), (0, 500), (0, 501), (400, 2000), (500, 3000), (2999, 3000), (1100, 1100)] {
+        for (from, to) in [(0, 100), (0, 500), (0, 501), (400, 2000), (500, 3000), (2999, 3000), (1100, 1100)]
+        {
             let before = 3000 - from as u64;
             assert!(chunks.ends_alike(&queue, before, &data[from..to]));
             let mut changed = data[from..to].to_vec();

@@ -49,9 +49,8 @@ impl Session {
 
     /// Whether a stream of the peer's came too late.
     pub(crate) fn is_too_late(&self, id: StreamId) -> bool {
-        self.draining.is_some_and(|draining| {
-            id.opener() != self.side && id.index() >= *draining.opened.get(id.dir())
-        })
+        self.draining
+            .is_some_and(|draining| id.opener() != self.side && id.index() >= *draining.opened.get(id.dir()))
     }
 
     /// Ends a stream that came too late, unseen by the application.

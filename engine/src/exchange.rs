@@ -220,7 +220,11 @@ impl Session {
     }
 
     /// The peer has told of no stream between these two.
-    fn on_absent_between(&mut self, first: Option<StreamId>, last: Option<StreamId>) -> Result<(), Violation> {
+    fn on_absent_between(
+        &mut self,
+        first: Option<StreamId>,
+        last: Option<StreamId>,
+    ) -> Result<(), Violation> {
         let mut at = first;
         while let Some(id) = self.streams.after(at).filter(|&id| last.is_none_or(|last| id < last)) {
             self.on_absent(id)?;

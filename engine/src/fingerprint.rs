@@ -84,7 +84,14 @@ fn of_exchange(exchange: Option<Exchange>, digest: &mut Digest) {
 }
 
 fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
-    digest.numbers(&[send.state as u64, send.acked, send.sent, send.high, send.end as u64, send.code.value()]);
+    digest.numbers(&[
+        send.state as u64,
+        send.acked,
+        send.sent,
+        send.high,
+        send.end as u64,
+        send.code.value(),
+    ]);
     let flags = [send.stopped, send.resets_when_sent, send.waiting, send.in_room_queue, send.blocked_owed];
     digest.numbers(&flags.map(u64::from));
     send.credit.digest(digest);

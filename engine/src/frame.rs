@@ -495,8 +495,11 @@ mod tests {
                 limit
             }),
             Just(Frame::StateEnd),
-            (counts(), number(), number())
-                .prop_map(|(opened, deadline, retry)| Frame::Drain(Drain { opened, deadline, retry })),
+            (counts(), number(), number()).prop_map(|(opened, deadline, retry)| Frame::Drain(Drain {
+                opened,
+                deadline,
+                retry
+            })),
         ]
     }
 
@@ -586,11 +589,9 @@ mod tests {
     #[test]
     fn check_before_alloc() {
         // CONNECTION_CLOSE, QX_TRANSPORT_PARAMETERS and RESUME_REFUSED that claim 2^30 - 1 bytes in a record of 100.
-        for start in [
-            &[0x1d, 0x00][..],
-            &[0xff, 0x51, 0x53, 0x30, 0x0d, 0x0a, 0x0d, 0x0a],
-            &[0x5d, 0x43, 0x00, 0x00],
-        ] {
+        for start in
+            [&[0x1d, 0x00][..], &[0xff, 0x51, 0x53, 0x30, 0x0d, 0x0a, 0x0d, 0x0a], &[0x5d, 0x43, 0x00, 0x00]]
+        {
             let bytes = [start, &[0xbf, 0xff, 0xff, 0xff]].concat();
             assert_eq!(Frame::decode(&mut &bytes[..], 100), Err(Violation::TruncatedFrame.into()));
         }

@@ -70,7 +70,8 @@ impl Default for Parameters {
 impl Parameters {
     /// The most bytes that [`encode`](Self::encode) writes: eight parameters of id, length and value, of
     /// which one id takes eight bytes; and the resume parameter.
-    pub(crate) const MAX_ENCODED: usize = 7 * (1 + 1 + 8) + (8 + 1 + 8) + (4 + 1 + ResumeParameter::MAX_ENCODED);
+    pub(crate) const MAX_ENCODED: usize =
+        7 * (1 + 1 + 8) + (8 + 1 + 8) + (4 + 1 + ResumeParameter::MAX_ENCODED);
 
     /// Writes every parameter that differs from its default.
     pub(crate) fn encode(&self, out: &mut impl BufMut) {

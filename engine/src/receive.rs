@@ -130,7 +130,8 @@ impl Session {
         let charged = recv.check(&piece)?;
         self.window.check(self.window.received() + charged)?;
         let before = recv.overlap(&piece);
-        if before > 0 && !self.chunks.ends_alike(&recv.queue, recv.window.received() - piece.offset, &piece.data)
+        if before > 0
+            && !self.chunks.ends_alike(&recv.queue, recv.window.received() - piece.offset, &piece.data)
         {
             return Err(Violation::ChangedData);
         }

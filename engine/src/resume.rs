@@ -156,7 +156,11 @@ impl Tombstone {
     /// Answers a pipe that asks for the session: with how it ended and what had arrived if the proof holds, else as
     /// if there had never been one. Returns the answer.
     pub fn refuse(&self, proof: &Secret, acceptor: &mut Acceptor) -> Refused {
-        if self.secret == *proof { acceptor.answer(self.why, self.received.clone()) } else { acceptor.refuse() }
+        if self.secret == *proof {
+            acceptor.answer(self.why, self.received.clone())
+        } else {
+            acceptor.refuse()
+        }
     }
 }
 

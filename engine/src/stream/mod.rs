@@ -155,7 +155,7 @@ impl<'a> Stream<'a> {
     pub fn reset_when_sent(&mut self, code: Code) -> Result<(), WriteError> {
         self.check_writable()?;
         let (send, _) = self.send();
-        if send.queued() == 0 {
+        if send.held() == 0 {
             return self.reset(code);
         }
         self.finish()?;

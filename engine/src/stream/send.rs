@@ -157,6 +157,9 @@ impl Send {
     /// Abandons the stream with `code`, and returns how many bytes were kept and how many of them have never gone
     /// out, or `None` if it is too late. The caller clears the queues.
     pub(crate) fn reset(&mut self, code: Code) -> Option<Dropped> {
+        if self.resets_when_sent && self.end != End::Unsent {
+            return None; // the first code counts, and the peer may have it
+        }
         let held = self.held();
         self.state = self.state.on(SendInput::Reset)?;
         self.code = code;
@@ -212,7 +215,9 @@ impl Send {
                 assert!(self.end == End::Unsent || self.high == self.credit.used());
             }
             SendState::ResetSent | SendState::DataRecvd | SendState::ResetRecvd => {
-                assert!(self.held() == 0 && self.queue.is_empty() && self.unacked.is_empty() && !self.waiting);
+                assert!(
+                    self.held() == 0 && self.queue.is_empty() && self.unacked.is_empty() && !self.waiting
+                );
             }
         }
         if !self.is_reset() {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use towline_engine::{
-    Code, Config, Dir, Epoch, Event, Instant, ReadError, Session, Side, StreamId, WriteError,
+    Acceptor, Arrival, Code, Config, Dir, Epoch, Event, Instant, PipeClosed, ReadError, Resumption, Secret,
+    Session, SessionId, Side, StreamId, WriteError,
 };
 
 pub const EPOCH: Epoch = Epoch(0);
@@ -21,9 +22,20 @@ pub struct Pair {
     pub cut: usize,
     /// How many bytes the pipe holds in each direction before its writer must wait.
     pub capacity: usize,
+    /// The number of the pipe.
+    pub epoch: Epoch,
+    device_config: Config,
+    /// Reads the beginning of a later pipe at the device's end.
+    acceptor: Option<Acceptor>,
+    /// Whether there is a pipe.
+    pub connected: bool,
     to_device: VecDeque<u8>,
     to_service: VecDeque<u8>,
 }
+
+/// The name and the secret of every session that can resume.
+pub const ID: SessionId = SessionId([0x1d; 16]);
+pub const SECRET: Secret = Secret::new([0x5e; 32]);
 
 impl Pair {
     /// Both ends with the same configuration, attached and acquainted, with nothing left to say or to hear.
@@ -44,12 +56,73 @@ impl Pair {
     pub fn unattached(service: Config, device: Config) -> Self {
         Self {
             service: Session::new(Side::Client, service),
-            device: Session::new(Side::Server, device),
+            device: Session::new(Side::Server, device.clone()),
+            device_config: device,
             now: Instant::from_nanos(1_000_000_000),
             cut: 1,
             capacity: usize::MAX,
+            epoch: EPOCH,
+            acceptor: None,
+            connected: true,
             to_device: VecDeque::new(),
             to_service: VecDeque::new(),
+        }
+    }
+
+    /// As [`new`](Self::new), with both ends willing to resume.
+    pub fn resumable(config: Config) -> Self {
+        let (mut service, mut device) = (config.clone(), config);
+        service.resumption = Resumption::Offer(ID, SECRET);
+        device.resumption = Resumption::Accept;
+        let pair = Self::with(service, device);
+        assert_eq!((pair.service.id(), pair.device.id()), (Some(ID), Some(ID)));
+        pair
+    }
+
+    /// The pipe is lost, with whatever is on it. Each end notices if `notice` has it.
+    pub fn cut(&mut self, notice: &[Side]) {
+        self.to_device.clear();
+        self.to_service.clear();
+        self.connected = false;
+        self.acceptor = None;
+        let (now, epoch) = (self.now, self.epoch);
+        for &side in notice {
+            self.end(side).handle_pipe_closed(now, epoch, PipeClosed::Failed);
+            self.end(side).check_invariants();
+        }
+    }
+
+    /// The service opens another pipe.
+    pub fn reconnect(&mut self) {
+        self.epoch = Epoch(self.epoch.0 + 1);
+        self.to_device.clear();
+        self.to_service.clear();
+        self.connected = true;
+        self.acceptor = Some(Acceptor::new(&self.device_config));
+        self.service.attach(self.now, self.epoch).unwrap();
+        self.service.check_invariants();
+    }
+
+    /// Cuts the pipe, opens another, and lets both ends settle there.
+    pub fn hop(&mut self) {
+        self.cut(&[Side::Client, Side::Server]);
+        self.reconnect();
+        self.run();
+    }
+
+    /// Bytes come to the device's end of a later pipe, where nobody knows yet whose it is.
+    fn deliver_to_acceptor(&mut self, bytes: Bytes) {
+        let acceptor = self.acceptor.as_mut().unwrap();
+        match acceptor.handle_input(bytes) {
+            None => {}
+            Some(Arrival::Resume { session, epoch, proof }) => {
+                assert_eq!((session, epoch), (ID, self.epoch));
+                let resumed = self.device.resume(self.now, epoch, &proof, acceptor);
+                if resumed.is_ok() {
+                    self.acceptor = None;
+                }
+            }
+            Some(arrival) => panic!("{arrival:?}"),
         }
     }
 
@@ -63,12 +136,18 @@ impl Pair {
     /// Lets `side` write a record, if it has something to say and the pipe has room. Returns its length.
     pub fn transmit(&mut self, side: Side) -> usize {
         let now = self.now;
+        if !self.connected {
+            return 0;
+        }
         let queued = self.wire(side).len();
         if queued > 0 && queued >= self.capacity {
             return 0;
         }
         let mut out = Vec::new();
-        let length = self.end(side).poll_transmit(now, 1 << 16, &mut out);
+        let length = match &mut self.acceptor {
+            Some(acceptor) if side == Side::Server => acceptor.poll_transmit(1 << 16, &mut out),
+            _ => self.end(side).poll_transmit(now, 1 << 16, &mut out),
+        };
         assert_eq!(length, out.iter().map(Bytes::len).sum::<usize>());
         let wire = self.wire(side);
         wire.extend(out.iter().flatten());
@@ -82,8 +161,14 @@ impl Pair {
         let wire = self.wire(side);
         let bytes: Bytes = wire.drain(..count.min(wire.len())).collect::<Vec<_>>().into();
         let count = bytes.len();
+        if side == Side::Client && self.acceptor.is_some() {
+            self.deliver_to_acceptor(bytes);
+            self.device.check_invariants();
+            return count;
+        }
+        let epoch = self.epoch;
         let peer = self.end(side.peer());
-        peer.handle_input(now, EPOCH, bytes);
+        peer.handle_input(now, epoch, bytes);
         peer.check_invariants();
         count
     }

@@ -1,0 +1,183 @@
+//! What the applications at both ends may expect.
+//!
+//! Nothing here knows of frames, credit or pipes: what was accepted arrives, in order and once, and ends as its
+//! writer said.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use towline_engine::{Code, ReadError, Side, StreamId, WriteError};
+
+use crate::world::{index, pattern};
+
+/// One direction of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Half {
+    /// How many bytes were accepted from the writer.
+    pub written: u64,
+    /// How many the reader has had.
+    pub read: u64,
+    /// The writer has said that there will be no more.
+    pub finished: bool,
+    /// The writer has abandoned it, or was stopped, with this code.
+    pub reset: Option<Code>,
+    /// The reset comes after everything that was written.
+    pub last_words: bool,
+    /// The reader wants no more.
+    pub stopped: Option<Code>,
+    /// The reader knows the end.
+    pub saw_end: bool,
+}
+
+/// All streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Model {
+    /// By stream and by who sends.
+    halves: BTreeMap<(StreamId, Side), Half>,
+    /// The streams that each end's application has.
+    held: [Vec<StreamId>; 2],
+    /// The streams that were ever accepted.
+    accepted: BTreeSet<StreamId>,
+    /// Which end has begun a drain.
+    drained: [bool; 2],
+}
+
+impl Model {
+    /// One of the streams that the application on `side` has.
+    pub fn pick(&self, side: Side, number: u8) -> Option<StreamId> {
+        let held = self.held(side);
+        (!held.is_empty()).then(|| held[usize::from(number) % held.len()])
+    }
+
+    /// The streams that the application on `side` has.
+    pub fn held(&self, side: Side) -> &[StreamId] {
+        &self.held[index(side)]
+    }
+
+    /// The direction of `id` in which `sender` sends.
+    pub fn half(&mut self, id: StreamId, sender: Side) -> &mut Half {
+        self.halves.entry((id, sender)).or_default()
+    }
+
+    /// All directions of all streams.
+    pub fn halves(&self) -> impl Iterator<Item = (StreamId, Side, &Half)> {
+        self.halves.iter().map(|(&(id, sender), half)| (id, sender, half))
+    }
+
+    /// The application on `side` opened `id`.
+    pub fn on_opened(&mut self, side: Side, id: StreamId) {
+        assert!(self.held.iter().flatten().all(|&held| held != id), "ids_monotone_unique");
+        self.held[index(side)].push(id);
+    }
+
+    /// The application on `side` accepted `id`.
+    pub fn on_accepted(&mut self, side: Side, id: StreamId) {
+        assert!(self.accepted.insert(id), "surfaced_once");
+        self.held[index(side)].push(id);
+    }
+
+    /// The application on `side` wants the session to end.
+    pub fn on_drain(&mut self, side: Side) {
+        self.drained[index(side)] = true;
+    }
+
+    /// What a write on `side` gave.
+    pub fn on_write(&mut self, side: Side, id: StreamId, outcome: Result<u64, WriteError>) {
+        let half = self.half(id, side);
+        match outcome {
+            Ok(accepted) => {
+                assert!(!half.finished && half.reset.is_none(), "nothing is accepted after the end");
+                half.written += accepted;
+            }
+            Err(WriteError::Stopped(code)) => (half.reset, half.last_words) = (Some(code), false),
+            Err(WriteError::Finished) => assert!(half.finished || half.reset.is_some()),
+            Err(WriteError::Blocked | WriteError::ReceiveOnly) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The writer on `side` has finished.
+    pub fn on_finished(&mut self, side: Side, id: StreamId) {
+        self.half(id, side).finished = true;
+    }
+
+    /// The writer on `side` has abandoned the stream.
+    pub fn on_reset(&mut self, side: Side, id: StreamId, code: Code, last_words: bool) {
+        let half = self.half(id, side);
+        (half.reset, half.last_words) = (Some(code), last_words);
+    }
+
+    /// The reader on `side` wants no more.
+    pub fn on_stopped(&mut self, side: Side, id: StreamId, code: Code) {
+        self.half(id, side.peer()).stopped.get_or_insert(code);
+    }
+
+    /// The application on `side` is done with the stream.
+    pub fn on_released(&mut self, side: Side, id: StreamId) {
+        self.held[index(side)].retain(|&held| held != id);
+    }
+
+    /// What a read of at most `most` bytes on `side` gave. Returns whether that was all there was.
+    pub fn on_read(
+        &mut self,
+        side: Side,
+        id: StreamId,
+        most: u64,
+        outcome: Result<Option<&[u8]>, ReadError>,
+    ) -> bool {
+        let half = self.halves.entry((id, side.peer())).or_default();
+        match outcome {
+            Ok(Some(bytes)) => {
+                assert!(!bytes.is_empty() && bytes.len() as u64 <= most, "as much as was asked for");
+                assert!(half.stopped.is_none() && !half.saw_end, "nothing comes after the end");
+                for &byte in bytes {
+                    assert_eq!(byte, pattern(half.read), "exact_prefix: {id:?} at {}", half.read);
+                    half.read += 1;
+                }
+                assert!(half.read <= half.written, "exact_prefix: {id:?}");
+                return false;
+            }
+            Ok(None) => {
+                assert!(half.finished && half.read == half.written, "eof_iff_fin: {id:?}, {half:?}");
+                half.saw_end = true;
+            }
+            Err(ReadError::Reset(code)) => {
+                half.saw_end = true;
+                if half.reset != Some(code) {
+                    self.on_refused(side, id, code);
+                }
+            }
+            Err(ReadError::Stopped) => assert!(half.stopped.is_some()),
+            Err(ReadError::Blocked) => assert!(!half.saw_end, "{id:?}"),
+            Err(ReadError::SendOnly) => {}
+            Err(error) => panic!("{error}"),
+        }
+        true
+    }
+
+    /// A stream ended that its peer's application cannot have ended, for it has never seen it.
+    fn on_refused(&mut self, side: Side, id: StreamId, code: Code) {
+        let is_late = code == Code::REFUSED && self.drained[index(side.peer())];
+        // It may have been abandoned by its opener before the peer's application could see it.
+        let own = self.half(id, side).reset;
+        assert!(is_late || own == Some(code), "{id:?} was reset by nobody");
+        assert!(id.opener() == side && !self.accepted.contains(&id), "drain_partition: {id:?}");
+        *self.half(id, side.peer()) = Half { reset: Some(code), saw_end: true, ..Half::default() };
+    }
+
+    /// Everything that was promised must have happened: all was read that could be read.
+    pub fn check_settled(&self) {
+        for (id, sender, half) in self.halves() {
+            if !self.held(sender.peer()).contains(&id) || half.stopped.is_some() {
+                continue;
+            }
+            // Also what was finished by an application that has released the stream since.
+            if half.reset.is_none() {
+                assert_eq!(half.read, half.written, "accepted_means_owed: {id:?} from {sender:?}");
+                assert_eq!(half.saw_end, half.finished, "eof_iff_fin: {id:?} from {sender:?}");
+            }
+            if half.last_words {
+                assert_eq!(half.read, half.written, "accepted_means_owed: {id:?} from {sender:?}");
+            }
+        }
+    }
+}

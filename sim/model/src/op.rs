@@ -1,0 +1,61 @@
+//! What can happen to a world.
+
+use towline_engine::{Dir, Side, Urgency};
+
+/// What an application does, or a pipe, or the clock. Streams are chosen by number, modulo how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Op {
+    Open(Side, Dir),
+    Accept(Side, Dir),
+    Write(Side, u8, u16),
+    Read(Side, u8, u16),
+    Finish(Side, u8),
+    Reset(Side, u8, u8),
+    ResetWhenSent(Side, u8, u8),
+    Stop(Side, u8, u8),
+    Release(Side, u8),
+    SetUrgency(Side, u8, Urgency),
+    Ping(Side),
+    CopyOut(Side),
+    Transmit(Side, u16),
+    Deliver(Side, u16),
+    Wait(u8),
+    Cut { client_notices: bool, server_notices: bool },
+    Reconnect,
+    Drain(Side),
+}
+
+impl Op {
+    /// An operation for any five bytes: common ones for many, rare ones for few.
+    pub fn decode([kind, place, stream, high, low]: [u8; 5]) -> Self {
+        let side = if place & 1 == 0 { Side::Client } else { Side::Server };
+        let dir = if place & 2 == 0 { Dir::Bi } else { Dir::Uni };
+        let amount = u16::from_be_bytes([high, low]);
+        match kind % 64 {
+            0..4 => Self::Open(side, dir),
+            4..9 => Self::Accept(side, dir),
+            9..19 => Self::Write(side, stream, amount % 600),
+            19..29 => Self::Read(side, stream, 1 + amount % 600),
+            29..32 => Self::Finish(side, stream),
+            32 => Self::Reset(side, stream, low),
+            33 => Self::ResetWhenSent(side, stream, low),
+            34 => Self::Stop(side, stream, low),
+            35..37 => Self::Release(side, stream),
+            37 => Self::SetUrgency(
+                side,
+                stream,
+                [Urgency::Interactive, Urgency::Normal, Urgency::Bulk][usize::from(low) % 3],
+            ),
+            38 => Self::Ping(side),
+            39 => Self::CopyOut(side),
+            40..49 => Self::Transmit(side, 300 + amount % 2000),
+            49..59 => Self::Deliver(side, 1 + amount % 2000),
+            59 => Self::Wait(low),
+            60 => Self::Cut { client_notices: place & 4 == 0, server_notices: place & 8 == 0 },
+            61 | 62 => Self::Reconnect,
+            _ if low < 16 => Self::Drain(side),
+            _ => Self::Wait(high),
+        }
+    }
+}
