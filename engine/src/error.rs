@@ -49,6 +49,8 @@ pub enum Violation {
     ResumeOutOfPlace,
     /// The state that the peer tells on a resumed pipe cannot be (PROTOCOL §6.4).
     ResumeState,
+    /// More work for nothing than any honest peer makes: resets, pings, empty frames (PROTOCOL §4.10).
+    ExcessiveLoad,
     /// A QX_PING whose number did not grow, or an answer to a ping that is not waiting for one (draft-02 §4.3).
     PingSequence,
 }
@@ -63,6 +65,7 @@ impl Violation {
             Self::FinalSize => 0x06,
             Self::TruncatedFrame | Self::UnknownFrame | Self::RecordTooLarge | Self::FieldOutOfRange => 0x07,
             Self::BadParameters => 0x08,
+            Self::ExcessiveLoad => 0x544c_0003,
             Self::LongFrameType
             | Self::EmptyRecord
             | Self::ParametersOutOfPlace
@@ -97,6 +100,7 @@ impl Violation {
             Self::StreamLimit => "more streams than allowed",
             Self::StreamState => "a frame for a stream that cannot have it",
             Self::FinalSize => "the final size of a stream changed",
+            Self::ExcessiveLoad => "too many frames that carry nothing, resets or pings",
             Self::PingSequence => "a QX_PING out of sequence",
         }
     }

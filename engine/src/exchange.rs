@@ -216,7 +216,8 @@ impl Session {
             return if received == 0 { Ok(()) } else { Err(Violation::ResumeState) };
         }
         self.raise_stream_credit(id, limit);
-        self.acknowledge(id, received)
+        self.acknowledge(id, received)?;
+        Ok(())
     }
 
     /// The peer has told of no stream between these two.

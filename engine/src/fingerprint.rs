@@ -44,7 +44,7 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     for flags in [news.incoming, news.openable] {
         digest.numbers(&[u64::from(flags.bi), u64::from(flags.uni)]);
     }
-    session.window.digest(&mut digest);
+    session.window.digest(now, &mut digest);
     session.credit.digest(&mut digest);
     session.streams.digest(&mut digest);
     for (id, entry) in session.streams.iter() {
@@ -56,7 +56,7 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
             of_send(send, &session.chunks, &mut digest);
         }
         if let Some(recv) = &entry.recv {
-            of_recv(recv, &session.chunks, &mut digest);
+            of_recv(recv, now, &session.chunks, &mut digest);
         }
     }
     digest.finish()
@@ -99,7 +99,7 @@ fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
     of_queue(&send.queue, chunks, digest);
 }
 
-fn of_recv(recv: &Recv, chunks: &Chunks, digest: &mut Digest) {
+fn of_recv(recv: &Recv, now: Instant, chunks: &Chunks, digest: &mut Digest) {
     let (state, code) = match recv.state {
         RecvState::Recv => (0, 0),
         RecvState::DataRecvd => (1, 0),
@@ -109,7 +109,7 @@ fn of_recv(recv: &Recv, chunks: &Chunks, digest: &mut Digest) {
     };
     digest.numbers(&[state, code, u64::from(recv.stop_owed), u64::from(recv.waiting), recv.next, recv.acked]);
     digest.option(recv.stop.map(crate::id::Code::value));
-    recv.window.digest(digest);
+    recv.window.digest(now, digest);
     of_queue(&recv.queue, chunks, digest);
 }
 

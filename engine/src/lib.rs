@@ -65,6 +65,7 @@ extern crate std;
 
 mod accept;
 mod ack;
+mod budget;
 mod chunks;
 mod config;
 mod drain;
@@ -78,6 +79,7 @@ mod id;
 mod liveness;
 mod params;
 mod pipe;
+mod rate;
 mod receive;
 mod record;
 mod record_writer;
@@ -88,9 +90,12 @@ mod stream;
 mod streams;
 mod time;
 mod transmit;
+mod turns;
 mod varint;
+mod work;
 
 pub use accept::{Acceptor, Arrival};
+pub use budget::Budget;
 pub use config::Config;
 pub use error::{
     AttachError, CloseReason, MAX_REASON, OpenError, PipeClosed, ReadError, UnknownStream, Violation,
@@ -103,6 +108,6 @@ pub use params::MIN_MAX_RECORD_SIZE;
 pub use resume::{Detached, Refused, Resumption, Secret, SessionId, Tombstone};
 pub use session::{Credit, Session, Stats, Timer};
 pub use stream::{Sending, Stream};
-pub use streams::Urgency;
 pub use time::Instant;
 pub use transmit::MIN_TRANSMIT;
+pub use turns::Urgency;

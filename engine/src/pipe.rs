@@ -8,6 +8,7 @@ use crate::error::{AttachError, CloseReason, PipeClosed};
 use crate::exchange::Exchange;
 use crate::id::{Epoch, Side};
 use crate::liveness::Liveness;
+use crate::rate::Rate;
 use crate::record::RecordReader;
 use crate::resume::{Detached, Refused, Secret};
 use crate::session::{Phase, Session};
@@ -19,6 +20,7 @@ pub(crate) struct Pipe {
     pub(crate) epoch: Epoch,
     pub(crate) records: RecordReader,
     pub(crate) liveness: Liveness,
+    pub(crate) rate: Rate,
     pub(crate) parameters_sent: bool,
     /// What the peer declared for this pipe. `None` until it did.
     pub(crate) peer: Option<PipeLimits>,
@@ -53,6 +55,7 @@ impl Pipe {
             epoch,
             records: RecordReader::new(max_record_size),
             liveness: Liveness::new(now),
+            rate: Rate::default(),
             parameters_sent: false,
             peer: None,
             exchange,

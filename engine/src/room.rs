@@ -7,7 +7,7 @@
 use crate::id::StreamId;
 use crate::session::Session;
 use crate::stream::Send;
-use crate::streams::Urgency;
+use crate::turns::Urgency;
 
 /// How many unsent bytes one stream may have, so that it leaves room for others in the session's send buffer.
 ///

@@ -7,12 +7,13 @@
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 
+use crate::budget::Share;
 use crate::chunks::Chunks;
 use crate::config::Config;
 use crate::drain::Draining;
 use crate::error::{CloseReason, MAX_REASON, OpenError, UnknownStream, Violation};
 use crate::event::Event;
-use crate::flow::{ReceiveWindow, SendCredit};
+use crate::flow::{SendCredit, SessionWindow};
 use crate::frame::{Close, CloseKind};
 use crate::id::{ByDir, Code, Dir, Epoch, Side, StreamId};
 use crate::liveness::Rtt;
@@ -22,6 +23,7 @@ use crate::resume::{Detached, MAX_REMEMBERED, Resume, SessionId, Tombstone};
 use crate::stream::{Recv, Send, Stream};
 use crate::streams::{Streams, Surfaced};
 use crate::time::Instant;
+use crate::work::Work;
 
 /// One end of a multiplexed session. Plain data: no socket, clock, waker, lock or randomness.
 ///
@@ -43,7 +45,7 @@ pub struct Session {
     /// The payload of all streams, both ways.
     pub(crate) chunks: Chunks,
     /// What we promised to receive on all streams together.
-    pub(crate) window: ReceiveWindow,
+    pub(crate) window: SessionWindow,
     /// What the peer promised us on all streams together.
     pub(crate) credit: SendCredit,
     /// Bytes that the application wrote and that are kept, on all streams together: until the pipe has taken them,
@@ -55,6 +57,8 @@ pub struct Session {
     pub(crate) peer_drains: bool,
     pub(crate) news: SessionNews,
     pub(crate) stats: Stats,
+    /// What the peer has made us do for nothing.
+    pub(crate) work: Work,
     /// Where frame headers are written. Kept between records for its allocation only.
     pub(crate) scratch: BytesMut,
 }
@@ -120,7 +124,7 @@ pub struct Credit {
     pub promised: u64,
     /// What came and was not read.
     pub unread: u64,
-    /// What was read, and not yet promised anew.
+    /// What could still be promised: the session window starts small, and what was read is promised anew later.
     pub withheld: u64,
 }
 
@@ -159,13 +163,18 @@ impl Session {
             resume: None,
             streams: Streams::new(side, concurrent),
             chunks: Chunks::default(),
-            window: ReceiveWindow::new(config.session_window),
+            window: SessionWindow::new(
+                config.session_window,
+                config.initial_session_window(),
+                Share::new(config.budget.clone()),
+            ),
             credit: SendCredit::default(),
             held: 0,
             draining: None,
             peer_drains: false,
             news: SessionNews::default(),
             stats: Stats::default(),
+            work: Work::default(),
             scratch: BytesMut::new(),
             config,
         }

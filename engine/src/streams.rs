@@ -10,34 +10,7 @@ use core::ops::RangeBounds;
 use crate::error::Violation;
 use crate::id::{ByDir, Code, Dir, MAX_STREAMS, Side, StreamId};
 use crate::stream::{Recv, Send};
-
-/// A stream's urgency: whose data goes first.
-///
-/// Streams of one class take turns, a record each. A class waits while a more urgent one has something to
-/// send, so the last word of an [`Interactive`](Self::Interactive) stream waits for at most one record of
-/// bulk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Urgency {
-    /// A human waits for it: keystrokes, requests, whatever is short.
-    Interactive,
-    /// What nobody said anything about.
-    #[default]
-    Normal,
-    /// Whenever there is room: backups, updates.
-    Bulk,
-}
-
-impl Urgency {
-    pub(crate) const COUNT: usize = 3;
-
-    pub(crate) const fn index(self) -> usize {
-        match self {
-            Self::Interactive => 0,
-            Self::Normal => 1,
-            Self::Bulk => 2,
-        }
-    }
-}
+use crate::turns::{Turns, Urgency};
 
 /// One stream.
 #[derive(Clone, Debug)]
@@ -98,7 +71,7 @@ impl Entry {
 
     fn wants_control(&self) -> bool {
         let send = self.send.as_ref().is_some_and(|send| send.wants_reset() || send.blocked_owed);
-        let recv = self.recv.as_ref().is_some_and(|recv| recv.stop_owed || recv.credit_owed().is_some());
+        let recv = self.recv.as_ref().is_some_and(|recv| recv.stop_owed || recv.credit_owed());
         send || recv
     }
 
@@ -183,8 +156,8 @@ pub(crate) struct Streams {
     acks: VecDeque<StreamId>,
     /// The session can resume: a stream is needed until both ends know that the other is done with it.
     pub(crate) acknowledges: bool,
-    /// Streams that have data or a FIN to send, by urgency.
-    data: [VecDeque<StreamId>; Urgency::COUNT],
+    /// Streams that have data or an end to send.
+    data: Turns,
     /// Streams that the application has yet to hear of.
     news: VecDeque<StreamId>,
     /// Streams whose writers wait for the session's credit or send buffer.
@@ -194,7 +167,7 @@ pub(crate) struct Streams {
 /// A queue that has more room than this gives it back when it runs empty.
 const KEEP_QUEUED: usize = 16;
 
-fn shrink(queue: &mut VecDeque<StreamId>) {
+pub(crate) fn shrink(queue: &mut VecDeque<StreamId>) {
     if queue.is_empty() && queue.capacity() > KEEP_QUEUED {
         *queue = VecDeque::new();
     }
@@ -214,7 +187,7 @@ impl Streams {
             control: VecDeque::new(),
             acks: VecDeque::new(),
             acknowledges: false,
-            data: Default::default(),
+            data: Turns::default(),
             news: VecDeque::new(),
             room: VecDeque::new(),
         }
@@ -254,6 +227,11 @@ impl Streams {
     /// How many streams this end has opened.
     pub(crate) fn local_opened(&self, dir: Dir) -> u64 {
         self.local.get(dir).opened
+    }
+
+    /// How many streams the peer allows.
+    pub(crate) fn local_limit(&self, dir: Dir) -> u64 {
+        self.local.get(dir).limit
     }
 
     /// How many streams the peer has opened.
@@ -395,7 +373,7 @@ impl Streams {
             forget(&mut self.acks);
         }
         if entry.queued.data {
-            forget(&mut self.data[entry.urgency.index()]);
+            self.data.remove(entry.urgency, id);
         }
         if entry.queued.news {
             forget(&mut self.news);
@@ -439,7 +417,7 @@ impl Streams {
         }
         let wants_data = entry.send.as_ref().is_some_and(Send::wants_data);
         if wants_data && !core::mem::replace(&mut entry.queued.data, true) {
-            self.data[entry.urgency.index()].push_back(id);
+            self.data.push(entry.urgency, id);
         }
     }
 
@@ -499,23 +477,28 @@ impl Streams {
         Some(id)
     }
 
-    /// The stream whose turn it is to send data: the first of the most urgent class.
-    pub(crate) fn next_data(&self) -> Option<StreamId> {
-        self.data.iter().find_map(|class| class.front().copied())
+    /// The stream whose turn it is to send data, and how many bytes its turn still has, of `quantum`.
+    pub(crate) fn next_data(&self, quantum: u64) -> Option<(StreamId, u64)> {
+        self.data.next(quantum)
+    }
+
+    /// Whether any stream has data to send.
+    pub(crate) fn has_data(&self) -> bool {
+        !self.data.is_empty()
     }
 
     /// Whether a stream besides the one whose turn it is has data to send.
     pub(crate) fn has_more_data(&self) -> bool {
-        self.data.iter().map(VecDeque::len).sum::<usize>() > 1
+        self.data.len() > 1
     }
 
-    /// Takes the stream whose turn it is out of the queue. [`schedule`](Self::schedule) puts it back at the
-    /// end if it has more.
-    pub(crate) fn pop_data(&mut self) {
-        if let Some(class) = self.data.iter_mut().find(|class| !class.is_empty()) {
-            let id = class.pop_front().expect("it is not empty");
-            shrink(class);
+    /// The stream whose turn it is has sent `count` bytes of data.
+    pub(crate) fn spend_data(&mut self, id: StreamId, quantum: u64, count: u64) {
+        let send = self.entries.get(&id).and_then(|entry| entry.send.as_ref());
+        let has_more = send.is_some_and(Send::wants_data);
+        if self.data.spend(quantum, count, has_more) {
             self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.data = false;
+            self.schedule(id);
         }
     }
 
@@ -524,7 +507,7 @@ impl Streams {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let old = core::mem::replace(&mut entry.urgency, urgency);
         if old != urgency && core::mem::replace(&mut entry.queued.data, false) {
-            self.data[old.index()].retain(|&queued| queued != id);
+            self.data.remove(old, id);
             self.schedule(id);
         }
     }
@@ -557,7 +540,7 @@ impl Streams {
     /// Whether any stream has a frame to send.
     pub(crate) fn wants_transmit(&self) -> bool {
         !self.control.is_empty()
-            || self.next_data().is_some()
+            || self.has_data()
             || [Dir::Bi, Dir::Uni]
                 .into_iter()
                 .any(|dir| self.max_streams_owed(dir).is_some() || self.streams_blocked_owed(dir).is_some())
@@ -577,7 +560,8 @@ impl Streams {
         }
         let queues =
             [&self.incoming.bi, &self.incoming.uni, &self.control, &self.acks, &self.news, &self.room];
-        for queue in queues.into_iter().chain(&self.data) {
+        self.data.digest(digest);
+        for queue in queues {
             digest.number(queue.len() as u64);
             for id in queue {
                 digest.number(id.to_wire());
@@ -607,7 +591,9 @@ impl Streams {
         for queue in [&self.incoming.bi, &self.incoming.uni] {
             assert!(queue.iter().all(|&id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));
         }
-        for queue in self.data.iter().chain([&self.control, &self.acks, &self.news, &self.room]) {
+        assert!(self.data.iter().all(|id| self.entries.contains_key(id)), "a removed stream is in no queue");
+        assert!(self.data.len() <= self.entries.len(), "no stream stands in a queue twice");
+        for queue in [&self.control, &self.acks, &self.news, &self.room] {
             assert!(queue.iter().all(|id| self.entries.contains_key(id)), "a removed stream is in no queue");
             assert!(queue.len() <= self.entries.len(), "no stream stands in a queue twice");
         }

@@ -20,7 +20,7 @@ fn record(session: &mut Session, now: Instant) -> Vec<u8> {
 #[test]
 fn fair_bound() {
     // Backlogged streams take turns, a record each.
-    let mut pair = Pair::new(Config::default());
+    let mut pair = Pair::new(common::wide());
     pair.cut = usize::MAX;
     let ids: Vec<_> = (0..5).map(|_| pair.service.open(Dir::Uni).unwrap()).collect();
     for &id in &ids {
@@ -44,7 +44,7 @@ fn fair_bound() {
 #[test]
 fn work_conserving() {
     // As long as anybody may send anything, records are full.
-    let mut pair = Pair::new(config(|c| c.stream_window = 30_000));
+    let mut pair = Pair::new(common::wide());
     let mut total = 0;
     for n in 0..40 {
         let id = pair.service.open(Dir::Uni).unwrap();

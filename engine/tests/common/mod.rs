@@ -290,3 +290,8 @@ pub fn config(change: impl FnOnce(&mut Config)) -> Config {
     change(&mut config);
     config
 }
+
+/// Windows that a test's hundred thousand bytes fit.
+pub fn wide() -> Config {
+    config(|c| c.stream_window = 256 << 10)
+}
