@@ -599,3 +599,13 @@ impl Streams {
         }
     }
 }
+
+#[cfg(test)]
+mod sizes {
+    #[test]
+    fn print() {
+        use core::mem::size_of;
+        std::eprintln!("config {} params {} phase {} window {} news {} stats {} resume {} draining {} liveness {} rate {} records {} acks {} exchange {} turns {} local {} remote {}", size_of::<crate::Config>(), size_of::<crate::params::Parameters>(), size_of::<crate::session::Phase>(), size_of::<crate::flow::SessionWindow>(), size_of::<crate::session::SessionNews>(), size_of::<crate::Stats>(), size_of::<Option<crate::resume::Resume>>(), size_of::<Option<crate::drain::Draining>>(), size_of::<crate::liveness::Liveness>(), size_of::<crate::rate::Rate>(), size_of::<crate::record::RecordReader>(), size_of::<crate::pipe::Acks>(), size_of::<Option<crate::exchange::Exchange>>(), size_of::<crate::turns::Turns>(), size_of::<super::Local>(), size_of::<super::Remote>());
+        std::eprintln!("entry {} send {} recv {} streams {} session {} chunks {} pipe {}", size_of::<super::Entry>(), size_of::<crate::stream::Send>(), size_of::<crate::stream::Recv>(), size_of::<super::Streams>(), size_of::<crate::Session>(), size_of::<crate::chunks::Chunks>(), size_of::<crate::pipe::Pipe>());
+    }
+}

@@ -214,7 +214,9 @@ impl Session {
     /// Writes one STREAM frame of at most `turn` bytes of payload. Returns how many, or `None` if it does not fit.
     fn write_data_of(&mut self, id: StreamId, turn: u64, record: &mut RecordWriter<'_>) -> Option<u64> {
         let (others, resumes) = (self.streams.has_more_data(), self.resume.is_some());
-        let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return Some(0) };
+        let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else {
+            return Some(0);
+        };
         if !send.wants_data() {
             return Some(0); // it was reset after it got into the queue, or all of it was there already
         }

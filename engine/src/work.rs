@@ -41,6 +41,9 @@ impl Work {
     ///
     /// [`Violation::ExcessiveLoad`] if it is empty.
     pub(crate) fn charge(&mut self, now: Instant, cost: u64) -> Result<(), Violation> {
+        if self.used == 0 {
+            self.at = now;
+        }
         self.used += cost;
         if self.used <= CAPACITY {
             return Ok(());
