@@ -83,7 +83,7 @@ enum Progress {
 impl Acceptor {
     /// For a pipe that was just accepted, by an end that wants and allows what `config` says.
     pub fn new(config: &Config) -> Self {
-        let config = config.clone().clamped();
+        let config = Config::clamped(config.clone().into());
         Self {
             ours: config.parameters(None),
             parameters_sent: false,

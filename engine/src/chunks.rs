@@ -181,6 +181,12 @@ impl Chunks {
         }
     }
 
+    /// Gives back what is kept for the next time.
+    pub(crate) fn shrink(&mut self) {
+        self.nodes.shrink_to_fit();
+        self.borrowed.shrink_to_fit();
+    }
+
     /// Copies what still points into the pipe's read buffer, so that its owner can use that buffer again.
     pub(crate) fn copy_out(&mut self) {
         for key in self.borrowed.drain(..) {

@@ -1,5 +1,6 @@
 //! What an end wants and allows.
 
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use crate::budget::Budget;
@@ -100,13 +101,16 @@ impl Config {
     }
 
     /// The same, within what the wire can say.
-    pub(crate) fn clamped(mut self) -> Self {
-        self.stream_window = self.stream_window.min(varint::MAX);
-        self.session_window = self.session_window.min(varint::MAX);
-        self.max_streams_bidi = self.max_streams_bidi.min(crate::id::MAX_STREAMS);
-        self.max_streams_uni = self.max_streams_uni.min(crate::id::MAX_STREAMS);
-        self.max_record_size = self.max_record_size.clamp(MIN_MAX_RECORD_SIZE, varint::MAX);
-        self
+    pub(crate) fn clamped(config: Arc<Self>) -> Arc<Self> {
+        let clamped = Self {
+            stream_window: config.stream_window.min(varint::MAX),
+            session_window: config.session_window.min(varint::MAX),
+            max_streams_bidi: config.max_streams_bidi.min(crate::id::MAX_STREAMS),
+            max_streams_uni: config.max_streams_uni.min(crate::id::MAX_STREAMS),
+            max_record_size: config.max_record_size.clamp(MIN_MAX_RECORD_SIZE, varint::MAX),
+            ..Self::clone(&config)
+        };
+        if clamped == *config { config } else { clamped.into() }
     }
 
     pub(crate) fn max_streams(&self, dir: Dir) -> u64 {

@@ -14,9 +14,9 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     let mut digest = Digest::new();
     match &session.phase {
         Phase::Open => digest.number(0),
-        Phase::Closing { code, reason, deadline } => {
-            digest.numbers(&[1, code.value(), left(*deadline, now)]);
-            digest.bytes(reason);
+        Phase::Closing(closing) => {
+            digest.numbers(&[1, closing.code.value(), left(closing.deadline, now)]);
+            digest.bytes(&closing.reason);
         }
         Phase::Closed(closed) => {
             digest.numbers(&[2, u64::from(closed.told), u64::from(closed.frame.is_some())]);
@@ -27,7 +27,7 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
         digest.numbers(&[pipe.epoch.0, u64::from(pipe.parameters_sent), u64::from(pipe.data_blocked_owed)]);
         pipe.records.digest(&mut digest);
         pipe.liveness.digest(now, &mut digest);
-        of_exchange(pipe.exchange, &mut digest);
+        of_exchange(pipe.exchange.as_deref(), &mut digest);
         digest.numbers(&[u64::from(pipe.peer.is_some()), pipe.acks.bytes, u64::from(pipe.acks.owed)]);
         digest.option(pipe.acks.due.map(|due| left(due, now)));
     }
@@ -35,12 +35,15 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     digest.number(u64::from(session.resume.is_some()));
     let gone_at = session.resume.as_ref().and_then(|resume| resume.gone_at);
     digest.option(gone_at.map(|gone_at| left(gone_at, now)));
-    digest.option(session.draining.map(|draining| left(draining.deadline, now)));
-    let owed = session.draining.is_some_and(|draining| draining.owed);
+    digest.option(session.draining.as_ref().map(|draining| left(draining.deadline, now)));
+    let owed = session.draining.as_ref().is_some_and(|draining| draining.owed);
     digest.numbers(&[u64::from(owed), u64::from(session.peer_drains)]);
     let news = &session.news;
-    digest.option(news.attached.map(|epoch| epoch.0));
-    digest.numbers(&[u64::from(news.detached.is_some()), u64::from(news.draining.is_some())]);
+    digest.numbers(&[
+        u64::from(news.attached),
+        u64::from(news.detached.is_some()),
+        u64::from(news.draining.is_some()),
+    ]);
     for flags in [news.incoming, news.openable] {
         digest.numbers(&[u64::from(flags.bi), u64::from(flags.uni)]);
     }
@@ -67,7 +70,7 @@ fn left(deadline: Instant, now: Instant) -> u64 {
     u64::try_from(deadline.saturating_duration_since(now).as_nanos()).expect("made from 64 bits")
 }
 
-fn of_exchange(exchange: Option<Exchange>, digest: &mut Digest) {
+fn of_exchange(exchange: Option<&Exchange>, digest: &mut Digest) {
     let Some(exchange) = exchange else { return digest.number(0) };
     for step in [exchange.ours, exchange.theirs] {
         match step {

@@ -76,6 +76,7 @@ mod fingerprint;
 mod flow;
 mod frame;
 mod id;
+mod line;
 mod liveness;
 mod params;
 mod pipe;

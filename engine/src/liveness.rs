@@ -20,8 +20,8 @@ pub(crate) struct Liveness {
     active: Instant,
     /// Whether something went out since something came.
     spoke: bool,
-    /// The pong that is owed: the largest sequence number asked with.
-    pong_owed: Option<u64>,
+    /// A pong is owed, for the last sequence number that was asked with.
+    pong_owed: bool,
     /// The next lawful sequence number of the peer's pings.
     next_asked: u64,
     ping_owed: bool,
@@ -52,7 +52,7 @@ impl Liveness {
             heard: now,
             active: now,
             spoke: false,
-            pong_owed: None,
+            pong_owed: false,
             next_asked: 0,
             ping_owed: false,
             next_ping: 0,
@@ -83,7 +83,7 @@ impl Liveness {
             return Err(Violation::PingSequence);
         }
         self.next_asked = sequence + 1;
-        self.pong_owed = Some(sequence);
+        self.pong_owed = true;
         Ok(())
     }
 
@@ -115,12 +115,12 @@ impl Liveness {
     }
 
     pub(crate) fn owes(&self) -> bool {
-        self.ping_owed || self.pong_owed.is_some()
+        self.ping_owed || self.pong_owed
     }
 
     /// Takes the pong that is owed.
     pub(crate) fn take_pong(&mut self) -> Option<u64> {
-        self.pong_owed.take()
+        core::mem::take(&mut self.pong_owed).then(|| self.next_asked - 1)
     }
 
     /// Takes the ping that is owed. It is being handed to the pipe: this is when its time starts.
@@ -157,7 +157,7 @@ impl Liveness {
             u64::try_from(now.saturating_duration_since(then).as_nanos()).expect("made from 64 bits")
         };
         digest.numbers(&[ago(self.heard), ago(self.active), u64::from(self.spoke)]);
-        digest.option(self.pong_owed);
+        digest.number(u64::from(self.pong_owed));
         digest.numbers(&[self.next_asked, u64::from(self.ping_owed), self.next_ping, self.next_answer]);
         digest.option(self.ping_sent.map(ago));
     }
@@ -165,7 +165,7 @@ impl Liveness {
     pub(crate) fn invariants(&self) {
         assert!(self.next_answer <= self.next_ping);
         assert!(self.heard <= self.active || !self.spoke);
-        assert!(self.pong_owed.is_none_or(|sequence| sequence < self.next_asked));
+        assert!(!self.pong_owed || self.next_asked > 0);
     }
 }
 

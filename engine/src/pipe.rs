@@ -3,6 +3,8 @@
 //! In: news of pipes from their owner. Out: what has to go out again on the next one, or the end of the session.
 //! Keeps: the present pipe's state; bytes and events of any other have no effect. Spec: PROTOCOL §3.1, §6.3.
 
+use alloc::boxed::Box;
+
 use crate::accept::Acceptor;
 use crate::error::{AttachError, CloseReason, PipeClosed};
 use crate::exchange::Exchange;
@@ -25,7 +27,7 @@ pub(crate) struct Pipe {
     /// What the peer declared for this pipe. `None` until it did.
     pub(crate) peer: Option<PipeLimits>,
     /// What both ends tell each other on a pipe that is not the session's first, until they have.
-    pub(crate) exchange: Option<Exchange>,
+    pub(crate) exchange: Option<Box<Exchange>>,
     /// The peer shall know that its session limit holds us up (RFC 9000 §4.1).
     pub(crate) data_blocked_owed: bool,
     pub(crate) acks: Acks,
@@ -50,7 +52,7 @@ pub(crate) struct Acks {
 }
 
 impl Pipe {
-    fn new(now: Instant, epoch: Epoch, max_record_size: u64, exchange: Option<Exchange>) -> Self {
+    fn new(now: Instant, epoch: Epoch, max_record_size: u64, exchange: Option<Box<Exchange>>) -> Self {
         Self {
             epoch,
             records: RecordReader::new(max_record_size),
@@ -152,8 +154,8 @@ impl Session {
         self.pipe = None;
         match (&mut self.phase, &mut self.resume) {
             (Phase::Closed(closed), _) => closed.frame = None,
-            (Phase::Open | Phase::Closing { .. }, None) => self.end(why, None),
-            (Phase::Open | Phase::Closing { .. }, Some(resume)) => {
+            (Phase::Open | Phase::Closing(_), None) => self.end(why, None),
+            (Phase::Open | Phase::Closing(_), Some(resume)) => {
                 resume.gone_at.get_or_insert(now + resume.grace);
                 self.news.detached = Some(how);
                 if self.config.fail_fast {
@@ -164,7 +166,7 @@ impl Session {
     }
 
     fn take_pipe(&mut self, now: Instant, epoch: Epoch) {
-        let exchange = self.epoch.is_some().then(Exchange::default);
+        let exchange = self.epoch.is_some().then(Box::<Exchange>::default);
         if exchange.is_some() {
             let resume = self.resume.as_mut().expect("only a session that can resume gets a second pipe");
             resume.gone_at.get_or_insert(now + resume.grace);

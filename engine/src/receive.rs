@@ -3,6 +3,7 @@
 //! In: items from the record reader. Out: changed state, news for the application, flags and numbers for
 //! `transmit.rs`; never a frame. Spec: RFC 9000 §19, PROTOCOL §3 and §4.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use bytes::Buf;
@@ -37,7 +38,7 @@ impl Session {
                 Item::Frame(_) | Item::Stream(_) => Err(Violation::ParametersOutOfPlace),
             };
         }
-        if pipe.exchange.is_some_and(|exchange| exchange.theirs != Step::Done) {
+        if pipe.exchange.as_ref().is_some_and(|exchange| exchange.theirs != Step::Done) {
             return self.on_exchange(now, item);
         }
         match item {
@@ -101,15 +102,15 @@ impl Session {
             return Ok(());
         }
         pipe.liveness.ask();
-        self.news.attached = Some(pipe.epoch);
+        self.news.attached = true;
         let offer = parameters.resume.take();
-        self.resume = offer.and_then(|theirs| self.agree(theirs));
+        self.resume = offer.and_then(|theirs| self.agree(theirs)).map(Box::new);
         self.streams.acknowledges = self.resume.is_some();
         self.credit.raise(parameters.initial_max_data);
         for dir in [Dir::Bi, Dir::Uni] {
             self.on_max_streams(dir, parameters.initial_max_streams(dir));
         }
-        self.peer = Some(parameters);
+        self.peer = Some(parameters.stream_limits());
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Session {
             return;
         }
         if self.held <= self.config.send_buffer / 2 && self.credit.available() > 0 {
-            for id in self.streams.take_room_queue() {
+            for id in self.streams.take_room_queue().iter() {
                 self.offer_room_to(id);
             }
         }

@@ -4,11 +4,12 @@
 //! we allow. A stream that is allowed and not open costs nothing. Spec: RFC 9000 §2.1, §3, §4.6.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use core::ops::RangeBounds;
 
 use crate::error::Violation;
 use crate::id::{ByDir, Code, Dir, MAX_STREAMS, Side, StreamId};
+use crate::line::Line;
 use crate::stream::{Recv, Send};
 use crate::turns::{Turns, Urgency};
 
@@ -149,28 +150,19 @@ pub(crate) struct Streams {
     local: ByDir<Local>,
     remote: ByDir<Remote>,
     /// Streams that wait to be accepted.
-    incoming: ByDir<VecDeque<StreamId>>,
+    incoming: ByDir<Line>,
     /// Streams that owe RESET_STREAM, STOP_SENDING, MAX_STREAM_DATA or STREAM_DATA_BLOCKED.
-    control: VecDeque<StreamId>,
+    control: Line,
     /// Streams of which something has arrived that was not acknowledged.
-    acks: VecDeque<StreamId>,
+    acks: Line,
     /// The session can resume: a stream is needed until both ends know that the other is done with it.
     pub(crate) acknowledges: bool,
     /// Streams that have data or an end to send.
     data: Turns,
     /// Streams that the application has yet to hear of.
-    news: VecDeque<StreamId>,
+    news: Line,
     /// Streams whose writers wait for the session's credit or send buffer.
-    room: VecDeque<StreamId>,
-}
-
-/// A queue that has more room than this gives it back when it runs empty.
-const KEEP_QUEUED: usize = 16;
-
-pub(crate) fn shrink(queue: &mut VecDeque<StreamId>) {
-    if queue.is_empty() && queue.capacity() > KEEP_QUEUED {
-        *queue = VecDeque::new();
-    }
+    room: Line,
 }
 
 impl Streams {
@@ -184,12 +176,12 @@ impl Streams {
             local: ByDir::default(),
             remote: ByDir { bi: remote(concurrent.bi), uni: remote(concurrent.uni) },
             incoming: ByDir::default(),
-            control: VecDeque::new(),
-            acks: VecDeque::new(),
+            control: Line::default(),
+            acks: Line::default(),
             acknowledges: false,
             data: Turns::default(),
-            news: VecDeque::new(),
-            room: VecDeque::new(),
+            news: Line::default(),
+            room: Line::default(),
         }
     }
 
@@ -340,12 +332,10 @@ impl Streams {
 
     /// Takes the next stream that the application has not accepted.
     pub(crate) fn accept(&mut self, dir: Dir) -> Option<StreamId> {
-        let queue = self.incoming.get_mut(dir);
-        let Some(id) = queue.pop_front() else {
+        let Some(id) = self.incoming.get_mut(dir).pop_front() else {
             self.remote.get_mut(dir).waiting = true;
             return None;
         };
-        shrink(queue);
         let entry = self.entries.get_mut(&id).expect("an offered stream is live");
         entry.surfaced = Surfaced::Known;
         if entry.send.as_ref().is_some_and(|send| send.stopped) {
@@ -365,21 +355,20 @@ impl Streams {
     /// Removes the entry whatever its state. For a session that is over.
     pub(crate) fn remove(&mut self, id: StreamId) {
         let Some(entry) = self.entries.remove(&id) else { return };
-        let forget = |queue: &mut VecDeque<StreamId>| queue.retain(|&queued| queued != id);
         if entry.queued.control {
-            forget(&mut self.control);
+            self.control.remove(id);
         }
         if entry.queued.ack {
-            forget(&mut self.acks);
+            self.acks.remove(id);
         }
         if entry.queued.data {
             self.data.remove(entry.urgency, id);
         }
         if entry.queued.news {
-            forget(&mut self.news);
+            self.news.remove(id);
         }
         if entry.send.as_ref().is_some_and(|send| send.in_room_queue) {
-            forget(&mut self.room);
+            self.room.remove(id);
         }
         if id.opener() != self.side {
             self.remote.get_mut(id.dir()).closed += 1;
@@ -437,7 +426,6 @@ impl Streams {
     pub(crate) fn pop_news(&mut self) -> Option<(StreamId, News, Code)> {
         loop {
             let id = self.news.pop_front()?;
-            shrink(&mut self.news);
             let entry = self.entries.get_mut(&id).expect("a removed stream is in no queue");
             entry.queued.news = false;
             let news = core::mem::take(&mut entry.news);
@@ -450,13 +438,12 @@ impl Streams {
 
     /// The next stream that owes a control frame.
     pub(crate) fn next_control(&self) -> Option<StreamId> {
-        self.control.front().copied()
+        self.control.front()
     }
 
     /// Takes that stream out of the queue.
     pub(crate) fn pop_control(&mut self) {
         if let Some(id) = self.control.pop_front() {
-            shrink(&mut self.control);
             self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.control = false;
         }
     }
@@ -472,7 +459,6 @@ impl Streams {
     /// Takes the next stream that is to be acknowledged.
     pub(crate) fn pop_ack(&mut self) -> Option<StreamId> {
         let id = self.acks.pop_front()?;
-        shrink(&mut self.acks);
         self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.ack = false;
         Some(id)
     }
@@ -527,14 +513,21 @@ impl Streams {
     }
 
     /// Takes all who wait for room, in the order in which they came.
-    pub(crate) fn take_room_queue(&mut self) -> VecDeque<StreamId> {
+    pub(crate) fn take_room_queue(&mut self) -> Line {
         let queue = core::mem::take(&mut self.room);
-        for id in &queue {
-            if let Some(send) = self.entries.get_mut(id).and_then(|entry| entry.send.as_mut()) {
+        for id in queue.iter() {
+            if let Some(send) = self.entries.get_mut(&id).and_then(|entry| entry.send.as_mut()) {
                 send.in_room_queue = false;
             }
         }
         queue
+    }
+
+    /// Gives back what empty queues have kept for the next time.
+    pub(crate) fn shrink(&mut self) {
+        let queues = [&mut self.incoming.bi, &mut self.incoming.uni, &mut self.control, &mut self.acks];
+        queues.into_iter().chain([&mut self.news, &mut self.room]).for_each(Line::shrink);
+        self.data.shrink();
     }
 
     /// Whether any stream has a frame to send.
@@ -562,10 +555,7 @@ impl Streams {
             [&self.incoming.bi, &self.incoming.uni, &self.control, &self.acks, &self.news, &self.room];
         self.data.digest(digest);
         for queue in queues {
-            digest.number(queue.len() as u64);
-            for id in queue {
-                digest.number(id.to_wire());
-            }
+            queue.digest(digest);
         }
     }
 
@@ -589,23 +579,13 @@ impl Streams {
             assert!(*open.get(dir) <= remote.concurrent, "no more at a time than allowed");
         }
         for queue in [&self.incoming.bi, &self.incoming.uni] {
-            assert!(queue.iter().all(|&id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));
+            assert!(queue.iter().all(|id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));
         }
-        assert!(self.data.iter().all(|id| self.entries.contains_key(id)), "a removed stream is in no queue");
+        assert!(self.data.iter().all(|id| self.entries.contains_key(&id)), "a removed stream is in no queue");
         assert!(self.data.len() <= self.entries.len(), "no stream stands in a queue twice");
         for queue in [&self.control, &self.acks, &self.news, &self.room] {
-            assert!(queue.iter().all(|id| self.entries.contains_key(id)), "a removed stream is in no queue");
+            assert!(queue.iter().all(|id| self.entries.contains_key(&id)), "a removed stream is in no queue");
             assert!(queue.len() <= self.entries.len(), "no stream stands in a queue twice");
         }
-    }
-}
-
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn print() {
-        use core::mem::size_of;
-        std::eprintln!("config {} params {} phase {} window {} news {} stats {} resume {} draining {} liveness {} rate {} records {} acks {} exchange {} turns {} local {} remote {}", size_of::<crate::Config>(), size_of::<crate::params::Parameters>(), size_of::<crate::session::Phase>(), size_of::<crate::flow::SessionWindow>(), size_of::<crate::session::SessionNews>(), size_of::<crate::Stats>(), size_of::<Option<crate::resume::Resume>>(), size_of::<Option<crate::drain::Draining>>(), size_of::<crate::liveness::Liveness>(), size_of::<crate::rate::Rate>(), size_of::<crate::record::RecordReader>(), size_of::<crate::pipe::Acks>(), size_of::<Option<crate::exchange::Exchange>>(), size_of::<crate::turns::Turns>(), size_of::<super::Local>(), size_of::<super::Remote>());
-        std::eprintln!("entry {} send {} recv {} streams {} session {} chunks {} pipe {}", size_of::<super::Entry>(), size_of::<crate::stream::Send>(), size_of::<crate::stream::Recv>(), size_of::<super::Streams>(), size_of::<crate::Session>(), size_of::<crate::chunks::Chunks>(), size_of::<crate::pipe::Pipe>());
     }
 }

@@ -81,7 +81,7 @@ impl Session {
             return closed.frame.is_some();
         }
         let begins = !pipe.parameters_sent
-            || pipe.exchange.is_some_and(|exchange| exchange.ours != crate::exchange::Step::Done);
+            || pipe.exchange.as_ref().is_some_and(|exchange| exchange.ours != crate::exchange::Step::Done);
         let goes_on = || {
             pipe.liveness.owes()
                 || pipe.data_blocked_owed
@@ -303,7 +303,7 @@ impl Session {
             send.is_none_or(|send| send.state == SendState::Send || send.state.is_terminal())
         };
         let has_arrived = || self.held == 0 && self.streams.iter().all(|(_, entry)| is_idle(entry));
-        matches!(self.phase, Phase::Closing { .. })
+        matches!(self.phase, Phase::Closing(_))
             && self.pipe.as_ref().is_some_and(|pipe| pipe.exchange.is_none())
             && has_gone_out()
             && (self.resume.is_none() || has_arrived())
@@ -315,8 +315,8 @@ impl Session {
             return;
         }
         let declared = self.pipe.as_ref().is_some_and(|pipe| pipe.parameters_sent);
-        if let (Phase::Closing { code, reason, .. }, true) = (&self.phase, declared) {
-            let (code, reason) = (*code, reason.clone());
+        if let (Phase::Closing(closing), true) = (&self.phase, declared) {
+            let (code, reason) = (closing.code, closing.reason.clone());
             record.frame(&Frame::Close(Close { kind: CloseKind::Application { code }, reason }));
             self.end(CloseReason::Local(code), None);
         }

@@ -6,9 +6,8 @@
 //! Streams are bytes and can be cut anywhere, so a turn that is over leaves no deficit; only the stream at the front
 //! of its class may have a turn that a record's end has cut.
 
-use alloc::collections::VecDeque;
-
 use crate::id::StreamId;
+use crate::line::Line;
 
 /// A stream's urgency: whose data goes first.
 ///
@@ -53,7 +52,7 @@ pub(crate) struct Turns {
 
 #[derive(Clone, Debug, Default)]
 struct Class {
-    queue: VecDeque<StreamId>,
+    queue: Line,
     /// How much the stream at the front has sent in its turn.
     spent: u64,
     /// How much went out of other classes while this one waited.
@@ -69,16 +68,16 @@ impl Turns {
     /// The stream has nothing to send any more.
     pub(crate) fn remove(&mut self, urgency: Urgency, id: StreamId) {
         let class = &mut self.classes[urgency.index()];
-        if class.queue.front() == Some(&id) {
+        if class.queue.front() == Some(id) {
             class.spent = 0;
         }
-        class.queue.retain(|&queued| queued != id);
+        class.queue.remove(id);
     }
 
     /// The stream whose turn it is, and how much of the turn is left, if a turn is `quantum` bytes.
     pub(crate) fn next(&self, quantum: u64) -> Option<(StreamId, u64)> {
         let class = &self.classes[self.class(quantum)?];
-        Some((*class.queue.front()?, quantum.saturating_sub(class.spent).max(1)))
+        Some((class.queue.front()?, quantum.saturating_sub(class.spent).max(1)))
     }
 
     /// The stream whose turn it is has sent `count` bytes and `has_more`. Returns whether its turn is over: then it
@@ -95,7 +94,6 @@ impl Turns {
         if is_over {
             class.queue.pop_front();
             (class.spent, class.waited) = (0, 0);
-            super::streams::shrink(&mut class.queue);
         }
         is_over
     }
@@ -117,16 +115,19 @@ impl Turns {
         self.classes.iter().map(|class| class.queue.len()).sum()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &StreamId> {
-        self.classes.iter().flat_map(|class| &class.queue)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = StreamId> {
+        self.classes.iter().flat_map(|class| class.queue.iter())
+    }
+
+    /// Gives back what empty queues have kept for the next time.
+    pub(crate) fn shrink(&mut self) {
+        self.classes.iter_mut().for_each(|class| class.queue.shrink());
     }
 
     pub(crate) fn digest(&self, digest: &mut crate::fingerprint::Digest) {
         for class in &self.classes {
-            digest.numbers(&[class.queue.len() as u64, class.spent, class.waited]);
-            for id in &class.queue {
-                digest.number(id.to_wire());
-            }
+            digest.numbers(&[class.spent, class.waited]);
+            class.queue.digest(digest);
         }
     }
 }
