@@ -56,6 +56,29 @@ pub enum Violation {
 }
 
 impl Violation {
+    /// Every rule.
+    pub const ALL: [Self; 19] = [
+        Self::TruncatedFrame,
+        Self::UnknownFrame,
+        Self::LongFrameType,
+        Self::EmptyRecord,
+        Self::RecordTooLarge,
+        Self::FieldOutOfRange,
+        Self::ParametersOutOfPlace,
+        Self::BadParameters,
+        Self::NotInOrder,
+        Self::FlowControl,
+        Self::StreamLimit,
+        Self::StreamState,
+        Self::FinalSize,
+        Self::ChangedData,
+        Self::AckOutOfRange,
+        Self::ResumeOutOfPlace,
+        Self::ResumeState,
+        Self::ExcessiveLoad,
+        Self::PingSequence,
+    ];
+
     /// The transport error code that the peer is told (RFC 9000 §20.1).
     pub const fn code(self) -> u64 {
         match self {

@@ -87,6 +87,8 @@ mod record_writer;
 mod resume;
 mod room;
 mod session;
+#[cfg(test)]
+mod spec;
 mod stream;
 mod streams;
 mod time;

@@ -9,7 +9,10 @@ use crate::id::StreamId;
 
 /// The queue. Whoever lets streams stand in it sees to it that none does so twice.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::box_collection, reason = "eight bytes instead of 32, in each of nine queues of each session")]
+#[expect(
+    clippy::box_collection,
+    reason = "eight bytes instead of 32, in each of nine queues of each session"
+)]
 pub(crate) struct Line(Option<Box<VecDeque<StreamId>>>);
 
 /// A queue that has more room than this gives it back when it runs empty.
