@@ -526,3 +526,55 @@ fn unless_both_want_it_it_is_plain_qmux() {
         assert!(events(&mut pair.service).contains(&Event::Closed(lost)));
     }
 }
+
+/// What a state does not tell: a stream that the peer is done with has arrived whole, one that it has never seen goes
+/// out again from its beginning.
+#[test]
+fn absent_means_done() {
+    let mut pair = Pair::resumable(Config::default());
+    let done = pair.stream(Dir::Bi, b"question");
+    pair.service.stream(done).unwrap().finish().unwrap();
+    pair.device.stream(done).unwrap().write(b"answer").unwrap();
+    pair.device.stream(done).unwrap().finish().unwrap();
+    pair.run();
+    assert_eq!(read_all(&mut pair.device, done), (b"question".to_vec(), Ok(())));
+    assert_eq!(read_all(&mut pair.service, done), (b"answer".to_vec(), Ok(())));
+    pair.run();
+    // The service has another stream, of which nothing arrives; and the device forgets the first one.
+    let unseen = pair.service.open(Dir::Bi).unwrap();
+    pair.service.stream(unseen).unwrap().write(b"never seen").unwrap();
+    pair.transmit(Side::Client);
+    pair.device.release(done, ONE);
+    assert_eq!((pair.service.open_streams(), pair.device.open_streams()), (2, 0));
+    pair.hop();
+    assert_eq!(pair.service.stream(done).unwrap().sending(), Sending::Finished);
+    assert_eq!(pair.service.stream(done).unwrap().acknowledged(), 8);
+    assert_eq!(pair.device.accept(Dir::Bi), Some(unseen));
+    assert_eq!(read_all(&mut pair.device, unseen).0, b"never seen");
+    pair.service.release(done, ONE);
+    assert_eq!(pair.service.open_streams(), 1, "nobody needs it any more");
+}
+
+/// `eventual`: whatever was lost before, once a pipe is there for long enough everything is through.
+#[test]
+fn eventual() {
+    let mut pair = Pair::resumable(small());
+    let id = pair.stream(Dir::Bi, &[pattern(0)]);
+    let (mut written, mut read) = (1, Vec::new());
+    for round in 0..60 {
+        written += write_some(&mut pair.service, id, written, 700).unwrap_or(0);
+        for side in BOTH {
+            pair.transmit(side);
+            pair.deliver(side, 37 * round % 900);
+        }
+        if round % 3 == 0 {
+            pair.cut(&BOTH[..round % 2 + 1]);
+            pair.reconnect();
+        }
+        read.extend(read_all(&mut pair.device, id).0);
+    }
+    pair.service.stream(id).unwrap().finish().unwrap();
+    let (rest, how) = drain(&mut pair, id);
+    read.extend(rest);
+    assert!(read == patterned(written) && how == Ok(()), "{} of {written}", read.len());
+}
