@@ -14,6 +14,10 @@ use slab::Slab;
 /// sends single bytes cannot make us keep a node for each.
 const SMALL: usize = 1024;
 
+/// An application's slice that is shorter is copied. A splice passes on slices of a read buffer of 64 KiB: so what is
+/// unsent keeps at most sixteen times its size alive, in the worst case that a peer can make.
+const COPY_BELOW: usize = 4096;
+
 /// An arena that has more room than this is given back when it runs empty.
 const KEEP_NODES: usize = 64;
 
@@ -79,8 +83,14 @@ impl Data {
 }
 
 impl Chunks {
-    /// Appends `data` without copying it, unless it and the last chunk are small.
+    /// Appends `data` without copying it, unless it is short: a slice keeps the whole buffer alive that it was cut
+    /// from, and we do not know how large that is.
     pub(crate) fn push(&mut self, queue: &mut Queue, data: Bytes) {
+        if data.len() < COPY_BELOW { self.push_copy(queue, &data) } else { self.push_shared(queue, data) }
+    }
+
+    /// Appends `data` without copying it, unless it and the last chunk are small.
+    fn push_shared(&mut self, queue: &mut Queue, data: Bytes) {
         if data.is_empty() || self.merge(queue, &data) {
             return;
         }
@@ -147,7 +157,7 @@ impl Chunks {
     /// as well: what was sent and may have to be sent again. The bytes are shared, not copied, unless small.
     pub(crate) fn pop_and_keep(&mut self, from: &mut Queue, to: &mut Queue, max: usize) -> Option<Bytes> {
         let data = self.pop(from, max)?;
-        self.push(to, data.clone());
+        self.push_shared(to, data.clone());
         Some(data)
     }
 
@@ -386,6 +396,16 @@ mod tests {
         chunks.put_before(&mut front, &mut back);
         chunks.push(&mut back, Bytes::from(alloc::vec![b'c'; 2000]));
         assert_eq!(drain(&mut chunks, &mut back, usize::MAX)[..3], *b"abc");
+    }
+
+    #[test]
+    fn a_short_slice_does_not_keep_a_large_buffer_alive() {
+        let (mut chunks, mut queue) = (Chunks::default(), Queue::default());
+        let buffer = Bytes::from(alloc::vec![7; 64 << 10]);
+        chunks.push(&mut queue, buffer.slice(..COPY_BELOW - 1));
+        assert!(buffer.is_unique());
+        chunks.push(&mut queue, buffer.slice(..COPY_BELOW));
+        assert!(!buffer.is_unique());
     }
 
     #[test]
