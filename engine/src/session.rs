@@ -227,7 +227,12 @@ impl Session {
                     self.shrink();
                 }
                 // Silently: whoever might listen has been gone for longer than both agreed (RFC 9000 §10.1).
-                Timer::Idle => self.lose_pipe(now, Detached::IdleTimeout, CloseReason::IdleTimeout),
+                Timer::Idle => {
+                    let liveness = self.pipe.as_mut().map(|pipe| &mut pipe.liveness);
+                    if liveness.is_none_or(|liveness| !liveness.spare(now, deadline)) {
+                        self.lose_pipe(now, Detached::IdleTimeout, CloseReason::IdleTimeout);
+                    }
+                }
                 Timer::Close => {
                     if let Phase::Closing(closing) = &self.phase {
                         let (code, reason) = (closing.code, closing.reason.clone());

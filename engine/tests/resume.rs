@@ -380,7 +380,12 @@ fn without_optimism_nothing_is_sent_in_vain() {
 fn dead_is_detach() {
     let mut pair = Pair::resumable(Config::default());
     let id = pair.stream(Dir::Bi, b"x");
+    // Corner case 14: suspended for a minute, it asks once, and then waits for another pipe.
     pair.advance_cut_off(Duration::from_secs(60));
+    assert_eq!(events(&mut pair.service), []);
+    assert!(pair.service.wants_transmit(), "a ping");
+    pair.transmit(Side::Client);
+    pair.advance_cut_off(Duration::from_secs(5));
     assert_eq!(events(&mut pair.service), [Event::Detached(Detached::IdleTimeout)]);
     assert!(pair.service.is_detached() && !pair.service.is_closed());
     assert_eq!(read_all(&mut pair.device, id), (b"x".to_vec(), Err(ReadError::Blocked)));
