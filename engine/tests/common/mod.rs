@@ -204,8 +204,22 @@ impl Pair {
         self.now = end;
     }
 
-    /// As [`advance`](Self::advance), but nothing that is said arrives.
+    /// As [`advance`](Self::advance), but nothing is said or arrives.
     pub fn advance_cut_off(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            let next = [self.service.poll_timeout(), self.device.poll_timeout()];
+            match next.into_iter().flatten().map(|(at, _)| at).min() {
+                Some(at) if at <= end => self.now = self.now.max(at),
+                _ => break,
+            }
+            self.fire();
+        }
+        self.now = end;
+    }
+
+    /// Both ends were suspended for so long.
+    pub fn jump(&mut self, duration: Duration) {
         self.now = self.now + duration;
         self.fire();
     }
