@@ -94,8 +94,10 @@ impl Session {
     }
 
     fn write_parameters(&mut self, record: &mut RecordWriter<'_>) {
-        let session = self.resume.as_ref().map(|resume| resume.id);
         let Some(pipe) = &mut self.pipe else { return };
+        // Not on whether both have agreed: the peer may have declared itself first.
+        let is_later = pipe.exchange.is_some();
+        let session = self.resume.as_ref().filter(|_| is_later).map(|resume| resume.id);
         if !pipe.parameters_sent && record.space() >= MAX_PARAMETERS_FRAME {
             record.frame(&Frame::Parameters(self.config.parameters(session)));
             pipe.parameters_sent = true;

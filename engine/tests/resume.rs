@@ -514,6 +514,21 @@ fn a_thousand_streams_resume_over_many_records() {
 
 /// One end that is not willing makes it plain QMux, and nothing of the extension may be said.
 #[test]
+fn a_client_that_hears_first_offers_to_resume_all_the_same() {
+    // The end that accepts declares itself at once, so its words may be there before the client's have gone out.
+    let (mut service, mut device) = (small(), small());
+    service.resumption = Resumption::Offer(ID, SECRET);
+    device.resumption = Resumption::Accept;
+    let mut pair = Pair::unattached(service, device);
+    pair.service.attach(pair.now, pair.epoch).unwrap();
+    pair.device.attach(pair.now, pair.epoch).unwrap();
+    pair.transmit(Side::Server);
+    pair.deliver(Side::Server, usize::MAX);
+    pair.run();
+    assert_eq!((pair.service.id(), pair.device.id()), (Some(ID), Some(ID)));
+}
+
+#[test]
 fn unless_both_want_it_it_is_plain_qmux() {
     for (service, device) in [
         (Resumption::Offer(ID, SECRET), Resumption::Off),
