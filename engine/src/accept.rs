@@ -173,6 +173,20 @@ impl Acceptor {
         record.finish().0
     }
 
+    /// A number for its state: equal for those that will behave alike. See
+    /// [`Session::fingerprint`](crate::Session::fingerprint).
+    pub fn fingerprint(&self) -> u128 {
+        let mut digest = crate::fingerprint::Digest::new();
+        digest.numbers(&[u64::from(self.parameters_sent), self.progress as u64]);
+        self.records.digest(&mut digest);
+        digest.pieces([&self.kept[..], &self.last].into_iter());
+        digest.number(u64::from(self.answer.is_some()));
+        for (id, received) in self.answer.iter().flat_map(|answer| &answer.received) {
+            digest.numbers(&[id.to_wire(), *received]);
+        }
+        digest.finish()
+    }
+
     /// Everything that came from the pipe so far.
     pub(crate) fn take_input(&mut self) -> [Bytes; 2] {
         [core::mem::take(&mut self.kept).freeze(), core::mem::take(&mut self.last)]

@@ -36,6 +36,9 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     let gone_at = session.resume.as_ref().and_then(|resume| resume.gone_at);
     digest.option(gone_at.map(|gone_at| left(gone_at, now)));
     digest.option(session.draining.as_ref().map(|draining| left(draining.deadline, now)));
+    if let Some(draining) = &session.draining {
+        digest.numbers(&[draining.opened.bi, draining.opened.uni]);
+    }
     let owed = session.draining.as_ref().is_some_and(|draining| draining.owed);
     digest.numbers(&[u64::from(owed), u64::from(session.peer_drains)]);
     let news = &session.news;

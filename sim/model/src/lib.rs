@@ -8,11 +8,16 @@
 //! bytes, the explorer tries them all.
 
 mod checked;
+mod digest;
 mod model;
+mod observer;
 mod op;
+mod race;
+pub mod wire;
 mod world;
 
 pub use checked::{Checked, config};
+pub use digest::Digest;
 pub use model::{Half, Model};
 pub use op::Op;
-pub use world::{ID, SECRET, World, pattern};
+pub use world::{BOTH, ID, SECRET, World, pattern};

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use towline_engine::{Code, ReadError, Side, StreamId, WriteError};
+use towline_engine::{CloseReason, Code, Dir, ReadError, Refused, Side, StreamId, WriteError};
 
-use crate::world::{index, pattern};
+use crate::world::{BOTH, index, pattern};
 
 /// One direction of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +39,14 @@ pub struct Model {
     accepted: BTreeSet<StreamId>,
     /// Which end has begun a drain.
     drained: [bool; 2],
+    /// Which end wants the session to end once everything has arrived.
+    closing: [bool; 2],
+    /// At which end the session is over.
+    over: [bool; 2],
 }
+
+/// The code that sessions are closed with.
+pub(crate) const CLOSED: Code = Code::new(77).unwrap();
 
 impl Model {
     /// One of the streams that the application on `side` has.
@@ -80,6 +87,52 @@ impl Model {
         self.drained[index(side)] = true;
     }
 
+    /// The application on `side` wants the session to end once everything has arrived.
+    pub fn on_close(&mut self, side: Side) {
+        self.closing[index(side)] = true;
+    }
+
+    /// Whether the session is over at `side`.
+    pub fn is_over(&self, side: Side) -> bool {
+        self.over[index(side)]
+    }
+
+    /// The session is over at `side`. Returns whether that promises that everything has arrived.
+    pub fn on_over(&mut self, side: Side, why: &CloseReason) -> bool {
+        assert!(!self.over[index(side)], "one_terminal_event: {side:?}");
+        self.over[index(side)] = true;
+        let ends = |side: Side| self.closing[index(side)] || self.drained[index(side)];
+        match why {
+            CloseReason::Local(code) => {
+                assert!(ends(side), "nobody closes {side:?}");
+                return self.closing[index(side)] && *code == CLOSED;
+            }
+            CloseReason::LocalUnflushed(_) => assert!(ends(side), "nobody closes {side:?}"),
+            CloseReason::Peer { .. } => assert!(ends(side.peer()), "nobody closes {:?}", side.peer()),
+            CloseReason::Expired => {}
+            CloseReason::ResumeRefused(Refused::Expired | Refused::Closed(_)) => {
+                assert!(self.over[index(side.peer())], "closed_truth: {why}");
+            }
+            CloseReason::Violation(violation) => panic!("no_violation: {side:?} says that {violation}"),
+            why => panic!("no_violation: {side:?} says that {why}"),
+        }
+        false
+    }
+
+    /// The peer wants no more of what `side` writes to `id`.
+    pub fn on_stopped_by_peer(&mut self, side: Side, id: StreamId, code: Code) {
+        let is_late = code == Code::REFUSED && self.drained[index(side.peer())];
+        let half = self.half(id, side);
+        assert!(half.stopped == Some(code) || is_late, "halves_independent: {id:?} was stopped by nobody");
+        (half.reset, half.last_words) = (Some(code), false);
+    }
+
+    /// The peer has everything that `side` wrote to `id`.
+    pub fn on_all_arrived(&mut self, side: Side, id: StreamId) {
+        let half = self.half(id, side);
+        assert!(half.finished && half.reset.is_none(), "accepted_means_owed: {id:?}, {half:?}");
+    }
+
     /// What a write on `side` gave.
     pub fn on_write(&mut self, side: Side, id: StreamId, outcome: Result<u64, WriteError>) {
         let half = self.half(id, side);
@@ -88,9 +141,12 @@ impl Model {
                 assert!(!half.finished && half.reset.is_none(), "nothing is accepted after the end");
                 half.written += accepted;
             }
-            Err(WriteError::Stopped(code)) => (half.reset, half.last_words) = (Some(code), false),
+            Err(WriteError::Stopped(code)) => self.on_stopped_by_peer(side, id, code),
             Err(WriteError::Finished) => assert!(half.finished || half.reset.is_some()),
             Err(WriteError::Blocked | WriteError::ReceiveOnly) => {}
+            Err(WriteError::Closed) => {
+                assert!(self.closing[index(side)] || self.over[index(side)], "{id:?} is closed by nobody");
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -149,6 +205,7 @@ impl Model {
             Err(ReadError::Stopped) => assert!(half.stopped.is_some()),
             Err(ReadError::Blocked) => assert!(!half.saw_end, "{id:?}"),
             Err(ReadError::SendOnly) => {}
+            Err(ReadError::Closed) => assert!(self.over[index(side)], "{id:?} is closed by nobody"),
             Err(error) => panic!("{error}"),
         }
         true
@@ -159,17 +216,32 @@ impl Model {
         let is_late = code == Code::REFUSED && self.drained[index(side.peer())];
         // It may have been abandoned by its opener before the peer's application could see it.
         let own = self.half(id, side).reset;
-        assert!(is_late || own == Some(code), "{id:?} was reset by nobody");
+        assert!(is_late || own == Some(code), "halves_independent: {id:?} was reset by nobody");
         assert!(id.opener() == side && !self.accepted.contains(&id), "drain_partition: {id:?}");
         *self.half(id, side.peer()) = Half { reset: Some(code), saw_end: true, ..Half::default() };
     }
 
     /// Everything that was promised must have happened: all was read that could be read.
     pub fn check_settled(&self) {
-        for (id, sender, half) in self.halves() {
+        BOTH.iter().for_each(|&sender| self.check_settled_from(sender));
+    }
+
+    /// As [`check_settled`](Self::check_settled), of what `from` wrote.
+    pub fn check_settled_from(&self, from: Side) {
+        let sends = |id: StreamId, side| id.dir() == Dir::Bi || id.opener() == side;
+        for (id, sender, half) in self.halves().filter(|&(id, sender, _)| sender == from && sends(id, from)) {
+            let is_told = half.finished || half.reset.is_some();
+            if half.stopped.is_some() && self.held(sender).contains(&id) {
+                assert!(is_told, "one_terminal_event: {sender:?} has not heard that {id:?} was stopped");
+            }
+            if id.opener() == sender && !self.drained[index(sender.peer())] && half.reset.is_none() {
+                let is_seen = self.accepted.contains(&id) || half.written == 0 && !half.finished;
+                assert!(is_seen, "surfaced_once: {id:?} never was");
+            }
             if !self.held(sender.peer()).contains(&id) || half.stopped.is_some() {
                 continue;
             }
+            assert_eq!(half.saw_end, is_told, "one_terminal_event: {id:?} from {sender:?}, {half:?}");
             // Also what was finished by an application that has released the stream since.
             if half.reset.is_none() {
                 assert_eq!(half.read, half.written, "accepted_means_owed: {id:?} from {sender:?}");

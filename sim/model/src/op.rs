@@ -24,6 +24,13 @@ pub enum Op {
     Cut { client_notices: bool, server_notices: bool },
     Reconnect,
     Drain(Side),
+    Close(Side),
+    /// Fires the next timer, whenever it is due.
+    Fire(Side),
+    /// Reconnects while bytes of the last pipe can still arrive.
+    Overtake,
+    TransmitOlder(u16),
+    DeliverOlder(u8, u16),
 }
 
 impl Op {

@@ -1,6 +1,6 @@
 //! Two real sessions and what is between them.
 //!
-//! In: what the pipe and the clock do. Out: whatever the sessions make of it. Keeps: the bytes under way, record by
+//! In: what the pipes and the clock do. Out: whatever the sessions make of it. Keeps: the bytes under way, record by
 //! record. Consistency of both sessions is checked after each step.
 
 use std::collections::VecDeque;
@@ -10,6 +10,9 @@ use bytes::Bytes;
 use towline_engine::{
     Acceptor, Arrival, Config, Epoch, Instant, PipeClosed, Resumption, Secret, Session, SessionId, Side,
 };
+
+use crate::digest::Digest;
+use crate::observer::Observer;
 
 /// The name of the session, if it can resume.
 pub const ID: SessionId = SessionId([0x1d; SessionId::LEN]);
@@ -39,12 +42,38 @@ pub struct World {
     pub epoch: Epoch,
     /// Whether there is a pipe; there may be none that either end knows of.
     pub connected: bool,
-    config: Config,
-    /// Reads the beginning of a later pipe, until it is known whose it is.
-    acceptor: Option<Acceptor>,
-    /// Records under way, by who wrote them.
-    wires: [VecDeque<Bytes>; 2],
+    /// The number of the pipe that the server was on last.
+    pub(crate) server_epoch: Epoch,
+    pub(crate) config: Config,
+    /// The present pipe.
+    pub(crate) pipe: Pipe,
+    /// Those that the client has left while their bytes could still arrive.
+    pub(crate) older: Vec<Pipe>,
+    observers: [Observer; 2],
+    /// What the client has begun its later pipes with, each the first record.
+    pub(crate) resumes: Vec<(Epoch, Bytes)>,
 }
+
+/// A pipe.
+#[derive(Clone, Debug)]
+pub(crate) struct Pipe {
+    pub(crate) epoch: Epoch,
+    /// Reads its beginning, if it is a later one, until it is known whose it is.
+    pub(crate) acceptor: Option<Acceptor>,
+    /// Records under way, by who wrote them.
+    wires: [VecDeque<Record>; 2],
+}
+
+/// A record under way.
+#[derive(Clone, Debug)]
+struct Record {
+    whole: Bytes,
+    /// What of it has not arrived.
+    left: Bytes,
+}
+
+/// Both ends.
+pub const BOTH: [Side; 2] = [Side::Client, Side::Server];
 
 /// Where the end on `side` has its place in an array of two.
 pub(crate) const fn index(side: Side) -> usize {
@@ -62,18 +91,22 @@ impl World {
             client.resumption = Resumption::Offer(ID, SECRET);
             server.resumption = Resumption::Accept;
         }
+        let epoch = Epoch(0);
         let mut world = Self {
             client: Session::new(Side::Client, client),
             server: Session::new(Side::Server, server.clone()),
             now: Instant::from_nanos(1_000_000_000),
-            epoch: Epoch(0),
+            epoch,
             connected: true,
+            server_epoch: epoch,
             config: server,
-            acceptor: None,
-            wires: Default::default(),
+            pipe: Pipe { epoch, acceptor: None, wires: Default::default() },
+            older: Vec::new(),
+            observers: BOTH.map(Observer::new),
+            resumes: Vec::new(),
         };
-        for side in [Side::Client, Side::Server] {
-            let (now, epoch) = (world.now, world.epoch);
+        for side in BOTH {
+            let now = world.now;
             world.end(side).attach(now, epoch).expect("a new session takes a pipe");
         }
         world
@@ -87,6 +120,14 @@ impl World {
         }
     }
 
+    /// One of the ends, to look at.
+    pub fn peek(&self, side: Side) -> &Session {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+
     /// Whether the ends can do without the present pipe.
     pub fn is_resumable(&self) -> bool {
         self.client.id().is_some() && self.server.id().is_some()
@@ -94,23 +135,29 @@ impl World {
 
     /// How many bytes that `side` wrote are under way.
     pub fn under_way(&self, side: Side) -> usize {
-        self.wires[index(side)].iter().map(Bytes::len).sum()
+        self.wire(side).map(Bytes::len).sum()
     }
 
     /// The length of the first record under way that `side` wrote; 0 if there is none.
     pub fn next_record(&self, side: Side) -> usize {
-        self.wires[index(side)].front().map_or(0, Bytes::len)
+        self.wire(side).next().map_or(0, Bytes::len)
     }
 
     /// The bytes under way that `side` wrote, as they will arrive.
     pub fn wire(&self, side: Side) -> impl Iterator<Item = &Bytes> {
-        self.wires[index(side)].iter()
+        self.pipe.wires[index(side)].iter().map(|record| &record.left)
+    }
+
+    /// After how many bytes the first record under way that `side` wrote can be cut so that it matters: see
+    /// [`cuts`](crate::wire::cuts).
+    pub fn cuts(&self, side: Side) -> Vec<usize> {
+        self.pipe.cuts(side)
     }
 
     /// Whether `side` has something to say to a pipe that is there.
     pub fn wants_transmit(&self, side: Side) -> bool {
         self.connected
-            && match (side, &self.acceptor) {
+            && match (side, &self.pipe.acceptor) {
                 (Side::Server, Some(acceptor)) => acceptor.wants_transmit(),
                 (Side::Server, None) => self.server.wants_transmit(),
                 (Side::Client, _) => self.client.wants_transmit(),
@@ -121,23 +168,37 @@ impl World {
     ///
     /// # Panics
     ///
-    /// If the session is inconsistent after it.
+    /// If the session is inconsistent after it, or the record breaks a rule.
     pub fn transmit(&mut self, side: Side, max: usize) -> usize {
         if !self.connected {
             return 0;
         }
         let mut out = Vec::new();
         let now = self.now;
-        let length = match &mut self.acceptor {
+        let length = match &mut self.pipe.acceptor {
             Some(acceptor) if side == Side::Server => acceptor.poll_transmit(max, &mut out),
             _ => self.end(side).poll_transmit(now, max, &mut out),
         };
         assert_eq!(length, out.iter().map(Bytes::len).sum::<usize>(), "as long as it says");
-        if length > 0 {
-            self.wires[index(side)].push_back(out.concat().into());
-        }
         self.end(side).check_invariants();
+        if length > 0 {
+            let record = Bytes::from(out.concat());
+            self.observe(side, self.epoch, &record);
+            let is_resumed = self.epoch.0 > 0 && self.resumes.last().is_none_or(|last| last.0 < self.epoch);
+            if side == Side::Client && is_resumed {
+                self.resumes.push((self.epoch, record.clone()));
+            }
+            self.pipe.send(side, record);
+        }
         length
+    }
+
+    pub(crate) fn observe(&mut self, side: Side, epoch: Epoch, record: &[u8]) {
+        let [client, server] = &mut self.observers;
+        match side {
+            Side::Client => client.on_record(epoch, record, server),
+            Side::Server => server.on_record(epoch, record, client),
+        }
     }
 
     /// Brings at most `count` of the bytes that `side` wrote to the other end. Returns how many.
@@ -146,26 +207,25 @@ impl World {
     ///
     /// If a session is inconsistent after it.
     pub fn deliver(&mut self, side: Side, count: usize) -> usize {
-        let wire = &mut self.wires[index(side)];
-        let Some(record) = wire.front_mut() else { return 0 };
-        let bytes = record.split_to(count.min(record.len()));
-        if record.is_empty() {
-            wire.pop_front();
-        }
-        let arrived = bytes.len();
-        let (now, epoch) = (self.now, self.epoch);
-        match &mut self.acceptor {
-            Some(acceptor) if side == Side::Client => {
-                if let Some(Arrival::Resume { epoch, proof, .. }) = acceptor.handle_input(bytes)
-                    && self.server.resume(now, epoch, &proof, acceptor).is_ok()
-                {
-                    self.acceptor = None;
-                }
+        let arrived = match side {
+            Side::Client => self.pipe.arrive(&mut self.server, self.now, count),
+            Side::Server => {
+                let Some(bytes) = self.pipe.take(side, count) else { return 0 };
+                let arrived = bytes.len();
+                self.client.handle_input(self.now, self.pipe.epoch, bytes);
+                arrived
             }
-            _ => self.end(side.peer()).handle_input(now, epoch, bytes),
-        }
+        };
+        self.note_server_epoch();
         self.end(side.peer()).check_invariants();
         arrived
+    }
+
+    /// Finds out which pipe the server is on.
+    pub(crate) fn note_server_epoch(&mut self) {
+        let taken = self.older.iter().chain([&self.pipe]).filter(|pipe| pipe.acceptor.is_none());
+        let newest = taken.map(|pipe| pipe.epoch).max();
+        self.server_epoch = self.server_epoch.max(newest.unwrap_or_default());
     }
 
     /// The pipe is gone, with all that was under way. The ends on the sides in `noticed` learn of it.
@@ -174,9 +234,9 @@ impl World {
     ///
     /// If a session is inconsistent after it.
     pub fn cut(&mut self, noticed: &[Side]) {
-        self.wires = Default::default();
+        self.older.clear();
+        self.pipe.wires = Default::default();
         self.connected = false;
-        self.acceptor = None;
         let (now, epoch) = (self.now, self.epoch);
         for &side in noticed {
             self.end(side).handle_pipe_closed(now, epoch, PipeClosed::Failed);
@@ -190,15 +250,24 @@ impl World {
     ///
     /// If a session is inconsistent after it.
     pub fn reconnect(&mut self) {
+        if self.attach_next() {
+            self.older.clear();
+        }
+    }
+
+    /// Attaches the client to another pipe. The last one is the last of the older ones then.
+    pub(crate) fn attach_next(&mut self) -> bool {
         let epoch = Epoch(self.epoch.0 + 1);
         if self.client.attach(self.now, epoch).is_err() {
-            return;
+            return false;
         }
         self.epoch = epoch;
-        self.wires = Default::default();
         self.connected = true;
-        self.acceptor = Some(Acceptor::new(&self.config));
+        let acceptor = Some(Acceptor::new(&self.config));
+        let pipe = Pipe { epoch, acceptor, wires: Default::default() };
+        self.older.push(std::mem::replace(&mut self.pipe, pipe));
         self.client.check_invariants();
+        true
     }
 
     /// Lets time pass, and fires the timers that are due then.
@@ -208,26 +277,46 @@ impl World {
     /// If a session is inconsistent after it.
     pub fn wait(&mut self, duration: Duration) {
         self.now = self.now + duration;
-        for side in [Side::Client, Side::Server] {
+        for side in BOTH {
             let now = self.now;
             self.end(side).handle_timeout(now);
             self.end(side).check_invariants();
         }
     }
 
+    /// Fires the next timer of `side`, whatever it is and whenever it is due, while time stands still. So timers fire
+    /// in any order, and no state depends on when they did.
+    ///
+    /// # Panics
+    ///
+    /// If the session is inconsistent after it.
+    pub fn fire(&mut self, side: Side) {
+        if let Some((deadline, _)) = self.peek(side).poll_timeout() {
+            self.end(side).handle_timeout(deadline);
+            self.end(side).check_invariants();
+        }
+    }
+
     /// Carries everything that the ends have to say, both ways, until they are quiet. Time stands still, but for
     /// the delay of acknowledgements.
+    ///
+    /// # Panics
+    ///
+    /// If they never are.
     pub fn run(&mut self) {
         for _ in 0..2 {
+            let mut rounds = 0;
             loop {
                 let mut moved = 0;
-                for side in [Side::Client, Side::Server] {
+                for side in BOTH {
                     moved += self.transmit(side, 1 << 14);
                     moved += self.deliver(side, usize::MAX);
                 }
                 if moved == 0 {
                     break;
                 }
+                rounds += 1;
+                assert!(rounds < MAX_ROUNDS, "no_stall: two ends that never come to rest");
             }
             self.wait(Duration::from_millis(25));
         }
@@ -240,5 +329,81 @@ impl World {
             self.reconnect();
         }
         self.run();
+    }
+
+    /// A number for the state: equal for worlds that will behave alike from now on.
+    pub fn fingerprint(&self) -> u128 {
+        let mut digest = Digest::default();
+        for side in BOTH {
+            digest.add(self.peek(side).fingerprint(self.now));
+            if let Some(tombstone) = self.peek(side).tombstone() {
+                digest.add_bytes(format!("{tombstone:?}").as_bytes());
+            }
+        }
+        digest.add(u128::from(self.connected));
+        digest.add(u128::from(self.epoch.0));
+        if self.connected {
+            self.older.iter().chain([&self.pipe]).for_each(|pipe| pipe.digest(&mut digest));
+        }
+        digest.finish()
+    }
+}
+
+/// No exchange of what a test has written takes as many records each way.
+const MAX_ROUNDS: usize = 1 << 20;
+
+impl Pipe {
+    pub(crate) fn send(&mut self, side: Side, record: Bytes) {
+        self.wires[index(side)].push_back(Record { left: record.clone(), whole: record });
+    }
+
+    pub(crate) fn is_empty(&self, side: Side) -> bool {
+        self.wires[index(side)].is_empty()
+    }
+
+    /// Bytes that the client wrote arrive at the server. Returns how many.
+    pub(crate) fn arrive(&mut self, server: &mut Session, now: Instant, count: usize) -> usize {
+        let Some(bytes) = self.take(Side::Client, count) else { return 0 };
+        let arrived = bytes.len();
+        let Some(acceptor) = &mut self.acceptor else {
+            server.handle_input(now, self.epoch, bytes);
+            return arrived;
+        };
+        if let Some(Arrival::Resume { epoch, proof, .. }) = acceptor.handle_input(bytes)
+            && server.resume(now, epoch, &proof, acceptor).is_ok()
+        {
+            self.acceptor = None;
+        }
+        arrived
+    }
+
+    fn take(&mut self, side: Side, count: usize) -> Option<Bytes> {
+        let wire = &mut self.wires[index(side)];
+        let record = wire.front_mut()?;
+        let bytes = record.left.split_to(count.min(record.left.len()));
+        if record.left.is_empty() {
+            wire.pop_front();
+        }
+        Some(bytes)
+    }
+
+    /// See [`World::cuts`].
+    pub(crate) fn cuts(&self, side: Side) -> Vec<usize> {
+        let Some(record) = self.wires[index(side)].front() else { return Vec::new() };
+        let done = record.whole.len() - record.left.len();
+        let ahead = crate::wire::cuts(&record.whole).into_iter().filter(|&cut| cut > done);
+        ahead.map(|cut| cut - done).collect()
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        digest.add(u128::from(self.epoch.0));
+        digest.add(self.acceptor.as_ref().map_or(0, Acceptor::fingerprint));
+        for wire in &self.wires {
+            digest.add(wire.len() as u128);
+            for record in wire {
+                digest.add(record.left.len() as u128);
+                digest.add_bytes(&record.whole);
+            }
+        }
     }
 }
