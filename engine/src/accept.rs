@@ -1,7 +1,7 @@
 //! Whose pipe is this? The first records of a pipe that was accepted tell.
 //!
 //! In: a pipe's first bytes. Out: this end's parameters, and the answer. Keeps: the bytes, for the session that
-//! they are meant for; at most one record and what was read along with its end. Spec: PROTOCOL §3.1.
+//! they are meant for; at most two records and what was read along with their end. Spec: PROTOCOL §3.1.
 
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
@@ -42,6 +42,8 @@ pub struct Acceptor {
     ours: Parameters,
     pub(crate) parameters_sent: bool,
     records: RecordReader,
+    /// How many bytes may have come when padding is all that comes.
+    patience: u64,
     /// What came before `last`.
     kept: BytesMut,
     /// What came last; it is not copied, as there may be much behind the record that matters.
@@ -88,6 +90,7 @@ impl Acceptor {
             ours: config.parameters(None),
             parameters_sent: false,
             records: RecordReader::new(config.max_record_size),
+            patience: config.max_record_size,
             kept: BytesMut::new(),
             last: Bytes::new(),
             progress: Progress::Start,
@@ -107,7 +110,13 @@ impl Acceptor {
         while self.progress != Progress::Known {
             let arrival = match self.records.next(&mut input) {
                 Ok(None) => return None,
-                Ok(Some(item)) => self.on_item(item),
+                Ok(Some(item)) => {
+                    let is_padding = matches!(item, Item::Frame(Frame::Padding));
+                    let read = self.kept.len() + self.last.len() - input.len();
+                    // Else padding that goes on and on would be kept: it makes no sense.
+                    let is_too_much = is_padding && read as u64 > self.patience;
+                    if is_too_much { Some(Arrival::New(None)) } else { self.on_item(item) }
+                }
                 Err(_) => Some(Arrival::New(None)),
             };
             if arrival.is_some() {

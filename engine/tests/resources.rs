@@ -11,7 +11,7 @@ use bytes::Bytes;
 use common::{EPOCH, Pair, config, events, hex, read_all, write_some};
 use proptest::prelude::*;
 use towline_engine::{
-    Acceptor, CloseReason, Code, Config, Dir, Event, Instant, Session, Side, Urgency, Violation,
+    Acceptor, CloseReason, Code, Config, Dir, Event, Instant, Resumption, Session, Side, Urgency, Violation,
 };
 
 fn record(session: &mut Session, now: Instant) -> Vec<u8> {
@@ -175,6 +175,24 @@ fn pre_auth_bounded() {
     session.attach(Instant::default(), EPOCH).unwrap();
     session.handle_input(Instant::default(), EPOCH, hex("7fff").into());
     assert!(session.is_closed());
+}
+
+#[test]
+fn an_acceptor_does_not_keep_padding_without_end() {
+    let offered = config(|c| c.resumption = Resumption::Accept);
+    // Parameters that want to resume, as on every later pipe; then padding instead of RESUME.
+    let hello = hex("0f ff51 5330 0d0a 0d0a 06 80544c52 01 05");
+    let padding = [vec![0x7f, 0xfe], vec![0; 16382]].concat();
+    for cut in [1, 1000, 16384] {
+        let mut acceptor = Acceptor::new(&offered);
+        assert_eq!(acceptor.handle_input(hello.clone().into()), None);
+        let pieces = padding.chunks(cut).cycle().take(100_000 / cut);
+        let kept = pieces
+            .take_while(|piece| acceptor.handle_input(Bytes::copy_from_slice(piece)).is_none())
+            .map(<[u8]>::len)
+            .sum::<usize>();
+        assert!(kept <= 16384, "cut at {cut}: {kept} bytes were kept for somebody who wants nothing");
+    }
 }
 
 #[test]
