@@ -314,10 +314,25 @@ fn arrive(inner: &Inner) -> (Visitor, CancellationToken) {
 
 /// Somebody who has shown who they are and said hello.
 struct Admitted {
-    id: LinkId,
+    registered: Registered,
     link: Link,
     control: (SendStream, RecvStream),
     dismissed: oneshot::Receiver<Refusal>,
+}
+
+/// A link that is registered until this is dropped.
+struct Registered {
+    inner: Arc<Inner>,
+    id: LinkId,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut state = self.inner.lock();
+        state.links.remove(&self.id);
+        state.core.handle_link_closed(self.inner.now(), self.id);
+        self.inner.perform(&mut state);
+    }
 }
 
 /// A connection, from its first byte to its last.
@@ -371,13 +386,9 @@ async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr)
         (_, Err(error)) => Err(Refusal::new(RefusalCode::BadRequest, error.to_string())),
     };
     match outcome {
-        Ok((id, dismissed)) => {
-            let answer = Answer::Accepted(Accepted::default());
-            if message::write(&mut send, &answer).await.is_err() {
-                depart(inner, id);
-                return None;
-            }
-            Some(Admitted { id, link, control: (send, recv), dismissed })
+        Ok((registered, dismissed)) => {
+            message::write(&mut send, &Answer::Accepted(Accepted::default())).await.ok()?;
+            Some(Admitted { registered, link, control: (send, recv), dismissed })
         }
         Err(refusal) => {
             tracing::info!(%address, %refusal, "refused");
@@ -392,12 +403,12 @@ async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr)
 
 /// Registers a link that said hello.
 fn register(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     link: &Link,
     identity: Identity,
     address: SocketAddr,
     hello: message::Hello,
-) -> Result<(LinkId, oneshot::Receiver<Refusal>), Refusal> {
+) -> Result<(Registered, oneshot::Receiver<Refusal>), Refusal> {
     if identity.trust_domain != inner.identity.trust_domain {
         let text =
             format!("{identity} is of another trust domain; this hub is of {}", inner.identity.trust_domain);
@@ -412,20 +423,13 @@ fn register(
     state.links.insert(id, Peer { link: link.clone(), dismiss: Some(dismiss) });
     inner.perform(&mut state);
     tracing::info!(link = id.0, %role, %name, %address, "online");
-    Ok((id, dismissed))
-}
-
-/// The link is over.
-fn depart(inner: &Inner, id: LinkId) {
-    let mut state = inner.lock();
-    state.links.remove(&id);
-    state.core.handle_link_closed(inner.now(), id);
-    inner.perform(&mut state);
+    Ok((Registered { inner: inner.clone(), id }, dismissed))
 }
 
 /// Serves a link until it is over or dismissed.
 async fn serve(inner: Arc<Inner>, admitted: Admitted) {
-    let Admitted { id, link, control: (mut send, _recv), mut dismissed } = admitted;
+    let Admitted { registered, link, control: (mut send, _recv), mut dismissed } = admitted;
+    let id = registered.id;
     let refusal = loop {
         tokio::select! {
             biased;
@@ -448,7 +452,6 @@ async fn serve(inner: Arc<Inner>, admitted: Admitted) {
     }
     let closed = link.closed().await;
     tracing::info!(link = id.0, %closed, "offline");
-    depart(&inner, id);
 }
 
 /// Serves a stream that an endpoint has opened.

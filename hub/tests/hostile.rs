@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, online};
+use common::{World, online, until};
 use minicbor::Encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -16,7 +16,9 @@ use towline::policy::AllowAll;
 use towline::refusal::RefusalCode;
 use towline::{Device, Hub, OpenError, Service, link_config};
 use towline_transports::tls::{self, ALPN_LINK, Credentials};
-use towline_transports::{Link, LinkClosed, Network, RecvStream, SendStream, Side, Socket, TcpNetwork};
+use towline_transports::{
+    Config, Link, LinkClosed, Network, RecvStream, SendStream, Side, Socket, TcpNetwork,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -110,10 +112,20 @@ async fn raw_link(
     honest: &Honest,
     credentials: Credentials,
 ) -> Result<Link, tls::HandshakeError> {
+    raw_link_with(world, honest, credentials, link_config(Side::Client)).await
+}
+
+/// The same, with limits of its own.
+async fn raw_link_with(
+    world: &World,
+    honest: &Honest,
+    credentials: Credentials,
+    limits: Config,
+) -> Result<Link, tls::HandshakeError> {
     let config = tls::client_config(credentials, &[ALPN_LINK], &world.environment.tls).unwrap();
     let name = "127.0.0.1".try_into().unwrap();
     let pipe = tls::connect(honest.dial().await, name, config).await?;
-    Ok(Link::start(pipe, Side::Client, link_config(Side::Client)))
+    Ok(Link::start(pipe, Side::Client, limits))
 }
 
 fn hello() -> Request {
@@ -199,6 +211,24 @@ async fn write_raw(link: &Link, bytes: &[u8]) -> (SendStream, RecvStream) {
     let (mut send, recv) = link.open_bi().await.unwrap();
     send.write_all(bytes).await.unwrap();
     (send, recv)
+}
+
+#[tokio::test]
+async fn a_device_that_takes_no_answer_to_its_hello_is_not_online() {
+    let world = World::new();
+    let limits = Limits::default().handshake(Duration::from_secs(1));
+    let honest = Honest::new(&world, limits).await;
+    let registered = || (honest.hub.stats().devices, honest.hub.stats().links);
+    let before = registered();
+    let mut deaf = link_config(Side::Client);
+    deaf.stream_window = 0;
+    let link = raw_link_with(&world, &honest, world.credentials("device/deaf"), deaf).await.unwrap();
+    let (mut send, _recv) = link.open_bi().await.unwrap();
+    message::write(&mut send, &hello()).await.unwrap();
+    timeout(SOON, link.closed()).await.expect("the hub hangs up");
+    until(|| registered() == before).await;
+    assert!(honest.service.devices().await.unwrap().iter().any(|d| d.device == "deaf" && !d.online));
+    honest.check().await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, online, pattern};
+use common::{World, online, pattern, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use towline::core::Limits;
 use towline::message::Profile;
@@ -77,17 +77,6 @@ async fn many_tunnels_at_once() {
     }
     tasks.join_all().await;
     until(|| hub.stats().tunnels == 0).await;
-}
-
-/// Waits until something is so, which other tasks are about to bring about.
-async fn until(mut is_so: impl FnMut() -> bool) {
-    tokio::time::timeout(Duration::from_secs(20), async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("it should be so within 20 s");
 }
 
 #[tokio::test]

@@ -69,6 +69,17 @@ pub async fn online(device: &Device) {
     tokio::time::timeout(Duration::from_secs(20), wait).await.expect("online within 20 s").unwrap();
 }
 
+/// Waits until something is so, which other tasks are about to bring about.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("it should be so within 20 s");
+}
+
 /// Bytes that differ from their neighbours.
 pub fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|offset| u8::try_from(offset * 31 % 251).unwrap()).collect()
