@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials};
@@ -21,7 +21,7 @@ use crate::codes;
 use crate::core::{Action, Core, Limits, LinkId, Lobby, Offered, TunnelId, Visitor};
 use crate::endpoint::{SetupError, link_config};
 use crate::environment::Environment;
-use crate::identity::{Identity, Role};
+use crate::identity::{BadIdentity, Identity, Role};
 use crate::message::{self, Accepted, Answer, Goodbye, MessageError, Offer, Open, Request, millis};
 use crate::policy::Policy;
 use crate::refusal::{Refusal, RefusalCode};
@@ -136,7 +136,7 @@ impl Hub {
     /// The certificate does not do, or the address cannot be listened on.
     pub async fn start(config: HubConfig, environment: Environment) -> Result<Self, StartError> {
         let HubConfig { listen, credentials, limits, policy } = config;
-        let certificate = credentials.chain.first().ok_or(crate::identity::BadIdentity::Malformed);
+        let certificate = credentials.chain.first().ok_or(BadIdentity::Malformed);
         let identity = certificate.and_then(Identity::of_certificate).map_err(SetupError::from)?;
         if identity.role != Role::Hub {
             return Err(SetupError::WrongRole { found: identity, wanted: Role::Hub }.into());
@@ -344,8 +344,7 @@ async fn receive(
     evicted: CancellationToken,
     seat: OwnedSemaphorePermit,
 ) {
-    let handshake = timeout(inner.limits.handshake, admit(&inner, socket, address));
-    let admitted = evicted.run_until_cancelled(handshake).await;
+    let admitted = evicted.run_until_cancelled(admit(&inner, socket, address)).await;
     {
         let mut state = inner.lock();
         state.lobby.leave(visitor);
@@ -353,29 +352,48 @@ async fn receive(
     }
     drop(seat);
     match admitted {
-        Some(Ok(Some(admitted))) => serve(inner, admitted).await,
-        Some(Ok(None)) => {}
-        Some(Err(_)) => tracing::debug!(%address, "no hello in time"),
+        Some(Some(admitted)) => serve(inner, admitted).await,
+        Some(None) => {}
         None => tracing::debug!(%address, "dropped for a newer connection"),
     }
 }
 
-/// Shakes hands: TLS, then the hello. `None` if that came to nothing; why is in the log.
+/// Shakes hands: TLS, then the hello, both under one deadline. `None` if that came to nothing; why is in the log.
 async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr) -> Option<Admitted> {
-    let pipe = match tls::accept(socket, inner.tls.clone()).await {
-        Ok(pipe) => pipe,
-        Err(error) => {
+    let deadline = Instant::now() + inner.limits.handshake;
+    let pipe = match timeout_at(deadline, tls::accept(socket, inner.tls.clone())).await {
+        Ok(Ok(pipe)) => pipe,
+        Ok(Err(error)) => {
             tracing::debug!(%address, %error, "no handshake");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!(%address, "no handshake in time");
             return None;
         }
     };
     let identity = pipe.peer_certificates().first().map(Identity::of_certificate);
     let link = Link::start(pipe, Side::Server, link_config(Side::Server));
+    let Ok(admitted) = timeout_at(deadline, hear_hello(inner, &link, identity, address)).await else {
+        tracing::debug!(%address, "no hello in time");
+        link.close(codes::NO_HELLO, "");
+        return None;
+    };
+    admitted
+}
+
+/// Hears the hello, and answers it.
+async fn hear_hello(
+    inner: &Arc<Inner>,
+    link: &Link,
+    identity: Option<Result<Identity, BadIdentity>>,
+    address: SocketAddr,
+) -> Option<Admitted> {
     let (mut send, mut recv) = link.accept_bi().await.ok()?;
     let outcome = match (identity, message::read(&mut recv).await) {
         (Some(Ok(identity)), Ok(Request::Hello(hello))) => {
             tracing::debug!(%address, %identity, agent = %hello.agent.escape_debug(), "hello");
-            register(inner, &link, identity, address, hello)
+            register(inner, link, identity, address, hello)
         }
         (Some(Err(bad)), Ok(_)) => Err(Refusal::new(RefusalCode::Forbidden, bad.to_string())),
         (_, Ok(_)) => Err(Refusal::new(RefusalCode::BadRequest, "the first request on a link is a hello")),
@@ -388,7 +406,7 @@ async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr)
     match outcome {
         Ok((registered, dismissed)) => {
             message::write(&mut send, &Answer::Accepted(Accepted::default())).await.ok()?;
-            Some(Admitted { registered, link, control: (send, recv), dismissed })
+            Some(Admitted { registered, link: link.clone(), control: (send, recv), dismissed })
         }
         Err(refusal) => {
             tracing::info!(%address, %refusal, "refused");
