@@ -30,6 +30,9 @@ use crate::relay::{StreamLeg, relay};
 /// How long the first message of a stream may take to come.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long an endpoint that is dismissed may take to make room for the goodbye.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(3);
+
 /// How long to wait before accepting again, when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -462,7 +465,8 @@ async fn serve(inner: Arc<Inner>, admitted: Admitted) {
         tracing::info!(link = id.0, %refusal, "dismissed");
         // Live tunnels go on while the hub drains; a device that was replaced has lost them anyway.
         let stays = refusal.code == RefusalCode::HubDraining;
-        let _ = message::write(&mut send, &Goodbye { refusal }).await;
+        // Who takes no goodbye goes without one.
+        let _ = timeout(GOODBYE_DEADLINE, message::write(&mut send, &Goodbye { refusal })).await;
         let _ = send.finish();
         if !stays {
             link.close(codes::DISMISSED, "");

@@ -233,6 +233,24 @@ async fn a_device_that_takes_no_answer_to_its_hello_is_not_online() {
 }
 
 #[tokio::test]
+async fn a_device_that_takes_no_goodbye_is_dismissed_all_the_same() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let mut deaf = link_config(Side::Client);
+    // As many bytes as the answer to the hello has.
+    deaf.stream_window = 5;
+    let link = raw_link_with(&world, &honest, world.credentials("device/deaf"), deaf).await.unwrap();
+    let (mut send, mut recv) = link.open_bi().await.unwrap();
+    message::write(&mut send, &hello()).await.unwrap();
+    until(|| honest.hub.stats().devices == 2).await;
+    let _newer = world.device("deaf", &honest.hub).await;
+    let closed = timeout(SOON, link.closed()).await.expect("the hub hangs up");
+    assert!(matches!(closed, LinkClosed::Peer { code, .. } if code == codes::DISMISSED), "{closed}");
+    assert!(matches!(message::read(&mut recv).await, Ok(Answer::Accepted(_))));
+    honest.check().await;
+}
+
+#[tokio::test]
 async fn malformed_and_oversized_messages_are_refused_one_by_one() {
     let world = World::new();
     let honest = Honest::new(&world, Limits::default()).await;
