@@ -447,33 +447,41 @@ fn register(
     Ok((Registered { inner: inner.clone(), id }, dismissed))
 }
 
-/// Serves a link until it is over or dismissed.
+/// Serves a link until it is over. One that was dismissed is served on: who asks too late is told so.
 async fn serve(inner: Arc<Inner>, admitted: Admitted) {
-    let Admitted { registered, link, control: (mut send, _recv), mut dismissed } = admitted;
+    let Admitted { registered, link, control: (send, _recv), dismissed } = admitted;
     let id = registered.id;
-    let refusal = loop {
-        tokio::select! {
-            biased;
-            refusal = &mut dismissed => break refusal.ok(),
-            stream = link.accept_bi() => match stream {
-                Ok((send, recv)) => inner.spawn(serve_request(inner.clone(), id, send, recv)),
-                Err(_) => break None,
-            },
+    let dismissal = async {
+        if let Ok(refusal) = dismissed.await {
+            tracing::info!(link = id.0, %refusal, "dismissed");
+            dismiss(&link, send, refusal).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let requests = async {
+        while let Ok((send, recv)) = link.accept_bi().await {
+            inner.spawn(serve_request(inner.clone(), id, send, recv));
         }
     };
-    if let Some(refusal) = refusal {
-        tracing::info!(link = id.0, %refusal, "dismissed");
-        // Live tunnels go on while the hub drains; a device that was replaced has lost them anyway.
-        let stays = refusal.code == RefusalCode::HubDraining;
-        // Who takes no goodbye goes without one.
-        let _ = timeout(GOODBYE_DEADLINE, message::write(&mut send, &Goodbye { refusal })).await;
-        let _ = send.finish();
-        if !stays {
-            link.close(codes::DISMISSED, "");
-        }
+    tokio::select! {
+        biased;
+        () = dismissal => {}
+        () = requests => {}
     }
     let closed = link.closed().await;
     tracing::info!(link = id.0, %closed, "offline");
+}
+
+/// Says goodbye on a link, and closes it unless it may live on for its tunnels.
+async fn dismiss(link: &Link, mut control: SendStream, refusal: Refusal) {
+    // Live tunnels go on while the hub drains; a device that was replaced has lost them anyway.
+    let stays = refusal.code == RefusalCode::HubDraining;
+    // Who takes no goodbye goes without one.
+    let _ = timeout(GOODBYE_DEADLINE, message::write(&mut control, &Goodbye { refusal })).await;
+    let _ = control.finish();
+    if !stays {
+        link.close(codes::DISMISSED, "");
+    }
 }
 
 /// Serves a stream that an endpoint has opened.

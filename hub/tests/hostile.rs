@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use towline::agent::{self, Target};
 use towline::core::Limits;
-use towline::message::{self, Answer, Hello, Open, Profile, Request};
+use towline::message::{self, Answer, Goodbye, Hello, List, Open, Profile, Request};
 use towline::policy::AllowAll;
 use towline::refusal::RefusalCode;
 use towline::{Device, Hub, OpenError, Service, codes, link_config};
@@ -133,6 +133,12 @@ fn hello() -> Request {
     Request::Hello(Hello { version: message::VERSION, instance: 1, agent: "test".into() })
 }
 
+/// Asks for a tunnel to a device that echoes.
+fn open(device: &str) -> Request {
+    let (device, service) = (device.to_owned(), "echo".to_owned());
+    Request::Open(Open { device, service, profile: Profile::Native, deadline_ms: 1000 })
+}
+
 /// Says something on a new stream, and reads the answer.
 async fn ask(link: &Link, request: &impl Encode<()>) -> Result<Answer, message::MessageError> {
     let (mut send, mut recv) = link.open_bi().await?;
@@ -178,14 +184,8 @@ async fn a_device_cannot_do_what_a_service_does() {
     let honest = Honest::new(&world, Limits::default()).await;
     let link = raw_link(&world, &honest, world.credentials("device/curious")).await.unwrap();
     assert!(matches!(ask(&link, &hello()).await, Ok(Answer::Accepted(_))));
-    let open = Request::Open(Open {
-        device: "press-7".into(),
-        service: "echo".into(),
-        profile: Profile::Native,
-        deadline_ms: 1000,
-    });
-    assert_eq!(refused(ask(&link, &open).await), RefusalCode::Forbidden);
-    assert_eq!(refused(ask(&link, &Request::List(message::List {})).await), RefusalCode::Forbidden);
+    assert_eq!(refused(ask(&link, &open("press-7")).await), RefusalCode::Forbidden);
+    assert_eq!(refused(ask(&link, &Request::List(List {})).await), RefusalCode::Forbidden);
     assert_eq!(refused(ask(&link, &hello()).await), RefusalCode::BadRequest, "hello, twice");
     // A hub's certificate is for being one.
     let link = raw_link(&world, &honest, world.credentials("hub/other")).await;
@@ -201,7 +201,7 @@ async fn a_link_that_begins_with_anything_but_hello_is_refused() {
     let world = World::new();
     let honest = Honest::new(&world, Limits::default()).await;
     let link = raw_link(&world, &honest, world.credentials("service/hasty")).await.unwrap();
-    assert_eq!(refused(ask(&link, &Request::List(message::List {})).await), RefusalCode::BadRequest);
+    assert_eq!(refused(ask(&link, &Request::List(List {})).await), RefusalCode::BadRequest);
     let closed = timeout(SOON, link.closed()).await.unwrap();
     assert!(matches!(closed, LinkClosed::Peer { code, .. } if code == codes::REFUSED), "{closed}");
     honest.check().await;
@@ -251,6 +251,24 @@ async fn a_device_that_takes_no_goodbye_is_dismissed_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_request_after_the_goodbye_is_answered() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("service/late")).await.unwrap();
+    let (mut send, mut recv) = link.open_bi().await.unwrap();
+    message::write(&mut send, &hello()).await.unwrap();
+    assert!(matches!(message::read(&mut recv).await, Ok(Answer::Accepted(_))));
+    let Honest { hub, .. } = honest;
+    let hour = Duration::from_secs(3600);
+    let _drain = tokio::spawn(hub.drain(Duration::from_secs(1), hour));
+    let goodbye: Goodbye = timeout(SOON, message::read(&mut recv)).await.unwrap().unwrap();
+    assert_eq!(goodbye.refusal.code, RefusalCode::HubDraining);
+    for request in [open("press-7"), Request::List(List {})] {
+        assert_eq!(refused(ask(&link, &request).await), RefusalCode::HubDraining, "{request:?}");
+    }
+}
+
+#[tokio::test]
 async fn malformed_and_oversized_messages_are_refused_one_by_one() {
     let world = World::new();
     let honest = Honest::new(&world, Limits::default()).await;
@@ -274,7 +292,7 @@ async fn malformed_and_oversized_messages_are_refused_one_by_one() {
     assert_eq!(refused(message::read(&mut recv).await), RefusalCode::BadRequest);
     drop(write_raw(&link, &[0x00, 0x10, 0x82]).await);
     // The link lives on: each was answered on its own stream.
-    assert!(matches!(ask(&link, &Request::List(message::List {})).await, Ok(Answer::Accepted(_))));
+    assert!(matches!(ask(&link, &Request::List(List {})).await, Ok(Answer::Accepted(_))));
     honest.check().await;
 }
 

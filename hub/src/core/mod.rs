@@ -275,14 +275,16 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// Whoever is on `link` may not ask.
+    /// Whoever is on `link` may not ask, or asks too late.
     pub fn devices(&self, now: Instant, link: LinkId) -> Result<Vec<DeviceStatus>, Refusal> {
-        match self.links.get(&link) {
-            Some(Link { identity, .. }) if identity.role == Role::Service => {
-                Ok(self.registry.list(now).collect())
-            }
-            _ => Err(Refusal::new(RefusalCode::Forbidden, "only services may list the devices")),
+        let asker = self.links.get(&link);
+        if asker.is_none_or(|asker| asker.identity.role != Role::Service) {
+            return Err(Refusal::new(RefusalCode::Forbidden, "only services may list the devices"));
         }
+        if let Some(retry) = self.draining {
+            return Err(draining(retry));
+        }
+        Ok(self.registry.list(now).collect())
     }
 
     /// Who is on a link.

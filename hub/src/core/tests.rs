@@ -228,6 +228,7 @@ fn a_hub_that_drains_grants_nothing_and_says_goodbye() {
     let goodbye = |link| (LinkId(link), RefusalCode::HubDraining, Some(2_000));
     assert_eq!(dismissed, [goodbye(1), goodbye(2)]);
     assert_eq!(code(open(&mut core, at(0), 2, "press-7")), RefusalCode::HubDraining);
+    assert_eq!(core.devices(at(0), LinkId(2)).unwrap_err().code, RefusalCode::HubDraining);
     assert_eq!(come(&mut core, at(0), 9, "device/x", 1).unwrap_err().code, RefusalCode::HubDraining);
 }
 
