@@ -240,9 +240,14 @@ impl Core {
         }
     }
 
-    /// The hub is about to go: nothing new is granted, and everybody is asked to come back after `retry`.
+    /// The hub is about to go: nothing new is granted, what waits for a device's answer included, and everybody is
+    /// asked to come back after `retry`.
     pub fn handle_drain(&mut self, retry: Duration) {
         self.draining = Some(retry);
+        while let Some(&(_, tunnel)) = self.deadlines.first() {
+            self.actions.push_back(Action::Refuse(tunnel, draining(retry)));
+            self.handle_tunnel_closed(tunnel);
+        }
         self.actions.extend(self.links.keys().map(|&link| Action::Dismiss(link, draining(retry))));
     }
 

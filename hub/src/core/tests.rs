@@ -233,6 +233,27 @@ fn a_hub_that_drains_grants_nothing_and_says_goodbye() {
 }
 
 #[test]
+fn a_hub_that_drains_calls_off_what_was_not_answered_and_leaves_what_lives() {
+    let mut core = introduced();
+    let live = open(&mut core, at(0), 2, "press-7").unwrap();
+    let accepted = Answer::Accepted(Accepted::default());
+    assert!(core.handle_answer(live.tunnel, accepted.clone()).is_some());
+    let waiting = open(&mut core, at(0), 2, "press-7").unwrap();
+    core.handle_drain(Duration::from_secs(2));
+    core.check_invariants();
+    let refused: Vec<_> = actions(&mut core)
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Refuse(tunnel, refusal) => Some((tunnel, refusal.code)),
+            Action::Dismiss(..) => None,
+        })
+        .collect();
+    assert_eq!(refused, [(waiting.tunnel, RefusalCode::HubDraining)]);
+    assert_eq!(core.handle_answer(waiting.tunnel, accepted), None, "too late");
+    assert_eq!((core.tunnels(), core.poll_timeout()), (1, None));
+}
+
+#[test]
 fn names_that_are_none_are_refused() {
     let mut core = introduced();
     for device in ["", "a/b", "../etc", "x\n", &"x".repeat(1000)] {
