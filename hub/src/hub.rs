@@ -172,7 +172,8 @@ impl Hub {
             running: running.clone(),
         });
         inner.spawn(accept_connections(inner.clone(), listener));
-        inner.spawn(watch_the_clock(inner.clone()));
+        // Not among the tasks that a drain waits for.
+        tokio::spawn(running.clone().run_until_cancelled_owned(watch_the_clock(inner.clone())));
         Ok(Self { inner, address, _running: running.drop_guard() })
     }
 
