@@ -210,12 +210,16 @@ impl Endpoint {
 }
 
 impl Connected {
-    /// Waits until the link is over. Returns why, in the hub's words if it said goodbye.
-    pub(crate) async fn ended(mut self) -> (LinkClosed, Option<Refusal>) {
-        let goodbye = message::read::<Goodbye>(&mut self.control.1).await.ok();
-        if goodbye.is_some() {
-            self.link.close(crate::codes::NONE, "");
+    /// Waits until the hub says goodbye. Returns what it says. Not cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// The link ended first.
+    pub(crate) async fn goodbye(&mut self) -> Result<Refusal, LinkClosed> {
+        match message::read::<Goodbye>(&mut self.control.1).await {
+            Ok(Goodbye { refusal }) => Ok(refusal),
+            // The link may go on without the stream of the hello.
+            Err(_) => Err(self.link.closed().await),
         }
-        (self.link.closed().await, goodbye.map(|goodbye| goodbye.refusal))
     }
 }

@@ -13,6 +13,8 @@ use towline::policy::{AllowAll, Rules};
 use towline::refusal::{Refusal, RefusalCode};
 use towline::{Device, OpenError, OpenOptions, Service, Status, Tunnel};
 
+const SOON: Duration = Duration::from_secs(20);
+
 /// A device that answers every offer with an echo until the end.
 fn echo(mut device: Device) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
@@ -202,6 +204,64 @@ async fn a_draining_hub_says_when_to_come_back() {
     let Status::Waiting { why, wait } = waiting else { unreachable!() };
     assert!(wait >= Duration::from_secs(3), "{wait:?}");
     assert!(why.starts_with("hub draining"), "{why}");
+}
+
+#[tokio::test]
+async fn a_drain_ends_as_soon_as_nothing_is_left() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let _device = world.device("press-7", &hub).await;
+    let drained = hub.drain(Duration::from_secs(1), Duration::from_secs(3600));
+    tokio::time::timeout(SOON, drained).await.expect("there is no tunnel");
+}
+
+/// Says something, and hears it again.
+async fn check(tunnel: &mut Tunnel) {
+    tunnel.write_all(b"still here").await.unwrap();
+    let mut read = [0; 10];
+    tokio::time::timeout(SOON, tunnel.read_exact(&mut read)).await.expect("an echo").unwrap();
+    assert_eq!(&read, b"still here");
+}
+
+#[tokio::test]
+async fn a_drain_leaves_tunnels_alone_and_the_device_comes_back_meanwhile() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let address = hub.local_addr().to_string();
+    let _echo = echo(world.device("press-7", &hub).await);
+    let service = world.service("ops", &hub);
+    let mut tunnel = service.open("press-7", "echo").await.unwrap();
+    check(&mut tunnel).await;
+    let drained = tokio::spawn(hub.drain(Duration::from_millis(100), Duration::from_secs(3600)));
+    let successor = world.successor(&address).await;
+    until(|| successor.stats().devices == 1).await;
+    check(&mut tunnel).await;
+    let mut new = world.service("other", &successor).open("press-7", "echo").await.unwrap();
+    check(&mut new).await;
+    check(&mut tunnel).await;
+    // The last tunnel and the last handle end the old link, and that the drain, an hour early.
+    tunnel.shutdown().await.unwrap();
+    tunnel.read_to_end(&mut Vec::new()).await.unwrap();
+    drop((tunnel, service));
+    tokio::time::timeout(SOON, drained).await.expect("nothing is left to wait for").unwrap();
+    check(&mut new).await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_closed_takes_its_tunnels_over_a_draining_hub_along() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let (opened, kept) = tokio::join!(service.open("press-7", "x"), async {
+        device.next_offer().await.accept().await.unwrap()
+    });
+    let mut status = device.status();
+    let _drained = tokio::spawn(hub.drain(Duration::from_secs(60), Duration::from_secs(3600)));
+    status.wait_for(|status| matches!(status, Status::Waiting { .. })).await.unwrap();
+    tokio::time::timeout(SOON, device.close()).await.expect("the links are closed");
+    assert!(opened.unwrap().read(&mut [0]).await.is_err());
+    drop(kept);
 }
 
 #[tokio::test]

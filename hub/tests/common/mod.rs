@@ -8,7 +8,7 @@ use towline::authority::Authority;
 use towline::core::Limits;
 use towline::identity::Identity;
 use towline::policy::{AllowAll, Policy};
-use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Service, Status};
+use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Service, StartError, Status};
 use towline_transports::tls::Credentials;
 
 /// An authority, and how to get certificates from it.
@@ -39,9 +39,29 @@ impl World {
     }
 
     pub async fn hub_with(&self, listen: &str, limits: Limits, policy: Box<dyn Policy>) -> Hub {
+        self.try_hub(listen, limits, policy).await.unwrap()
+    }
+
+    async fn try_hub(
+        &self,
+        listen: &str,
+        limits: Limits,
+        policy: Box<dyn Policy>,
+    ) -> Result<Hub, StartError> {
         let config =
             HubConfig { listen: listen.to_owned(), credentials: self.credentials("hub/h"), limits, policy };
-        Hub::start(config, self.environment.clone()).await.unwrap()
+        Hub::start(config, self.environment.clone()).await
+    }
+
+    /// A hub where another one has listened, as soon as that does not any more.
+    pub async fn successor(&self, listen: &str) -> Hub {
+        loop {
+            match self.try_hub(listen, Limits::default(), Box::new(AllowAll)).await {
+                Ok(hub) => return hub,
+                Err(StartError::Listen { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     pub fn endpoint(&self, who: &str, hub: &Hub) -> EndpointConfig {
