@@ -248,6 +248,31 @@ async fn a_drain_leaves_tunnels_alone_and_the_device_comes_back_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_service_that_was_told_goodbye_connects_anew_and_keeps_its_tunnels() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let address = hub.local_addr().to_string();
+    let _echo = echo(world.device("press-7", &hub).await);
+    let service = world.service("ops", &hub);
+    let mut tunnel = service.open("press-7", "echo").await.unwrap();
+    let _drained = tokio::spawn(hub.drain(Duration::from_millis(100), Duration::from_secs(3600)));
+    let successor = world.successor(&address).await;
+    until(|| successor.stats().devices == 1).await;
+    let reopen = async {
+        loop {
+            match service.open("press-7", "echo").await {
+                // The goodbye is on its way.
+                Err(OpenError::Refused(refusal)) if refusal.code == RefusalCode::HubDraining => {}
+                outcome => return outcome.unwrap(),
+            }
+        }
+    };
+    let mut new = tokio::time::timeout(SOON, reopen).await.expect("a new link");
+    check(&mut new).await;
+    check(&mut tunnel).await;
+}
+
+#[tokio::test]
 async fn a_device_that_is_closed_takes_its_tunnels_over_a_draining_hub_along() {
     let world = World::new();
     let hub = world.hub().await;
