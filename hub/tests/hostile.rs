@@ -13,7 +13,7 @@ use towline::agent::{self, Target};
 use towline::core::Limits;
 use towline::message::{self, Answer, Goodbye, Hello, List, Open, Profile, Request};
 use towline::policy::AllowAll;
-use towline::refusal::RefusalCode;
+use towline::refusal::{MAX_TEXT, Refusal, RefusalCode};
 use towline::{Device, Hub, OpenError, Service, codes, link_config};
 use towline_transports::tls::{self, ALPN_LINK, Credentials};
 use towline_transports::{
@@ -318,6 +318,35 @@ async fn a_device_that_answers_nonsense_is_the_tunnels_end_and_not_the_hubs() {
         }
     }
     odd.abort();
+    honest.check().await;
+}
+
+#[tokio::test]
+async fn a_device_that_talks_too_much_is_cut_short() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("device/chatty")).await.unwrap();
+    // As long as a message can be, so that a list with all of it in it would be longer.
+    let agent = "\u{1f99c}".repeat(1020);
+    let hello = Request::Hello(Hello { version: message::VERSION, instance: 1, agent });
+    assert!(matches!(ask(&link, &hello).await, Ok(Answer::Accepted(_))));
+    let devices = honest.service.devices().await.unwrap();
+    let chatty = devices.iter().find(|device| device.device == "chatty").unwrap();
+    assert_eq!(chatty.agent, "\u{1f99c}".repeat(message::MAX_AGENT));
+
+    let opened = tokio::spawn({
+        let service = honest.service.clone();
+        async move { service.open("chatty", "x").await }
+    });
+    let (mut send, mut recv) = link.accept_bi().await.unwrap();
+    let _: message::Offer = message::read(&mut recv).await.unwrap();
+    let text = "\u{1f99c}".repeat(1000);
+    let refusal = Refusal { code: RefusalCode::Rejected, text, retry_after_ms: None };
+    message::write(&mut send, &Answer::Refused(refusal)).await.unwrap();
+    match opened.await.unwrap() {
+        Err(OpenError::Refused(refusal)) => assert_eq!(refusal.text, "\u{1f99c}".repeat(MAX_TEXT)),
+        other => panic!("{other:?}"),
+    }
     honest.check().await;
 }
 
