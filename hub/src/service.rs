@@ -13,7 +13,7 @@ use towline_transports::{Code, Link, LinkClosed, RecvStream, SendStream};
 use crate::codes;
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
-use crate::identity::{Identity, Role};
+use crate::identity::{BadName, Identity, Name, Role};
 use crate::message::{
     self, Accepted, Answer, DeviceStatus, Goodbye, List, MessageError, Open, Profile, Request,
 };
@@ -123,13 +123,18 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// The hub cannot be reached.
+    /// The names are none, or the hub cannot be reached.
     pub async fn begin(
         &self,
         device: &str,
         service: &str,
         options: OpenOptions,
     ) -> Result<Opening, OpenError> {
+        // The hub would say the same, if the names are not too long for a message.
+        for name in [device, service] {
+            let bad = |bad: BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
+            name.parse::<Name>().map_err(bad)?;
+        }
         let deadline_ms = u32::try_from(options.deadline.as_millis()).unwrap_or(u32::MAX);
         let open = Open {
             device: device.to_owned(),

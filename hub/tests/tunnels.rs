@@ -108,6 +108,9 @@ async fn the_service_learns_one_exact_outcome() {
     };
     assert_eq!(code(open("press-8", "ssh").await), RefusalCode::DeviceUnknown);
     assert_eq!(code(open("a/b", "ssh").await), RefusalCode::BadRequest);
+    let long = "x".repeat(5000);
+    assert_eq!(code(service.open(&long, "ssh").await), RefusalCode::BadRequest);
+    assert_eq!(code(service.open("press-7", &long).await), RefusalCode::BadRequest);
     assert_eq!(code(open("press-7", "ssh").await), RefusalCode::ServiceUnknown);
     assert_eq!(code(open("press-7", "refused").await), RefusalCode::TargetRefused);
     assert_eq!(code(open("press-7", "dropped").await), RefusalCode::Rejected);
