@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials, HandshakeError};
 use towline_transports::{Config, Link, LinkClosed, RecvStream, SendStream, Side};
 
+use crate::core::TUNNELS_PER_DEVICE;
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
 use crate::message::{self, Answer, Goodbye, Hello, MessageError, Request, VERSION};
@@ -24,16 +25,36 @@ pub const AGENT: &str = concat!("towline/", env!("CARGO_PKG_VERSION"));
 /// The engine's limits on a link to a hub, at the end that is `side`.
 ///
 /// A stream for each tunnel: as many as anybody may reasonably have, since those that are not open cost nothing.
+///
+/// A reader that stalls holds a stream window of the session's. So that the tunnels to one device, if all stall, hold up
+/// nobody else, the session window has room for [`TUNNELS_PER_DEVICE`] of them and for one more: 256 x 256 KiB = 64 MiB.
+/// Credit is a promise and takes no memory before it is used; but that is the worst case of what a link's peer can make
+/// this end keep of received bytes.
 pub fn link_config(side: Side) -> Config {
     let mut config = Config::default();
     config.max_streams_bidi = 1 << 16;
     config.max_streams_uni = 0;
-    config.session_window = 32 << 20;
+    config.session_window = room_for(TUNNELS_PER_DEVICE, &config);
     if side == Side::Server {
         // The endpoint asks for signs of life, and its asking is one for the hub, which so need not ask as well.
         config.keep_alive = config.keep_alive.map(|interval| interval * 3 / 2);
     }
     config
+}
+
+/// As [`link_config`], at the end of a hub that allows this many tunnels to a device. More than [`TUNNELS_PER_DEVICE`]
+/// cost a stream window each, on each link.
+///
+/// The devices do not hear of it: at their ends it takes that many readers that stall, and no more, to hold up others.
+pub(crate) fn hub_link_config(tunnels_per_device: u32) -> Config {
+    let mut config = link_config(Side::Server);
+    config.session_window = config.session_window.max(room_for(tunnels_per_device, &config));
+    config
+}
+
+/// The session window that leaves one stream window over when this many readers stall.
+fn room_for(tunnels: u32, config: &Config) -> u64 {
+    (u64::from(tunnels) + 1) * config.stream_window
 }
 
 /// Where the hub is, and who asks.
@@ -221,5 +242,20 @@ impl Connected {
             // The link may go on without the stream of the hello.
             Err(_) => Err(self.link.closed().await),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hubs_window_follows_the_tunnels_that_it_allows() {
+        let window = |tunnels| hub_link_config(tunnels).session_window;
+        assert_eq!(link_config(Side::Client).session_window, 64 << 20);
+        assert_eq!([window(1), window(TUNNELS_PER_DEVICE)], [64 << 20; 2]);
+        assert_eq!(window(1023), 256 << 20);
+        // More than the wire can say, which the engine cuts.
+        assert_eq!(window(u32::MAX), 1 << 50);
     }
 }

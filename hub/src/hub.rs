@@ -19,7 +19,7 @@ use towline_transports::{Link, Listener, RecvStream, SendStream, Side, Socket};
 
 use crate::codes;
 use crate::core::{Action, Core, Limits, LinkId, Lobby, Offered, TunnelId, Visitor};
-use crate::endpoint::{SetupError, link_config};
+use crate::endpoint::{SetupError, hub_link_config};
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
 use crate::message::{self, Accepted, Answer, Goodbye, MessageError, Offer, Open, Request, millis};
@@ -377,7 +377,8 @@ async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr)
         }
     };
     let identity = pipe.peer_certificates().first().map(Identity::of_certificate);
-    let link = Link::start(pipe, Side::Server, link_config(Side::Server));
+    let config = hub_link_config(inner.limits.tunnels_per_device);
+    let link = Link::start(pipe, Side::Server, config);
     let Ok(admitted) = timeout_at(deadline, hear_hello(inner, &link, identity, address)).await else {
         tracing::debug!(%address, "no hello in time");
         link.close(codes::NO_HELLO, "");

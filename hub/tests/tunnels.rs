@@ -432,3 +432,31 @@ async fn a_slow_reader_holds_up_its_writer_and_nobody_else() {
     assert!(written <= 2 * (256 << 10) + (64 << 10) + 4 * (128 << 10), "{written} bytes were taken");
     drop(stalled);
 }
+
+/// More tunnels than there were stream windows in a session's once, all of whose readers stall, both ways.
+#[tokio::test]
+async fn many_readers_that_stall_hold_up_nobody_else() {
+    const TUNNELS: usize = 130;
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let mut stalled = tokio::task::JoinSet::new();
+    for _ in 0..TUNNELS {
+        let (opened, accepted) = tokio::join!(service.open("press-7", "slow"), async {
+            device.next_offer().await.accept().await.unwrap()
+        });
+        for mut tunnel in [opened.unwrap(), accepted] {
+            // What fills the window of the leg that is not read, and holds up the other leg.
+            stalled.spawn(async move {
+                tunnel.write_all(&pattern(380 << 10)).await.unwrap();
+                tunnel
+            });
+        }
+    }
+    let stalled = tokio::time::timeout(SOON, stalled.join_all()).await.expect("there is room for all");
+    let _echo = echo(device);
+    let mut tunnel = service.open("press-7", "echo").await.unwrap();
+    check(&mut tunnel).await;
+    drop(stalled);
+}
