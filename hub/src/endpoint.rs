@@ -42,15 +42,21 @@ pub fn link_config(side: Side) -> Config {
     config
 }
 
-/// As [`link_config`], at the end of a hub that allows this many tunnels to a device. More than [`TUNNELS_PER_DEVICE`]
-/// cost a stream window each, on each link.
+/// As [`link_config`], at the end of a hub that allows this many tunnels to a device, for a peer in the role of `peer`.
 ///
-/// The devices do not hear of it: at their ends it takes that many readers that stall, and no more, to hold up others.
-pub(crate) fn hub_link_config(tunnels_per_device: u32) -> Config {
+/// More tunnels than [`TUNNELS_PER_DEVICE`] cost a stream window each, on each link. The devices do not hear of it: at
+/// their ends it takes that many readers that stall, and no more, to hold up others.
+pub(crate) fn hub_link_config(tunnels_per_device: u32, peer: Option<Role>) -> Config {
     let mut config = link_config(Side::Server);
     config.session_window = config.session_window.max(room_for(tunnels_per_device, &config));
+    if peer != Some(Role::Service) {
+        config.max_streams_bidi = DEVICE_STREAMS;
+    }
     config
 }
+
+/// How many streams a device may open at a time: the hello takes one, and whatever it asks on others is refused.
+const DEVICE_STREAMS: u64 = 8;
 
 /// The session window that leaves one stream window over when this many readers stall.
 fn room_for(tunnels: u32, config: &Config) -> u64 {
@@ -251,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_hubs_window_follows_the_tunnels_that_it_allows() {
-        let window = |tunnels| hub_link_config(tunnels).session_window;
+        let window = |tunnels| hub_link_config(tunnels, Some(Role::Device)).session_window;
         assert_eq!(link_config(Side::Client).session_window, 64 << 20);
         assert_eq!([window(1), window(TUNNELS_PER_DEVICE)], [64 << 20; 2]);
         assert_eq!(window(1023), 256 << 20);

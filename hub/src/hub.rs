@@ -377,7 +377,8 @@ async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr)
         }
     };
     let identity = pipe.peer_certificates().first().map(Identity::of_certificate);
-    let config = hub_link_config(inner.limits.tunnels_per_device);
+    let role = identity.as_ref().and_then(|identity| identity.as_ref().ok()).map(|identity| identity.role);
+    let config = hub_link_config(inner.limits.tunnels_per_device, role);
     let link = Link::start(pipe, Side::Server, config);
     let Ok(admitted) = timeout_at(deadline, hear_hello(inner, &link, identity, address)).await else {
         tracing::debug!(%address, "no hello in time");

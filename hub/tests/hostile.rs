@@ -197,6 +197,29 @@ async fn a_device_cannot_do_what_a_service_does() {
 }
 
 #[tokio::test]
+async fn only_a_service_may_open_many_streams() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    for (who, may) in [("device/busy", false), ("service/busy", true)] {
+        let link = raw_link(&world, &honest, world.credentials(who)).await.unwrap();
+        let mut opened = vec![link.open_bi().await.unwrap()];
+        // The hub's limits are known with the first stream: to open one more takes no time, or all of it.
+        let many = loop {
+            tokio::select! {
+                biased;
+                streams = link.open_bi() => opened.push(streams.unwrap()),
+                () = std::future::ready(()) => break false,
+            }
+            if opened.len() > 100 {
+                break true;
+            }
+        };
+        assert_eq!(many, may, "{who} opened {}", opened.len());
+    }
+    honest.check().await;
+}
+
+#[tokio::test]
 async fn a_link_that_begins_with_anything_but_hello_is_refused() {
     let world = World::new();
     let honest = Honest::new(&world, Limits::default()).await;
