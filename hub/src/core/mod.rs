@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use towline_engine::Instant;
 
-pub use backoff::{Backoff, MAX_SUPERSEDED_WAIT, MAX_WAIT, MIN_WAIT, SETTLED};
+pub use backoff::{Backoff, MAX_HINTED_WAIT, MAX_WAIT, MIN_WAIT, SETTLED};
 pub use limits::{Limits, MAX_DEADLINE, TUNNELS_PER_DEVICE};
 pub use lobby::{Lobby, Visitor};
 pub use splice::{Ended, Fate, Flow, MAX_HELD, Splice, Way};
