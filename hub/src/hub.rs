@@ -511,7 +511,7 @@ async fn serve_request(inner: Arc<Inner>, link: LinkId, mut send: SendStream, mu
 }
 
 async fn list(inner: &Inner, link: LinkId, send: &mut SendStream) -> Result<(), Refusal> {
-    let devices = inner.lock().core.devices(inner.now(), link)?;
+    let devices = inner.lock().core.handle_list(inner.now(), link)?;
     // Whoever does not want the whole list need not have it.
     let _ = async {
         message::write(send, &Answer::Accepted(Accepted::default())).await?;

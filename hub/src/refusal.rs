@@ -40,7 +40,7 @@ pub enum RefusalCode {
     /// The handshake took longer than the asker allowed.
     #[n(9)]
     DeadlinePassed,
-    /// The asker opens too many tunnels in too short a time.
+    /// The asker asks for too many tunnels, or lists, in too short a time.
     #[n(10)]
     RateLimited,
     /// The device has as many tunnels as the hub allows.

@@ -26,7 +26,7 @@ pub(crate) struct HubArgs {
     /// Without any, every service of the trust domain may open everything
     #[arg(long, value_name = "RULE")]
     allow: Vec<Rule>,
-    /// How many tunnels a service may open in a second; twice as many at once, after a rest
+    /// How many tunnels a service may open, or lists it may ask for, in a second; twice as many at once, after a rest
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     opens_per_second: u32,
     /// How many tunnels to one device may be live at a time

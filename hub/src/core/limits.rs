@@ -12,7 +12,7 @@ pub const TUNNELS_PER_DEVICE: u32 = 255;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How many tunnels a service may open in a second, in the long run. Default: 100.
+    /// How many tunnels a service may open, or lists it may ask for, in a second, in the long run. Default: 100.
     pub opens_per_second: u32,
     /// How many it may open at once, after a rest. Default: 200.
     pub open_burst: u32,

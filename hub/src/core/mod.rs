@@ -76,7 +76,7 @@ pub struct Core {
     policy: Box<dyn Policy>,
     registry: Registry,
     links: BTreeMap<LinkId, Link>,
-    /// Opens per service. A bucket that is full again is forgotten.
+    /// Opens and lists per service. A bucket that is full again is forgotten.
     buckets: BTreeMap<Name, TokenBucket>,
     tunnels: BTreeMap<TunnelId, Tunnel>,
     /// Tunnels whose device has not answered, by when it must have.
@@ -211,6 +211,24 @@ impl Core {
         Ok(Offered { tunnel, link, device, service, profile: open.profile, deadline })
     }
 
+    /// Somebody asks, on `link`, which devices are or were here.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not told.
+    pub fn handle_list(&mut self, now: Instant, link: LinkId) -> Result<Vec<DeviceStatus>, Refusal> {
+        let asker = self.links.get(&link).filter(|asker| asker.identity.role == Role::Service);
+        let Some(asker) = asker else {
+            return Err(Refusal::new(RefusalCode::Forbidden, "only services may list the devices"));
+        };
+        if let Some(retry) = self.draining {
+            return Err(draining(retry));
+        }
+        let asker = asker.identity.name.clone();
+        self.take_token(now, &asker)?;
+        Ok(self.registry.list(now).collect())
+    }
+
     /// The device answers an offer. Returns the answer for the service, or `None` if the tunnel is over: its
     /// deadline has passed, or the service is gone.
     pub fn handle_answer(&mut self, tunnel: TunnelId, answer: Answer) -> Option<Answer> {
@@ -276,22 +294,6 @@ impl Core {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
-    /// The devices that are or were here, for those who may ask.
-    ///
-    /// # Errors
-    ///
-    /// Whoever is on `link` may not ask, or asks too late.
-    pub fn devices(&self, now: Instant, link: LinkId) -> Result<Vec<DeviceStatus>, Refusal> {
-        let asker = self.links.get(&link);
-        if asker.is_none_or(|asker| asker.identity.role != Role::Service) {
-            return Err(Refusal::new(RefusalCode::Forbidden, "only services may list the devices"));
-        }
-        if let Some(retry) = self.draining {
-            return Err(draining(retry));
-        }
-        Ok(self.registry.list(now).collect())
-    }
-
     /// Who is on a link.
     pub fn identity(&self, link: LinkId) -> Option<&Identity> {
         self.links.get(&link).map(|link| &link.identity)
@@ -325,7 +327,7 @@ impl Core {
             .entry(service.clone())
             .or_insert_with(|| TokenBucket::new(now, opens_per_second, open_burst));
         bucket.take(now).map_err(|wait| {
-            let text = format!("{service} opens more than {opens_per_second} tunnels a second");
+            let text = format!("{service} asks for more than {opens_per_second} tunnels and lists a second");
             Refusal::new(RefusalCode::RateLimited, text).retry_after(wait)
         })
     }
