@@ -108,6 +108,8 @@ pub struct Offer {
     pub from: Identity,
     /// How the tunnel ends.
     pub profile: Profile,
+    /// When the service gives up waiting for an answer.
+    pub answer_by: Instant,
     send: SendStream,
     recv: RecvStream,
 }
@@ -262,13 +264,14 @@ async fn live_on(link: WeakLink, unwanted: CancellationToken) {
 
 async fn receive_offer(mut send: SendStream, mut recv: RecvStream) -> Option<Offer> {
     let offer: Result<message::Offer, _> = message::read(&mut recv).await;
-    let parsed = offer.ok().and_then(|message::Offer { tunnel, service, from, profile, .. }| {
-        Some((tunnel, service.parse().ok()?, from.parse().ok()?, profile))
+    let parsed = offer.ok().and_then(|message::Offer { tunnel, service, from, profile, deadline_ms }| {
+        let answer_by = Instant::now() + Duration::from_millis(deadline_ms.into());
+        Some((tunnel, service.parse().ok()?, from.parse().ok()?, profile, answer_by))
     });
-    let Some((tunnel, service, from, profile)) = parsed else {
+    let Some((tunnel, service, from, profile, answer_by)) = parsed else {
         send.reset(codes::BAD_MESSAGE);
         recv.stop(codes::BAD_MESSAGE);
         return None;
     };
-    Some(Offer { tunnel, service, from, profile, send, recv })
+    Some(Offer { tunnel, service, from, profile, answer_by, send, recv })
 }
