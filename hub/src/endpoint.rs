@@ -129,6 +129,18 @@ pub enum ConnectError {
         /// Whose certificate it is.
         found: Identity,
     },
+    /// Who is there is the hub of another trust domain.
+    #[error(
+        "{hub} shows the certificate of {found}, and this end is of the trust domain {wanted}; check --hub"
+    )]
+    OtherTrustDomain {
+        /// The hub's address.
+        hub: String,
+        /// Whose certificate it is.
+        found: Identity,
+        /// This end's trust domain.
+        wanted: String,
+    },
     /// The hub does not take this end's certificate.
     #[error("the hub at {hub} refuses this end: {reason}; make a new certificate with `towline identity`")]
     CertificateRefused {
@@ -206,11 +218,15 @@ impl Endpoint {
         let socket = socket.map_err(|error| ConnectError::Unreachable { hub: hub(), error })?;
         let pipe = tls::connect(socket, self.server_name.clone(), self.tls.clone()).await;
         let pipe = pipe.map_err(|error| ConnectError::NotTrusted { hub: hub(), error })?;
-        // A hub's certificate may be one for a web server, which names no identity. A device's never will do.
-        if let Some(Ok(found)) = pipe.peer_certificates().first().map(Identity::of_certificate)
-            && found.role != Role::Hub
-        {
-            return Err(ConnectError::NotAHub { hub: hub(), found });
+        // A hub's certificate may be one for a web server, which names no identity. One that does must fit.
+        if let Some(Ok(found)) = pipe.peer_certificates().first().map(Identity::of_certificate) {
+            if found.role != Role::Hub {
+                return Err(ConnectError::NotAHub { hub: hub(), found });
+            }
+            if found.trust_domain != self.identity.trust_domain {
+                let wanted = self.identity.trust_domain.clone();
+                return Err(ConnectError::OtherTrustDomain { hub: hub(), found, wanted });
+            }
         }
         let link = Link::start(pipe, Side::Client, link_config(Side::Client));
         match self.say_hello(&link).await {

@@ -179,6 +179,15 @@ async fn a_stranger_is_told_why_it_gets_nowhere() {
 }
 
 #[tokio::test]
+async fn a_hub_of_another_trust_domain_gets_no_hello() {
+    let world = World::new();
+    let hub = world.hub_of(world.credentials_in("elsewhere", "hub/h")).await;
+    let error = world.service("ops", &hub).open("press-7", "echo").await.unwrap_err().to_string();
+    let shows = format!("{} shows the certificate of spiffe://elsewhere/hub/h, and", hub.local_addr());
+    assert!(error.starts_with(&shows), "{error}");
+}
+
+#[tokio::test]
 async fn a_device_cannot_do_what_a_service_does() {
     let world = World::new();
     let honest = Honest::new(&world, Limits::default()).await;

@@ -26,7 +26,12 @@ impl World {
 
     /// Credentials of `who`, such as `device/press-7`.
     pub fn credentials(&self, who: &str) -> Credentials {
-        let identity: Identity = format!("spiffe://test/{who}").parse().unwrap();
+        self.credentials_in("test", who)
+    }
+
+    /// The same, in another trust domain than everybody else.
+    pub fn credentials_in(&self, trust_domain: &str, who: &str) -> Credentials {
+        let identity: Identity = format!("spiffe://{trust_domain}/{who}").parse().unwrap();
         let now = self.environment.tls.time.current_time().unwrap();
         let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let hosts = if who.starts_with("hub/") { &hosts[..] } else { &[] };
@@ -40,6 +45,13 @@ impl World {
 
     pub async fn hub_with(&self, listen: &str, limits: Limits, policy: Box<dyn Policy>) -> Hub {
         self.try_hub(listen, limits, policy).await.unwrap()
+    }
+
+    /// A hub that has this certificate.
+    pub async fn hub_of(&self, credentials: Credentials) -> Hub {
+        let (listen, limits) = ("127.0.0.1:0".to_owned(), Limits::default());
+        let config = HubConfig { listen, credentials, limits, policy: Box::new(AllowAll) };
+        Hub::start(config, self.environment.clone()).await.unwrap()
     }
 
     async fn try_hub(
