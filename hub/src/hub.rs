@@ -33,6 +33,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an endpoint that is dismissed may take to make room for the goodbye.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How long the links that are left at the end of a drain may take to close.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
+
 /// How long to wait before accepting again, when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -210,6 +213,10 @@ impl Hub {
         }
         inner.tasks.close();
         let _ = timeout(deadline, inner.tasks.wait()).await;
+        for peer in inner.lock().links.values() {
+            peer.link.close(codes::NONE, "");
+        }
+        let _ = timeout(CLOSE_DEADLINE, inner.tasks.wait()).await;
         inner.running.cancel();
         inner.tasks.wait().await;
     }

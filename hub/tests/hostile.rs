@@ -301,6 +301,20 @@ async fn a_request_after_the_goodbye_is_answered() {
 }
 
 #[tokio::test]
+async fn a_drain_that_is_over_has_closed_every_link() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("service/stays")).await.unwrap();
+    let (mut send, mut recv) = link.open_bi().await.unwrap();
+    message::write(&mut send, &hello()).await.unwrap();
+    assert!(matches!(message::read(&mut recv).await, Ok(Answer::Accepted(_))));
+    let Honest { hub, .. } = honest;
+    hub.drain(Duration::from_secs(1), Duration::ZERO).await;
+    assert!(link.is_closed(), "whoever ends the program now cuts off nobody");
+    assert!(matches!(link.closed().await, LinkClosed::Peer { code, .. } if code == codes::NONE));
+}
+
+#[tokio::test]
 async fn malformed_and_oversized_messages_are_refused_one_by_one() {
     let world = World::new();
     let honest = Honest::new(&world, Limits::default()).await;
