@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials, HandshakeError};
 use towline_transports::{Config, Link, LinkClosed, RecvStream, SendStream, Side};
 
+use crate::core::TUNNELS_PER_DEVICE;
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
 use crate::message::{self, Answer, Goodbye, Hello, MessageError, Request, VERSION};
@@ -24,16 +25,42 @@ pub const AGENT: &str = concat!("towline/", env!("CARGO_PKG_VERSION"));
 /// The engine's limits on a link to a hub, at the end that is `side`.
 ///
 /// A stream for each tunnel: as many as anybody may reasonably have, since those that are not open cost nothing.
+///
+/// A reader that stalls holds a stream window of the session's. So that the tunnels to one device, if all stall, hold up
+/// nobody else, the session window has room for [`TUNNELS_PER_DEVICE`] of them and for one more: 256 x 256 KiB = 64 MiB.
+/// Credit is a promise and takes no memory before it is used; but that is the worst case of what a link's peer can make
+/// this end keep of received bytes.
 pub fn link_config(side: Side) -> Config {
     let mut config = Config::default();
     config.max_streams_bidi = 1 << 16;
     config.max_streams_uni = 0;
-    config.session_window = 32 << 20;
+    config.session_window = room_for(TUNNELS_PER_DEVICE, &config);
     if side == Side::Server {
         // The endpoint asks for signs of life, and its asking is one for the hub, which so need not ask as well.
         config.keep_alive = config.keep_alive.map(|interval| interval * 3 / 2);
     }
     config
+}
+
+/// As [`link_config`], at the end of a hub that allows this many tunnels to a device, for a peer in the role of `peer`.
+///
+/// More tunnels than [`TUNNELS_PER_DEVICE`] cost a stream window each, on each link. The devices do not hear of it: at
+/// their ends it takes that many readers that stall, and no more, to hold up others.
+pub(crate) fn hub_link_config(tunnels_per_device: u32, peer: Option<Role>) -> Config {
+    let mut config = link_config(Side::Server);
+    config.session_window = config.session_window.max(room_for(tunnels_per_device, &config));
+    if peer != Some(Role::Service) {
+        config.max_streams_bidi = DEVICE_STREAMS;
+    }
+    config
+}
+
+/// How many streams a device may open at a time: the hello takes one, and whatever it asks on others is refused.
+const DEVICE_STREAMS: u64 = 8;
+
+/// The session window that leaves one stream window over when this many readers stall.
+fn room_for(tunnels: u32, config: &Config) -> u64 {
+    (u64::from(tunnels) + 1) * config.stream_window
 }
 
 /// Where the hub is, and who asks.
@@ -101,6 +128,18 @@ pub enum ConnectError {
         hub: String,
         /// Whose certificate it is.
         found: Identity,
+    },
+    /// Who is there is the hub of another trust domain.
+    #[error(
+        "{hub} shows the certificate of {found}, and this end is of the trust domain {wanted}; check --hub"
+    )]
+    OtherTrustDomain {
+        /// The hub's address.
+        hub: String,
+        /// Whose certificate it is.
+        found: Identity,
+        /// This end's trust domain.
+        wanted: String,
     },
     /// The hub does not take this end's certificate.
     #[error("the hub at {hub} refuses this end: {reason}; make a new certificate with `towline identity`")]
@@ -179,11 +218,15 @@ impl Endpoint {
         let socket = socket.map_err(|error| ConnectError::Unreachable { hub: hub(), error })?;
         let pipe = tls::connect(socket, self.server_name.clone(), self.tls.clone()).await;
         let pipe = pipe.map_err(|error| ConnectError::NotTrusted { hub: hub(), error })?;
-        // A hub's certificate may be one for a web server, which names no identity. A device's never will do.
-        if let Some(Ok(found)) = pipe.peer_certificates().first().map(Identity::of_certificate)
-            && found.role != Role::Hub
-        {
-            return Err(ConnectError::NotAHub { hub: hub(), found });
+        // A hub's certificate may be one for a web server, which names no identity. One that does must fit.
+        if let Some(Ok(found)) = pipe.peer_certificates().first().map(Identity::of_certificate) {
+            if found.role != Role::Hub {
+                return Err(ConnectError::NotAHub { hub: hub(), found });
+            }
+            if found.trust_domain != self.identity.trust_domain {
+                let wanted = self.identity.trust_domain.clone();
+                return Err(ConnectError::OtherTrustDomain { hub: hub(), found, wanted });
+            }
         }
         let link = Link::start(pipe, Side::Client, link_config(Side::Client));
         match self.say_hello(&link).await {
@@ -210,12 +253,31 @@ impl Endpoint {
 }
 
 impl Connected {
-    /// Waits until the link is over. Returns why, in the hub's words if it said goodbye.
-    pub(crate) async fn ended(mut self) -> (LinkClosed, Option<Refusal>) {
-        let goodbye = message::read::<Goodbye>(&mut self.control.1).await.ok();
-        if goodbye.is_some() {
-            self.link.close(crate::codes::NONE, "");
+    /// Waits until the hub says goodbye. Returns what it says. Not cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// The link ended first.
+    pub(crate) async fn goodbye(&mut self) -> Result<Refusal, LinkClosed> {
+        match message::read::<Goodbye>(&mut self.control.1).await {
+            Ok(Goodbye { refusal }) => Ok(refusal),
+            // The link may go on without the stream of the hello.
+            Err(_) => Err(self.link.closed().await),
         }
-        (self.link.closed().await, goodbye.map(|goodbye| goodbye.refusal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hubs_window_follows_the_tunnels_that_it_allows() {
+        let window = |tunnels| hub_link_config(tunnels, Some(Role::Device)).session_window;
+        assert_eq!(link_config(Side::Client).session_window, 64 << 20);
+        assert_eq!([window(1), window(TUNNELS_PER_DEVICE)], [64 << 20; 2]);
+        assert_eq!(window(1023), 256 << 20);
+        // More than the wire can say, which the engine cuts.
+        assert_eq!(window(u32::MAX), 1 << 50);
     }
 }

@@ -40,7 +40,7 @@ pub enum RefusalCode {
     /// The handshake took longer than the asker allowed.
     #[n(9)]
     DeadlinePassed,
-    /// The asker opens too many tunnels in too short a time.
+    /// The asker asks for too many tunnels, or lists, in too short a time.
     #[n(10)]
     RateLimited,
     /// The device has as many tunnels as the hub allows.
@@ -138,7 +138,7 @@ impl RefusalCode {
     }
 }
 
-/// The most characters of a refusal's words that are sent or kept.
+/// The most characters of a refusal's words that are sent or kept. The rest is cut off.
 pub const MAX_TEXT: usize = 500;
 
 /// Why something was not granted.
@@ -148,8 +148,8 @@ pub struct Refusal {
     /// The outcome.
     #[n(0)]
     pub code: RefusalCode,
-    /// What happened, in one line, for people.
-    #[n(1)]
+    /// What happened, in one line, for people; at most [`MAX_TEXT`] characters.
+    #[cbor(n(1), decode_with = "crate::message::text::<MAX_TEXT, _>")]
     pub text: String,
     /// How long to wait before trying again, in milliseconds, if the hub says so.
     #[n(2)]

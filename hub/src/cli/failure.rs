@@ -97,6 +97,7 @@ impl From<ConnectError> for Failure {
             ConnectError::Refused(refusal) => refusal.code.exit_status(),
             ConnectError::NotTrusted { .. }
             | ConnectError::NotAHub { .. }
+            | ConnectError::OtherTrustDomain { .. }
             | ConnectError::CertificateRefused { .. } => NOT_TRUSTED,
             _ => UNAVAILABLE,
         };

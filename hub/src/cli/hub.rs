@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use towline::core::Limits;
+use towline::core::{Limits, TUNNELS_PER_DEVICE};
 use towline::identity::Role;
 use towline::policy::{AllowAll, Policy, Rule, Rules};
 use towline::{Environment, Hub, HubConfig};
@@ -26,11 +26,11 @@ pub(crate) struct HubArgs {
     /// Without any, every service of the trust domain may open everything
     #[arg(long, value_name = "RULE")]
     allow: Vec<Rule>,
-    /// How many tunnels a service may open in a second; twice as many at once, after a rest
+    /// How many tunnels a service may open, or lists it may ask for, in a second; twice as many at once, after a rest
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     opens_per_second: u32,
     /// How many tunnels to one device may be live at a time
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    #[arg(long, default_value_t = TUNNELS_PER_DEVICE, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     tunnels_per_device: u32,
     /// How many connections may be in the handshake; one more, and the oldest of them is dropped
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
