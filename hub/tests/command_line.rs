@@ -9,7 +9,7 @@ mod field;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use field::{Field, TOWLINE, success, until};
 
@@ -51,6 +51,57 @@ fn help_is_help_and_nonsense_is_usage() {
     ] {
         let output = Command::new(TOWLINE).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(64), "{args:?}");
+    }
+}
+
+/// An output on which there is no room.
+fn full() -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+/// An output that nobody reads any more.
+fn abandoned() -> std::io::PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+#[test]
+fn an_output_that_is_full_is_named_and_one_that_nobody_reads_ends_the_program_quietly() {
+    let field = Field::new();
+    let (_hub, hub) = field.hub("127.0.0.1:0");
+    let hub = hub.to_string();
+    for command in [
+        &["--help"][..],
+        &["--version"],
+        &["identity", "init", "--force"],
+        &["identity", "service", "me", "--force"],
+        &["hub", "--listen", "127.0.0.1:0"],
+        &["devices", "--hub", &hub],
+        &["devices", "--hub", &hub, "--json"],
+        &["forward", "press-7", "ssh", "--hub", &hub],
+        &["demo", "--once"],
+    ] {
+        // A folder of its own: with a new authority, the hub would not be trusted any more.
+        let apart = Field::new();
+        let folder = if command[0] == "identity" { &apart } else { &field };
+        let towline = || {
+            let mut towline = folder.towline(command[0]);
+            towline.args(&command[1..]).arg("--quiet");
+            towline
+        };
+        let (status, why) = failed(&towline().stdout(full()).output().unwrap());
+        assert_eq!(status, 74, "{command:?}");
+        assert!(why.starts_with("cannot write to the standard output: No space left"), "{command:?}: {why}");
+        let output = towline().stdout(abandoned()).output().unwrap();
+        assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{command:?}");
+    }
+}
+
+#[test]
+fn an_error_that_cannot_be_told_has_its_status_all_the_same() {
+    for stderr in [Stdio::from(full()), Stdio::from(abandoned())] {
+        let mut towline = Command::new(TOWLINE);
+        towline.args(["identity", "init", "--dir", "/proc/nowhere"]).stderr(stderr);
+        assert_eq!(towline.status().unwrap().code(), Some(73));
     }
 }
 

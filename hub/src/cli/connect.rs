@@ -6,7 +6,7 @@ use towline::identity::Role;
 use towline::relay::{PairLeg, relay};
 use towline::{Environment, Service, codes};
 
-use super::failure::{Failure, RESET, STATUSES, UNAVAILABLE};
+use super::failure::{Failure, IO, STATUSES, UNAVAILABLE};
 use super::{EndpointArgs, OpenArgs};
 
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(
         }
         Ended::Reset(code) if code != codes::STRICT => {
             let message = format!("{} of {} reset the connection", args.service, args.device);
-            Err(Failure::new(RESET, message))
+            Err(Failure::new(IO, message))
         }
         Ended::Finished | Ended::Stopped(_) | Ended::Reset(_) => Ok(()),
     }

@@ -11,6 +11,7 @@ use towline::{Environment, Service};
 
 use super::EndpointArgs;
 use super::failure::Failure;
+use super::output::print_line;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -51,11 +52,11 @@ pub(crate) async fn run(args: DevicesArgs, environment: Environment) -> Result<(
     let rows: Vec<_> = devices.iter().map(row).collect();
     if args.json {
         let json = serde_json::to_string_pretty(&rows);
-        println!("{}", json.map_err(|error| Failure::internal(error.to_string()))?);
+        print_line(json.map_err(|error| Failure::internal(error.to_string()))?)?;
     } else if rows.is_empty() {
-        println!("no device has been here since this hub was started");
+        print_line("no device has been here since this hub was started")?;
     } else {
-        println!("{}", table(&rows));
+        print_line(table(&rows))?;
     }
     Ok(())
 }

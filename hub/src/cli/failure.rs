@@ -2,6 +2,8 @@
 
 use towline::{ConnectError, CredentialError, OpenError, SetupError, StartError};
 
+use super::output::{OutputError, complain};
+
 /// The command line makes no sense (`EX_USAGE` of sysexits).
 pub(crate) const USAGE: u8 = 64;
 /// The hub cannot be reached, or was lost (`EX_UNAVAILABLE`).
@@ -12,8 +14,8 @@ pub(crate) const INTERNAL: u8 = 70;
 pub(crate) const SYSTEM: u8 = 71;
 /// A file is in the way, or cannot be made (`EX_CANTCREAT`).
 pub(crate) const CANNOT_CREATE: u8 = 73;
-/// The tunnel was reset while it carried bytes (`EX_IOERR`).
-pub(crate) const RESET: u8 = 74;
+/// Bytes were lost: the tunnel was reset, or the output takes no more (`EX_IOERR`).
+pub(crate) const IO: u8 = 74;
 /// One end does not trust the other (`EX_NOPERM`).
 pub(crate) const NOT_TRUSTED: u8 = 77;
 /// A certificate, a key or an address does not do (`EX_CONFIG`).
@@ -30,7 +32,7 @@ Exit status:
   24  rejected by device   31  too many tunnels
   25  service unknown      32  hub draining
   26  target refused
-  64  wrong usage          74  the connection was reset
+  64  wrong usage          74  connection reset, or output full
   69  hub unreachable      77  hub or certificate not trusted
   70  a bug                78  certificate, key or address unusable
   71  system trouble";
@@ -39,6 +41,7 @@ Exit status:
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) status: u8,
+    /// Empty if there is nobody to tell.
     pub(crate) message: String,
 }
 
@@ -49,6 +52,21 @@ impl Failure {
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(INTERNAL, message)
+    }
+
+    /// Says why on the standard error, and returns the exit status.
+    pub(crate) fn tell(&self) -> u8 {
+        if !self.message.is_empty() {
+            complain(format_args!("towline: {}", self.message));
+        }
+        self.status
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        // Other programs are ended by SIGPIPE then, without a word. To stop reading is no failure of ours.
+        if error.nobody_reads() { Self::new(0, "") } else { Self::new(IO, error.to_string()) }
     }
 }
 
@@ -126,7 +144,7 @@ mod tests {
                 assert!(STATUSES.contains(&code.exit_status().to_string()), "{}", code.name());
             }
         }
-        for status in [USAGE, UNAVAILABLE, INTERNAL, SYSTEM, RESET, NOT_TRUSTED, CONFIG] {
+        for status in [USAGE, UNAVAILABLE, INTERNAL, SYSTEM, IO, NOT_TRUSTED, CONFIG] {
             assert!(STATUSES.contains(&status.to_string()), "{status}");
         }
     }

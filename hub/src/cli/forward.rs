@@ -5,6 +5,7 @@ use towline::identity::Role;
 use towline::{Environment, Forward, Service};
 
 use super::failure::{Failure, cannot_listen};
+use super::output::print_line;
 use super::signals::stop_requested;
 use super::{EndpointArgs, OpenArgs};
 
@@ -32,7 +33,7 @@ pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(
     let listener = network.listen(&args.listen).await;
     let listener = listener.map_err(|error| cannot_listen(&args.listen, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;
-    println!("{address} leads to {} of {}", args.service, args.device);
+    print_line(format_args!("{address} leads to {} of {}", args.service, args.device))?;
     let options = args.open.options();
     let forward = Forward { service: service.clone(), device: args.device, name: args.service, options };
     tokio::select! {

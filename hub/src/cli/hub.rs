@@ -10,6 +10,7 @@ use towline::{Environment, Hub, HubConfig};
 
 use super::failure::Failure;
 use super::keys::KeyArgs;
+use super::output::print_line;
 use super::signals::stop_requested;
 
 #[derive(Debug, Args)]
@@ -56,7 +57,7 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
     let credentials = args.keys.read(Role::Hub, None)?;
     let config = HubConfig { listen: args.listen, credentials, limits, policy };
     let hub = Hub::start(config, environment).await?;
-    println!("listening on {} as {}", hub.local_addr(), hub.identity());
+    print_line(format_args!("listening on {} as {}", hub.local_addr(), hub.identity()))?;
     stop_requested().await;
     let stats = hub.stats();
     tracing::info!(tunnels = stats.tunnels, links = stats.links, "stopping; once more to stop at once");

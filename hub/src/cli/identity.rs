@@ -13,6 +13,7 @@ use towline::identity::{Identity, Name, Role, is_trust_domain};
 
 use super::failure::{CANNOT_CREATE, CONFIG, Failure};
 use super::keys::{KeyFolder, with_suffix};
+use super::output::print_line;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
@@ -92,9 +93,9 @@ fn init(args: &InitArgs, now: UnixTime) -> Result<(), Failure> {
     for (stem, issued) in places.iter().zip([&certificate, &hub]) {
         write(stem, issued, args.files.force)?;
     }
-    println!("authority      {}", folder.join("ca.pem").display());
-    println!("hub            {} ({})", folder.join("hub.pem").display(), hosts.join(", "));
-    println!("next           towline identity device NAME; towline identity service NAME");
+    print_line(format_args!("authority      {}", folder.join("ca.pem").display()))?;
+    print_line(format_args!("hub            {} ({})", folder.join("hub.pem").display(), hosts.join(", ")))?;
+    print_line("next           towline identity device NAME; towline identity service NAME")?;
     Ok(())
 }
 
@@ -123,7 +124,7 @@ fn issue(args: &NameArgs, role: Role, now: UnixTime) -> Result<(), Failure> {
     let issued = authority.issue(&identity, &[], now, args.files.lifetime()).map_err(bad)?;
     let stem = folder.join(role.to_string()).join(args.name.as_str());
     write(&stem, &issued, args.files.force)?;
-    println!("{identity} {}", with_suffix(&stem, "pem").display());
+    print_line(format_args!("{identity} {}", with_suffix(&stem, "pem").display()))?;
     Ok(())
 }
 

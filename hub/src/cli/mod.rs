@@ -10,6 +10,7 @@ mod forward;
 mod hub;
 mod identity;
 mod keys;
+mod output;
 mod signals;
 
 use std::io::IsTerminal;
@@ -24,6 +25,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use failure::Failure;
 use keys::KeyArgs;
+use output::OutputError;
 
 /// Reach any device by its ID, through connections that the device and the caller both make outward.
 #[derive(Debug, Parser)]
@@ -133,10 +135,13 @@ pub(crate) fn run() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are asked for; everything else is a mistake. There is nothing to do if neither can
-            // be printed.
-            let _ = error.print();
-            return if error.use_stderr() { failure::USAGE } else { 0 };
+            // Help and version are asked for; everything else is a mistake.
+            let printed = error.print();
+            return match printed {
+                _ if error.use_stderr() => failure::USAGE,
+                Ok(()) => 0,
+                Err(error) => Failure::from(OutputError::from(error)).tell(),
+            };
         }
     };
     start_log(&cli);
@@ -147,10 +152,7 @@ pub(crate) fn run() -> u8 {
     };
     match outcome {
         Ok(()) => 0,
-        Err(failure) => {
-            eprintln!("towline: {}", failure.message);
-            failure.status
-        }
+        Err(failure) => failure.tell(),
     }
 }
 
