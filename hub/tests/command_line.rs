@@ -96,6 +96,59 @@ fn an_output_that_is_full_is_named_and_one_that_nobody_reads_ends_the_program_qu
     }
 }
 
+/// What a tunnel brought and could not be written must not look like all of it.
+#[test]
+fn a_tunnel_whose_output_is_full_or_whose_input_cannot_be_read_is_no_success() {
+    let field = Field::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_hub, hub) = field.hub("127.0.0.1:0");
+    let _device = field.device(hub, &[("x", server.local_addr().unwrap())]);
+    std::thread::spawn(move || {
+        for socket in server.incoming() {
+            let _ = std::io::Write::write_all(&mut socket.unwrap(), b"much");
+        }
+    });
+    let connect = || {
+        let mut connect = field.towline("connect");
+        connect.args(["press-7", "x", "--hub", &hub.to_string()]);
+        connect
+    };
+    let (status, why) = failed(&connect().stdin(Stdio::null()).stdout(full()).output().unwrap());
+    assert_eq!(status, 74);
+    assert!(why.starts_with("cannot write to the standard output: No space left"), "{why}");
+    let output = connect().stdin(Stdio::null()).stdout(abandoned()).output().unwrap();
+    assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
+    // A folder cannot be read.
+    let folder = std::fs::File::open(field.path()).unwrap();
+    let output = connect().stdin(folder).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{said}");
+    assert!(said.starts_with("towline: cannot read the standard input: Is a directory"), "{said}");
+}
+
+#[test]
+fn a_reader_who_begins_when_the_tunnel_is_over_gets_all_of_it() {
+    // More than a pipe takes, and less than the hub sends ahead.
+    const COUNT: usize = 200_000;
+    let field = Field::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_hub, hub) = field.hub("127.0.0.1:0");
+    let _device = field.device(hub, &[("x", server.local_addr().unwrap())]);
+    let serve = move || std::io::Write::write_all(&mut server.accept().unwrap().0, &[1; COUNT]).unwrap();
+    let served = std::thread::spawn(serve);
+    let mut connect = field.towline("connect");
+    connect.args(["press-7", "x", "--hub", &hub.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let connect = connect.spawn().unwrap();
+    served.join().unwrap();
+    until("the tunnel is over", || {
+        let list = field.towline("devices").args(["--json", "--hub", &hub.to_string()]).output().unwrap();
+        success(&list).contains("\"tunnels\": 0")
+    });
+    let output = connect.wait_with_output().unwrap();
+    success(&output);
+    assert_eq!(output.stdout.len(), COUNT);
+}
+
 #[test]
 fn an_error_that_cannot_be_told_has_its_status_all_the_same() {
     for stderr in [Stdio::from(full()), Stdio::from(abandoned())] {

@@ -1,12 +1,14 @@
 //! `towline connect`: a tunnel on the standard input and output.
 
 use clap::Args;
+use tokio::io::AsyncWriteExt;
 use towline::core::Ended;
 use towline::identity::Role;
 use towline::relay::{PairLeg, relay};
 use towline::{Environment, Service, codes};
 
 use super::failure::{Failure, IO, STATUSES, UNAVAILABLE};
+use super::output::{OutputError, Watched};
 use super::{EndpointArgs, OpenArgs};
 
 #[derive(Debug, Args)]
@@ -32,14 +34,26 @@ pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(
     let options = args.open.options();
     let opening = service.begin(&args.device, &args.service, options).await?;
     let mut tunnel = opening.into_leg();
-    let mut local = PairLeg::new(tokio::io::stdin(), tokio::io::stdout());
+    let (mut input, mut output) = (Watched::new(tokio::io::stdin()), Watched::new(tokio::io::stdout()));
+    let mut local = PairLeg::new(&mut input, &mut output);
     let relayed = relay(&mut local, &mut tunnel, options.profile).await;
     tracing::debug!(bytes = ?relayed.bytes, ended = ?relayed.ended, "closed");
+    // However the tunnel ended, what came before is for the reader. An error is kept.
+    let _ = output.flush().await;
     let refusal = tunnel.refusal();
     // What was said last, a FIN for one, is still on its way.
     service.close().await;
     if let Some(error) = refusal {
         return Err(error.into());
+    }
+    if let Some(error) = output.error {
+        return Err(OutputError::from(error).into());
+    }
+    if let Some(error) = input.error {
+        return Err(Failure::new(
+            IO,
+            format!("cannot read the standard input: {error}; the tunnel was reset"),
+        ));
     }
     let [_, back] = relayed.ended;
     match back {
