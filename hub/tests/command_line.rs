@@ -126,6 +126,18 @@ fn a_tunnel_whose_output_is_full_or_whose_input_cannot_be_read_is_no_success() {
     assert!(said.starts_with("towline: cannot read the standard input: Is a directory"), "{said}");
 }
 
+/// ssh waits for its ProxyCommand to say something or to end, and holds its input open all the while.
+#[test]
+fn a_refusal_ends_connect_while_its_input_is_open() {
+    let field = Field::new();
+    let (_hub, hub) = field.hub("127.0.0.1:0");
+    let mut connect = field.towline("connect");
+    connect.args(["press-7", "ssh", "--hub", &hub.to_string()]).stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut connect = connect.spawn().unwrap();
+    until("connect has ended", || connect.try_wait().unwrap().is_some());
+    assert_eq!(connect.wait().unwrap().code(), Some(21));
+}
+
 #[test]
 fn a_reader_who_begins_when_the_tunnel_is_over_gets_all_of_it() {
     // More than a pipe takes, and less than the hub sends ahead.

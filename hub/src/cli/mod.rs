@@ -147,7 +147,12 @@ pub(crate) fn run() -> u8 {
     start_log(&cli);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run_command(cli.command)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run_command(cli.command));
+            // To drop it is to wait for its threads, and one may be in a read of the standard input.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => Err(Failure::internal(format!("cannot start: {error}"))),
     };
     match outcome {
