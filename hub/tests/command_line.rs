@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use field::{Field, TOWLINE, success, until};
+use field::{Field, Running, TOWLINE, success, until};
 
 /// The exit status, and the one line that says why.
 fn failed(output: &Output) -> (i32, String) {
@@ -93,6 +93,18 @@ fn an_output_that_is_full_is_named_and_one_that_nobody_reads_ends_the_program_qu
         assert!(why.starts_with("cannot write to the standard output: No space left"), "{command:?}: {why}");
         let output = towline().stdout(abandoned()).output().unwrap();
         assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{command:?}");
+    }
+}
+
+/// A journal that is started again takes no more of the lines of those who run.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    for log in [Stdio::from(full()), Stdio::from(abandoned())] {
+        let field = Field::new();
+        let mut command = field.towline("hub");
+        command.args(["-vv", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(log);
+        let (_hub, hub) = Running::start(&mut command).listening();
+        let _device = field.device(hub, &[("x", hub)]);
     }
 }
 
@@ -323,10 +335,8 @@ fn every_outcome_of_connect_has_its_status_and_remedy() {
     drop(hub_process);
 
     let mut command = field.towline("hub");
-    command.args(["--quiet", "--listen", "127.0.0.1:0", "--allow", "ops:*:ssh"]);
-    let mut hub = field::Running::start(command.stdout(std::process::Stdio::piped()));
-    let address = hub.line();
-    let address = address.split(' ').nth(2).unwrap().parse().unwrap();
+    command.args(["--quiet", "--listen", "127.0.0.1:0", "--allow", "ops:*:ssh"]).stdout(Stdio::piped());
+    let (_hub, address) = Running::start(&mut command).listening();
     let (status, why) = connect(address, "press-7", "ssh");
     assert_eq!(status, 23);
     assert!(why.starts_with("forbidden: me may not open ssh of press-7;"), "{why}");

@@ -55,6 +55,14 @@ impl Running {
         line
     }
 
+    /// It, a hub whose output is piped, and the address that it says it listens on.
+    pub fn listening(mut self) -> (Self, SocketAddr) {
+        let line = self.line();
+        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
+        let address = address.and_then(|address| address.parse().ok());
+        (self, address.unwrap_or_else(|| panic!("the hub said {line:?}")))
+    }
+
     /// SIGKILL: it has no time for a last word.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -111,11 +119,7 @@ impl Field {
     pub fn hub(&self, listen: &str) -> (Running, SocketAddr) {
         let mut command = self.towline("hub");
         command.args(["--quiet", "--listen", listen]).stdout(Stdio::piped());
-        let mut hub = Running::start(&mut command);
-        let line = hub.line();
-        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
-        let address = address.and_then(|address| address.parse().ok());
-        (hub, address.unwrap_or_else(|| panic!("the hub said {line:?}")))
+        Running::start(&mut command).listening()
     }
 
     /// The device `press-7`, online at the hub, with these services.
