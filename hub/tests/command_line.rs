@@ -108,6 +108,23 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     }
 }
 
+#[test]
+fn a_device_logs_each_failed_attempt_once() {
+    let field = Field::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let log = field.path().join("log");
+    let mut device = field.towline("device");
+    device.args(["--service", "x=127.0.0.1:1", "--hub", &server.local_addr().unwrap().to_string()]);
+    let _device = Running::start(device.stderr(std::fs::File::create(&log).unwrap()));
+    for _ in 0..3 {
+        drop(server.accept().unwrap());
+    }
+    // It has logged two failures, and begun, or done, with the third.
+    let log = std::fs::read_to_string(&log).unwrap();
+    let failures = log.lines().filter(|line| line.contains("during the TLS handshake")).count();
+    assert!((2..=3).contains(&failures), "{log}");
+}
+
 /// What a tunnel brought and could not be written must not look like all of it.
 #[test]
 fn a_tunnel_whose_output_is_full_or_whose_input_cannot_be_read_is_no_success() {

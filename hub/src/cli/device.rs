@@ -29,10 +29,9 @@ pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<()
     let mut status = device.status();
     let report = async {
         loop {
-            match &*status.borrow_and_update() {
-                Status::Online => tracing::info!(hub = args.endpoint.hub, "online"),
-                Status::Waiting { why, wait } => tracing::warn!(?wait, "not online: {why}"),
-                _ => {}
+            // What goes wrong is in the log already.
+            if matches!(*status.borrow_and_update(), Status::Online) {
+                tracing::info!(hub = args.endpoint.hub, "online");
             }
             if status.changed().await.is_err() {
                 std::future::pending::<()>().await;
