@@ -6,7 +6,7 @@ use towline::{Environment, Forward, Service};
 
 use super::failure::{Failure, cannot_listen};
 use super::output::print_line;
-use super::signals::stop_requested;
+use super::signals::{self, Stops};
 use super::{EndpointArgs, OpenArgs};
 
 #[derive(Debug, Args)]
@@ -28,6 +28,7 @@ pub(crate) struct ForwardArgs {
 }
 
 pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(), Failure> {
+    let mut stops = Stops::new();
     let network = environment.network.clone();
     let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
     let listener = network.listen(&args.listen).await;
@@ -38,8 +39,8 @@ pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(
     let forward = Forward { service: service.clone(), device: args.device, name: args.service, options };
     tokio::select! {
         () = forward.run(listener) => {}
-        () = stop_requested() => {}
+        _ = stops.next() => {}
     }
-    service.close().await;
+    signals::end(service.close(), &mut stops).await;
     Ok(())
 }

@@ -11,7 +11,7 @@ use towline::{Environment, Hub, HubConfig};
 use super::failure::Failure;
 use super::keys::KeyArgs;
 use super::output::print_line;
-use super::signals::stop_requested;
+use super::signals::Stops;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -47,6 +47,7 @@ pub(crate) struct HubArgs {
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), Failure> {
+    let mut stops = Stops::new();
     raise_descriptor_limit();
     let limits = Limits::default()
         .opens(args.opens_per_second, args.opens_per_second.saturating_mul(2))
@@ -58,12 +59,12 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
     let config = HubConfig { listen: args.listen, credentials, limits, policy };
     let hub = Hub::start(config, environment).await?;
     print_line(format_args!("listening on {} as {}", hub.local_addr(), hub.identity()))?;
-    stop_requested().await;
+    stops.next().await;
     let stats = hub.stats();
     tracing::info!(tunnels = stats.tunnels, links = stats.links, "stopping; once more to stop at once");
     tokio::select! {
         () = hub.drain(RETRY, Duration::from_secs(args.drain)) => {}
-        () = stop_requested() => {}
+        _ = stops.next() => {}
     }
     Ok(())
 }
