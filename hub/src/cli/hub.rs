@@ -10,7 +10,9 @@ use towline::{Environment, Hub, HubConfig};
 
 use super::failure::Failure;
 use super::keys::KeyArgs;
-use super::signals::stop_requested;
+use super::listen_address;
+use super::output::print_line;
+use super::signals::Stops;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -20,7 +22,7 @@ Example, for one rule more than nothing:
 A device that connects twice: the newer connection wins, the older is told so and stays away for 30 s or more.")]
 pub(crate) struct HubArgs {
     /// Where to listen; 443 is what firewalls let through
-    #[arg(long, env = "TOWLINE_LISTEN", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
+    #[arg(long, env = "TOWLINE_LISTEN", default_value = "127.0.0.1:4433", value_parser = listen_address, value_name = "HOST:PORT")]
     listen: String,
     /// Allow a service to open something: SERVICE-ENDPOINT:DEVICE:SERVICE, '*' for anything; may be repeated.
     /// Without any, every service of the trust domain may open everything
@@ -46,23 +48,27 @@ pub(crate) struct HubArgs {
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), Failure> {
+    let mut stops = Stops::new();
     raise_descriptor_limit();
     let limits = Limits::default()
         .opens(args.opens_per_second, args.opens_per_second.saturating_mul(2))
         .tunnels_per_device(args.tunnels_per_device)
         .unauthenticated(args.unauthenticated.into());
-    let policy: Box<dyn Policy> =
-        if args.allow.is_empty() { Box::new(AllowAll) } else { Box::new(Rules(args.allow)) };
+    let allows_all = args.allow.is_empty();
+    let policy: Box<dyn Policy> = if allows_all { Box::new(AllowAll) } else { Box::new(Rules(args.allow)) };
     let credentials = args.keys.read(Role::Hub, None)?;
     let config = HubConfig { listen: args.listen, credentials, limits, policy };
     let hub = Hub::start(config, environment).await?;
-    println!("listening on {} as {}", hub.local_addr(), hub.identity());
-    stop_requested().await;
+    print_line(format_args!("listening on {} as {}", hub.local_addr(), hub.identity()))?;
+    if allows_all {
+        tracing::info!("every service of the trust domain may open everything; --allow makes rules");
+    }
+    stops.next().await;
     let stats = hub.stats();
     tracing::info!(tunnels = stats.tunnels, links = stats.links, "stopping; once more to stop at once");
     tokio::select! {
         () = hub.drain(RETRY, Duration::from_secs(args.drain)) => {}
-        () = stop_requested() => {}
+        _ = stops.next() => {}
     }
     Ok(())
 }
