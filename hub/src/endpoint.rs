@@ -27,14 +27,16 @@ pub const AGENT: &str = concat!("towline/", env!("CARGO_PKG_VERSION"));
 /// A stream for each tunnel: as many as anybody may reasonably have, since those that are not open cost nothing.
 ///
 /// A reader that stalls holds a stream window of the session's. So that the tunnels to one device, if all stall, hold up
-/// nobody else, the session window has room for [`TUNNELS_PER_DEVICE`] of them and for one more: 256 x 256 KiB = 64 MiB.
-/// Credit is a promise and takes no memory before it is used; but that is the worst case of what a link's peer can make
-/// this end keep of received bytes.
+/// nobody else, the session window has room for [`TUNNELS_PER_DEVICE`] of them and for one more: 64 MiB. One that stalls
+/// in the middle of bulk holds what its window had grown to, which is less here than the engine would allow. Credit is a
+/// promise and takes no memory before it is used; but that is the worst case of what a link's peer can make this end
+/// keep of received bytes.
 pub fn link_config(side: Side) -> Config {
     let mut config = Config::default();
     config.max_streams_bidi = 1 << 16;
     config.max_streams_uni = 0;
-    config.session_window = room_for(TUNNELS_PER_DEVICE, &config);
+    config.session_window = room_for(TUNNELS_PER_DEVICE, &config).max(config.session_window);
+    config.max_stream_window = MAX_STREAM_WINDOW;
     if side == Side::Server {
         // The endpoint asks for signs of life, and its asking is one for the hub, which so need not ask as well.
         config.keep_alive = config.keep_alive.map(|interval| interval * 3 / 2);
@@ -54,6 +56,10 @@ pub(crate) fn hub_link_config(tunnels_per_device: u32, peer: Option<Role>) -> Co
     }
     config
 }
+
+/// How large a tunnel's window may grow on a link, in bytes: 40 MB/s at a round trip of 100 ms, and a sixteenth of what a
+/// link may hold.
+const MAX_STREAM_WINDOW: u64 = 4 << 20;
 
 /// How many streams a device may open at a time: the hello takes one, and whatever it asks on others is refused.
 const DEVICE_STREAMS: u64 = 8;
@@ -308,8 +314,7 @@ mod tests {
         let window = |tunnels| hub_link_config(tunnels, Some(Role::Device)).session_window;
         assert_eq!(link_config(Side::Client).session_window, 64 << 20);
         assert_eq!([window(1), window(TUNNELS_PER_DEVICE)], [64 << 20; 2]);
-        assert_eq!(window(1023), 256 << 20);
-        // More than the wire can say, which the engine cuts.
-        assert_eq!(window(u32::MAX), 1 << 50);
+        assert_eq!(window(4095), 256 << 20);
+        assert_eq!(window(u32::MAX), 1 << 48);
     }
 }

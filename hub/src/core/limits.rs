@@ -6,7 +6,7 @@ use towline_engine::Instant;
 
 /// How many tunnels to one device may be live at a time, unless a hub's limits say otherwise. The windows of links are made
 /// for as many.
-pub const TUNNELS_PER_DEVICE: u32 = 255;
+pub const TUNNELS_PER_DEVICE: u32 = 1000;
 
 /// What a hub allows. Each has a flag of `towline hub`, and a default that suits a hub of some thousand devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Limits {
     pub open_burst: u32,
     /// How many tunnels to one device may be live at a time. Default: [`TUNNELS_PER_DEVICE`].
     ///
-    /// More cost more: a hub promises a stream window, 256 KiB, for each, on every link.
+    /// More cost more: a hub may have to keep a stream window, 64 KiB or more, for each, on every link.
     pub tunnels_per_device: u32,
     /// How many connections may be on their way through the handshake; one more, and the oldest of them is
     /// dropped. Default: 1,000.
