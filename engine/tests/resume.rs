@@ -524,6 +524,18 @@ fn a_client_that_hears_first_offers_to_resume_all_the_same() {
 }
 
 #[test]
+fn no_wrap_of_times_that_have_no_end() {
+    let mut pair = Pair::resumable(config(|c| {
+        (c.idle_timeout, c.grace, c.close_timeout) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    }));
+    pair.cut(&BOTH);
+    pair.advance_cut_off(Duration::from_secs(1 << 30));
+    pair.reconnect();
+    pair.run();
+    assert!(events(&mut pair.device).contains(&Event::Attached(Epoch(1))));
+}
+
+#[test]
 fn unless_both_want_it_it_is_plain_qmux() {
     for (service, device) in [
         (Resumption::Offer(ID, SECRET), Resumption::Off),
