@@ -535,6 +535,33 @@ fn no_wrap_of_times_that_have_no_end() {
     assert!(events(&mut pair.device).contains(&Event::Attached(Epoch(1))));
 }
 
+/// Equal for sessions that will behave alike: the fingerprint does not tell where the bytes were cut.
+#[test]
+fn split_invariance_of_fingerprints() {
+    let mut pair = Pair::resumable(small());
+    let id = pair.stream(Dir::Bi, b"xyz");
+    assert_eq!(id.to_wire(), 0);
+    pair.advance(Duration::from_millis(25));
+    let assert_alike = |pair: &Pair, what: &str, bytes: &str| {
+        let bytes = common::hex(bytes);
+        let fed = |cut: usize| {
+            let mut session = pair.device.clone();
+            for piece in [&bytes[..cut], &bytes[cut..]] {
+                session.handle_input(pair.now, pair.epoch, bytes::Bytes::copy_from_slice(piece));
+            }
+            session.fingerprint(pair.now)
+        };
+        for cut in 1..bytes.len() {
+            assert_eq!(fed(cut), fed(0), "{what}: cut at {cut}");
+        }
+    };
+    assert_alike(&pair, "a FIN is acknowledged at once", "07 0d 00 03 61626364");
+    assert_alike(&pair, "the session ends within a record", "04 1d 02 05 61 03 04 04");
+    assert_alike(&pair, "a bad frame, of which some was kept", "0e ff5153300d0a0d0a 05 04 02 4001 01");
+    pair.hop();
+    assert_alike(&pair, "sent again, and not the same", "07 0a 00 04 7879717a");
+}
+
 #[test]
 fn unless_both_want_it_it_is_plain_qmux() {
     for (service, device) in [
