@@ -524,6 +524,26 @@ fn a_client_that_hears_first_offers_to_resume_all_the_same() {
 }
 
 #[test]
+fn no_epoch_follows_the_last() {
+    // A peer says that it has seen a pipe with the largest number there is.
+    let mut pair = Pair::resumable(Config::default());
+    pair.cut(&BOTH);
+    pair.reconnect();
+    let answer = common::hex("0f ff5153300d0a0d0a 06 80544c52 01 05 0c 5d43 01 ffffffffffffffff 00");
+    pair.service.handle_input(pair.now, pair.epoch, answer.into());
+    let Some(Event::Detached(Detached::Stale(last))) = events(&mut pair.service).pop() else {
+        panic!("the peer wants a newer one");
+    };
+    let next = Epoch(last.0 + 1);
+    assert_eq!(pair.service.attach(pair.now, next), Err(AttachError::Stale(Epoch(1))));
+    // Nor can an owner ask for one that no peer can have named.
+    let mut acceptor = Acceptor::new(&Config::default());
+    let why = pair.device.resume(pair.now, Epoch(u64::MAX), &SECRET, &mut acceptor);
+    assert_eq!(why, Err(Refused::Stale(Epoch(0))));
+    pair.service.check_invariants();
+}
+
+#[test]
 fn no_wrap_of_times_that_have_no_end() {
     let mut pair = Pair::resumable(config(|c| {
         (c.idle_timeout, c.grace, c.close_timeout) = (Duration::MAX, Duration::MAX, Duration::MAX);
