@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use common::{ID, Pair, SECRET, config, events, pattern, read_all, write_some};
 use towline_engine::{
-    Acceptor, Arrival, AttachError, CloseReason, Code, Config, Detached, Dir, Epoch, Event, OpenError,
-    PipeClosed, ReadError, Refused, Resumption, Secret, Sending, Session, Side, StreamId, Timer, WriteError,
+    Acceptor, Arrival, AttachError, CloseReason, Code, Config, Detached, Dir, Epoch, Event, MIN_TRANSMIT,
+    OpenError, PipeClosed, ReadError, Refused, Resumption, Secret, Sending, Session, Side, StreamId, Timer,
+    WriteError,
 };
 
 const ONE: Code = Code::new(1).unwrap();
@@ -521,6 +522,20 @@ fn a_client_that_hears_first_offers_to_resume_all_the_same() {
     pair.deliver(Side::Server, usize::MAX);
     pair.run();
     assert_eq!((pair.service.id(), pair.device.id()), (Some(ID), Some(ID)));
+}
+
+#[test]
+fn a_refusal_waits_for_room_to_be_said() {
+    let mut acceptor = Acceptor::new(&Config::default());
+    let mut out = Vec::new();
+    assert!(acceptor.poll_transmit(MIN_TRANSMIT, &mut out) > 0, "the parameters");
+    acceptor.refuse();
+    for max in [0, 1, 16, 100] {
+        assert_eq!(acceptor.poll_transmit(max, &mut out), 0);
+        assert!(acceptor.wants_transmit(), "not lost for a pipe that takes {max} bytes now");
+    }
+    assert!(acceptor.poll_transmit(MIN_TRANSMIT, &mut out) > 0);
+    assert!(!acceptor.wants_transmit());
 }
 
 #[test]
