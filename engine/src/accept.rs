@@ -13,6 +13,7 @@ use crate::params::{MIN_MAX_RECORD_SIZE, Parameters};
 use crate::record::{Item, RecordReader};
 use crate::record_writer::RecordWriter;
 use crate::resume::{Refused, Secret, SessionId};
+use crate::transmit::MIN_TRANSMIT;
 
 /// Reads the beginning of an accepted pipe, so that the owner of many sessions can find the right one.
 ///
@@ -81,6 +82,12 @@ enum Progress {
     /// What it is, or that it is refused.
     Known,
 }
+
+/// The least room that an answer is written into: without it, it waits. What does not fit of what had arrived is left
+/// out.
+const MIN_ANSWER: usize = 256;
+
+const _: () = assert!(crate::frame::MAX_PARAMETERS_FRAME + MIN_ANSWER < MIN_TRANSMIT);
 
 impl Acceptor {
     /// For a pipe that was just accepted, by an end that wants and allows what `config` says.
@@ -175,8 +182,10 @@ impl Acceptor {
             record.frame(&Frame::Parameters(self.ours.clone()));
             self.parameters_sent = true;
         }
-        let answer = self.answer.take_if(|_| self.parameters_sent);
-        if let Some(answer) = answer.and_then(|answer| answer.fit(record.space())) {
+        if self.parameters_sent
+            && record.space() >= MIN_ANSWER
+            && let Some(answer) = self.answer.take().and_then(|answer| answer.fit(record.space()))
+        {
             record.frame(&Frame::ResumeRefused(answer));
         }
         record.finish().0

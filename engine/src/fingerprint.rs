@@ -25,11 +25,16 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     digest.number(u64::from(session.peer.is_some()));
     if let Some(pipe) = &session.pipe {
         digest.numbers(&[pipe.epoch.0, u64::from(pipe.parameters_sent), u64::from(pipe.data_blocked_owed)]);
-        pipe.records.digest(&mut digest);
+        // What is over reads no more, wherever in a frame that was.
+        if !session.is_closed() {
+            pipe.records.digest(&mut digest);
+        }
         pipe.liveness.digest(now, &mut digest);
         of_exchange(pipe.exchange.as_deref(), &mut digest);
         digest.numbers(&[u64::from(pipe.peer.is_some()), pipe.acks.bytes, u64::from(pipe.acks.owed)]);
-        digest.option(pipe.acks.due.map(|due| left(due, now)));
+        // When they would have become due decides nothing once they are owed.
+        let due = pipe.acks.due.filter(|_| !pipe.acks.owed);
+        digest.option(due.map(|due| left(due, now)));
     }
     digest.option(session.epoch.map(|epoch| epoch.0));
     digest.number(u64::from(session.resume.is_some()));
@@ -62,7 +67,7 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
             of_send(send, &session.chunks, &mut digest);
         }
         if let Some(recv) = &entry.recv {
-            of_recv(recv, now, &session.chunks, &mut digest);
+            of_recv(recv, now, &session.chunks, session.is_closed(), &mut digest);
         }
     }
     digest.finish()
@@ -105,7 +110,7 @@ fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
     of_queue(&send.queue, chunks, digest);
 }
 
-fn of_recv(recv: &Recv, now: Instant, chunks: &Chunks, digest: &mut Digest) {
+fn of_recv(recv: &Recv, now: Instant, chunks: &Chunks, is_over: bool, digest: &mut Digest) {
     let (state, code) = match recv.state {
         RecvState::Recv => (0, 0),
         RecvState::DataRecvd => (1, 0),
@@ -113,7 +118,8 @@ fn of_recv(recv: &Recv, now: Instant, chunks: &Chunks, digest: &mut Digest) {
         RecvState::DataRead => (3, 0),
         RecvState::ResetRead(code) => (4, code.value()),
     };
-    digest.numbers(&[state, code, u64::from(recv.stop_owed), u64::from(recv.waiting), recv.next, recv.acked]);
+    let next = if is_over { 0 } else { recv.next };
+    digest.numbers(&[state, code, u64::from(recv.stop_owed), u64::from(recv.waiting), next, recv.acked]);
     digest.option(recv.stop.map(crate::id::Code::value));
     recv.window.digest(now, digest);
     of_queue(&recv.queue, chunks, digest);

@@ -76,8 +76,8 @@ impl Session {
     /// # Errors
     ///
     /// [`AttachError::NotResumable`] for a second pipe of a session that both ends have not agreed to resume, or of
-    /// one whose pipes the peer opens; [`AttachError::Stale`] for an epoch that is not new; [`AttachError::Closed`]
-    /// once the session is over.
+    /// one whose pipes the peer opens; [`AttachError::Stale`] for an epoch that is not new, or beyond 2^62 - 1, which
+    /// the wire cannot say; [`AttachError::Closed`] once the session is over.
     pub fn attach(&mut self, now: Instant, epoch: Epoch) -> Result<(), AttachError> {
         if self.is_closed() {
             return Err(AttachError::Closed);
@@ -86,7 +86,7 @@ impl Session {
             if self.resume.is_none() || self.side == Side::Server {
                 return Err(AttachError::NotResumable);
             }
-            if epoch <= last {
+            if !epoch.follows(last) {
                 return Err(AttachError::Stale(last));
             }
         }
@@ -131,7 +131,7 @@ impl Session {
         if known.is_none_or(|resume| resume.secret != *proof) {
             return Err(acceptor.refuse());
         }
-        if let Some(last) = self.epoch.filter(|&last| epoch <= last) {
+        if let Some(last) = self.epoch.filter(|&last| !epoch.follows(last)) {
             return Err(acceptor.answer(Refused::Stale(last), alloc::vec::Vec::new()));
         }
         self.take_pipe(now, epoch);

@@ -123,8 +123,11 @@ impl Session {
         };
         let grace = self.config.grace.min(Duration::from_millis(theirs.grace));
         // The end that is asked never forgets first: the other may take as long to notice that a pipe is dead.
-        let notice = if self.side == Side::Server { self.config.idle_timeout * 2 } else { Duration::ZERO };
-        Some(Resume { id, secret, grace: grace + notice, gone_at: None })
+        let notice = match self.side {
+            Side::Server => self.config.idle_timeout.saturating_mul(2),
+            Side::Client => Duration::ZERO,
+        };
+        Some(Resume { id, secret, grace: grace.saturating_add(notice), gone_at: None })
     }
 
     fn out_of_place(&self) -> Violation {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use common::{ID, Pair, SECRET, config, events, pattern, read_all, write_some};
 use towline_engine::{
-    Acceptor, Arrival, AttachError, CloseReason, Code, Config, Detached, Dir, Epoch, Event, OpenError,
-    PipeClosed, ReadError, Refused, Resumption, Secret, Sending, Session, Side, StreamId, Timer, WriteError,
+    Acceptor, Arrival, AttachError, CloseReason, Code, Config, Detached, Dir, Epoch, Event, MIN_TRANSMIT,
+    OpenError, PipeClosed, ReadError, Refused, Resumption, Secret, Sending, Session, Side, StreamId, Timer,
+    WriteError,
 };
 
 const ONE: Code = Code::new(1).unwrap();
@@ -526,6 +527,79 @@ fn a_client_that_hears_first_offers_to_resume_all_the_same() {
     pair.deliver(Side::Server, usize::MAX);
     pair.run();
     assert_eq!((pair.service.id(), pair.device.id()), (Some(ID), Some(ID)));
+}
+
+#[test]
+fn a_refusal_waits_for_room_to_be_said() {
+    let mut acceptor = Acceptor::new(&Config::default());
+    let mut out = Vec::new();
+    assert!(acceptor.poll_transmit(MIN_TRANSMIT, &mut out) > 0, "the parameters");
+    acceptor.refuse();
+    for max in [0, 1, 16, 100] {
+        assert_eq!(acceptor.poll_transmit(max, &mut out), 0);
+        assert!(acceptor.wants_transmit(), "not lost for a pipe that takes {max} bytes now");
+    }
+    assert!(acceptor.poll_transmit(MIN_TRANSMIT, &mut out) > 0);
+    assert!(!acceptor.wants_transmit());
+}
+
+#[test]
+fn no_epoch_follows_the_last() {
+    // A peer says that it has seen a pipe with the largest number there is.
+    let mut pair = Pair::resumable(Config::default());
+    pair.cut(&BOTH);
+    pair.reconnect();
+    let answer = common::hex("0f ff5153300d0a0d0a 06 80544c52 01 05 0c 5d43 01 ffffffffffffffff 00");
+    pair.service.handle_input(pair.now, pair.epoch, answer.into());
+    let Some(Event::Detached(Detached::Stale(last))) = events(&mut pair.service).pop() else {
+        panic!("the peer wants a newer one");
+    };
+    let next = Epoch(last.0 + 1);
+    assert_eq!(pair.service.attach(pair.now, next), Err(AttachError::Stale(Epoch(1))));
+    // Nor can an owner ask for one that no peer can have named.
+    let mut acceptor = Acceptor::new(&Config::default());
+    let why = pair.device.resume(pair.now, Epoch(u64::MAX), &SECRET, &mut acceptor);
+    assert_eq!(why, Err(Refused::Stale(Epoch(0))));
+    pair.service.check_invariants();
+}
+
+#[test]
+fn no_wrap_of_times_that_have_no_end() {
+    let mut pair = Pair::resumable(config(|c| {
+        (c.idle_timeout, c.grace, c.close_timeout) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    }));
+    pair.cut(&BOTH);
+    pair.advance_cut_off(Duration::from_secs(1 << 30));
+    pair.reconnect();
+    pair.run();
+    assert!(events(&mut pair.device).contains(&Event::Attached(Epoch(1))));
+}
+
+/// Equal for sessions that will behave alike: the fingerprint does not tell where the bytes were cut.
+#[test]
+fn split_invariance_of_fingerprints() {
+    let mut pair = Pair::resumable(small());
+    let id = pair.stream(Dir::Bi, b"xyz");
+    assert_eq!(id.to_wire(), 0);
+    pair.advance(Duration::from_millis(25));
+    let assert_alike = |pair: &Pair, what: &str, bytes: &str| {
+        let bytes = common::hex(bytes);
+        let fed = |cut: usize| {
+            let mut session = pair.device.clone();
+            for piece in [&bytes[..cut], &bytes[cut..]] {
+                session.handle_input(pair.now, pair.epoch, bytes::Bytes::copy_from_slice(piece));
+            }
+            session.fingerprint(pair.now)
+        };
+        for cut in 1..bytes.len() {
+            assert_eq!(fed(cut), fed(0), "{what}: cut at {cut}");
+        }
+    };
+    assert_alike(&pair, "a FIN is acknowledged at once", "07 0d 00 03 61626364");
+    assert_alike(&pair, "the session ends within a record", "04 1d 02 05 61 03 04 04");
+    assert_alike(&pair, "a bad frame, of which some was kept", "0e ff5153300d0a0d0a 05 04 02 4001 01");
+    pair.hop();
+    assert_alike(&pair, "sent again, and not the same", "07 0a 00 04 7879717a");
 }
 
 #[test]
