@@ -191,21 +191,15 @@ impl Pair {
 
     /// Lets time pass: fires every timer on its way, and carries what the ends have to say.
     pub fn advance(&mut self, duration: Duration) {
-        let end = self.now + duration;
-        loop {
-            let next = [self.service.poll_timeout(), self.device.poll_timeout()];
-            match next.into_iter().flatten().map(|(at, _)| at).min() {
-                Some(at) if at <= end => self.now = self.now.max(at),
-                _ => break,
-            }
-            self.fire();
-            self.run();
-        }
-        self.now = end;
+        self.pass(duration, Self::run);
     }
 
     /// As [`advance`](Self::advance), but nothing is said or arrives.
     pub fn advance_cut_off(&mut self, duration: Duration) {
+        self.pass(duration, |_| ());
+    }
+
+    fn pass(&mut self, duration: Duration, after_each: impl Fn(&mut Self)) {
         let end = self.now + duration;
         loop {
             let next = [self.service.poll_timeout(), self.device.poll_timeout()];
@@ -214,6 +208,7 @@ impl Pair {
                 _ => break,
             }
             self.fire();
+            after_each(self);
         }
         self.now = end;
     }
