@@ -125,6 +125,73 @@ fn a_device_logs_each_failed_attempt_once() {
     assert!((2..=3).contains(&failures), "{log}");
 }
 
+/// The lines of a log that contain `what`, once there is one.
+fn lines_with(log: &Path, what: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    until(what, || {
+        let text = std::fs::read_to_string(log).unwrap();
+        found = text.lines().filter(|line| line.contains(what)).map(str::to_owned).collect();
+        !found.is_empty()
+    });
+    found
+}
+
+/// ssh ends its ProxyCommand with SIGHUP.
+#[test]
+fn an_ssh_session_ends_in_good_order_in_the_hubs_log() {
+    let field = Field::new();
+    let Some(sshd) = field::Sshd::start(&field) else { return };
+    let (_hub, hub, log) = field.logging_hub();
+    let _device = field.device(hub, &[("ssh", sshd.address)]);
+    let target = format!("{}@press-7", field::user());
+    for n in 1..=5 {
+        success(&sshd.client("ssh", &field, hub).args([&target, "true"]).output().unwrap());
+        until("the tunnel is over", || lines_with(&log, "tunnel closed").len() == n);
+    }
+    for line in lines_with(&log, "tunnel closed") {
+        assert!(line.contains("ended=[Finished, Finished]"), "{line}");
+    }
+    until("all are offline", || lines_with(&log, "offline").len() + 1 >= lines_with(&log, "online").len());
+    for line in lines_with(&log, "offline") {
+        assert!(line.contains("closed by the peer with code 0x0"), "{line}");
+    }
+}
+
+#[test]
+fn a_signal_ends_connect_soon_and_resets_a_tunnel_that_is_not_done() {
+    let field = Field::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_hub, hub, log) = field.logging_hub();
+    let _device = field.device(hub, &[("x", server.local_addr().unwrap())]);
+    // Where nohup runs the tests, SIGHUP is ignored by all that they start; the mask's lowest bit says so.
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let hangup = u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 0;
+    let signals = [("HUP", 129), ("INT", 130), ("TERM", 143)];
+    for (n, (signal, status)) in signals[usize::from(!hangup)..].iter().copied().enumerate() {
+        let mut connect = field.towline("connect");
+        connect.args(["press-7", "x", "--hub", &hub.to_string()]);
+        let mut connect = connect.stdin(Stdio::piped()).spawn().unwrap();
+        let (mut accepted, _) = server.accept().unwrap();
+        std::io::Write::write_all(connect.stdin.as_mut().unwrap(), b"half").unwrap();
+        std::io::Read::read_exact(&mut accepted, &mut [0; 4]).unwrap();
+        let start = tokio::time::Instant::now();
+        field::signal(connect.id(), signal);
+        until("connect has ended", || connect.try_wait().unwrap().is_some());
+        assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+        assert_eq!(connect.wait().unwrap().code(), Some(status));
+        let read = std::io::Read::read(&mut accepted, &mut [0]).map_err(|error| error.kind());
+        assert_eq!(read, Err(std::io::ErrorKind::ConnectionReset), "half of something is not all of it");
+        until("the hub knows", || lines_with(&log, "tunnel closed").len() == n + 1);
+        for line in lines_with(&log, "tunnel closed") {
+            assert!(line.contains("Reset(Code(0))"), "its owner, not a lost link: {line}");
+        }
+        for line in lines_with(&log, "offline") {
+            assert!(line.contains("closed by the peer with code 0x0"), "{line}");
+        }
+    }
+}
+
 /// What a tunnel brought and could not be written must not look like all of it.
 #[test]
 fn a_tunnel_whose_output_is_full_or_whose_input_cannot_be_read_is_no_success() {

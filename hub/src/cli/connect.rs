@@ -1,7 +1,11 @@
 //! `towline connect`: a tunnel on the standard input and output.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use clap::Args;
 use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
 use towline::core::Ended;
 use towline::identity::Role;
 use towline::relay::{PairLeg, relay};
@@ -9,6 +13,7 @@ use towline::{Environment, Service, codes};
 
 use super::failure::{Failure, IO, STATUSES, UNAVAILABLE};
 use super::output::{OutputError, Watched};
+use super::signals::{self, Stop, Stops};
 use super::{EndpointArgs, OpenArgs};
 
 #[derive(Debug, Args)]
@@ -29,8 +34,36 @@ Example, for ~/.ssh/config:
   Host press-*
     ProxyCommand towline connect %h ssh";
 
+/// How long a tunnel has to end by itself when this program is asked to.
+const GRACE: Duration = Duration::from_secs(1);
+
 pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(), Failure> {
+    let mut stops = Stops::new();
     let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
+    let stop = {
+        let mut carrying = pin!(carry(&args, &service));
+        let stop = tokio::select! {
+            outcome = &mut carrying => return outcome,
+            stop = stops.next() => stop,
+        };
+        // ssh closes the input before it sends SIGHUP, so the end of file and its answer may be on their way. Ctrl-C
+        // means that they are not wanted.
+        if stop != Stop::Interrupt {
+            tokio::select! {
+                outcome = &mut carrying => return outcome,
+                () = sleep(GRACE) => {}
+                _ = stops.next() => {}
+            }
+        }
+        stop
+    };
+    // The tunnel was dropped, and so is reset: half of something must not look like all of it.
+    signals::end(service.close(), &mut stops).await;
+    Err(Failure::new(stop.status(), ""))
+}
+
+/// Carries bytes until the tunnel is over and the hub has heard it. Cancelling it resets the tunnel.
+async fn carry(args: &ConnectArgs, service: &Service) -> Result<(), Failure> {
     let options = args.open.options();
     let opening = service.begin(&args.device, &args.service, options).await?;
     let mut tunnel = opening.into_leg();

@@ -31,7 +31,7 @@ use super::failure::Failure;
 use super::identity::write;
 use super::keys::files_of;
 use super::output::{OutputError, print_line};
-use super::signals::stop_requested;
+use super::signals::Stops;
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -45,9 +45,10 @@ const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(args: DemoArgs, environment: Environment) -> Result<(), Failure> {
+    let mut stops = Stops::new();
     let outcome = tokio::select! {
         outcome = show(args, environment) => outcome,
-        () = stop_requested() => Ok(()),
+        _ = stops.next() => Ok(()),
     };
     outcome.map_err(|error| match error.downcast::<OutputError>() {
         Ok(error) => error.into(),

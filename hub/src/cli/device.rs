@@ -7,7 +7,7 @@ use towline::{Device, Environment, Status};
 
 use super::EndpointArgs;
 use super::failure::Failure;
-use super::signals::stop_requested;
+use super::signals::{self, Stops};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -23,6 +23,7 @@ pub(crate) struct DeviceArgs {
 
 pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<(), Failure> {
     let config = args.endpoint.config(Role::Device)?;
+    let mut stops = Stops::new();
     let mut device = Device::register(config, environment.clone())?;
     let names: Vec<_> = args.service.iter().map(|target| target.name.as_str()).collect();
     tracing::info!(device = %device.identity(), services = names.join(","), "starting");
@@ -41,8 +42,8 @@ pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<()
     tokio::select! {
         () = agent::serve(&mut device, args.service, environment) => {}
         () = report => {}
-        () = stop_requested() => {}
+        _ = stops.next() => {}
     }
-    device.close().await;
+    signals::end(device.close(), &mut stops).await;
     Ok(())
 }

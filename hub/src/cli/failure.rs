@@ -41,7 +41,7 @@ Exit status:
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) status: u8,
-    /// Empty if there is nobody to tell.
+    /// Empty if there is nobody to tell, or nothing that they do not know.
     pub(crate) message: String,
 }
 

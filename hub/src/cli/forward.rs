@@ -6,7 +6,7 @@ use towline::{Environment, Forward, Service};
 
 use super::failure::{Failure, cannot_listen};
 use super::output::print_line;
-use super::signals::stop_requested;
+use super::signals::{self, Stops};
 use super::{EndpointArgs, OpenArgs};
 
 #[derive(Debug, Args)]
@@ -33,13 +33,14 @@ pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(
     let listener = network.listen(&args.listen).await;
     let listener = listener.map_err(|error| cannot_listen(&args.listen, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;
+    let mut stops = Stops::new();
     print_line(format_args!("{address} leads to {} of {}", args.service, args.device))?;
     let options = args.open.options();
     let forward = Forward { service: service.clone(), device: args.device, name: args.service, options };
     tokio::select! {
         () = forward.run(listener) => {}
-        () = stop_requested() => {}
+        _ = stops.next() => {}
     }
-    service.close().await;
+    signals::end(service.close(), &mut stops).await;
     Ok(())
 }

@@ -11,7 +11,7 @@ use towline::{Environment, Hub, HubConfig};
 use super::failure::Failure;
 use super::keys::KeyArgs;
 use super::output::print_line;
-use super::signals::stop_requested;
+use super::signals::Stops;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -57,13 +57,14 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
     let credentials = args.keys.read(Role::Hub, None)?;
     let config = HubConfig { listen: args.listen, credentials, limits, policy };
     let hub = Hub::start(config, environment).await?;
+    let mut stops = Stops::new();
     print_line(format_args!("listening on {} as {}", hub.local_addr(), hub.identity()))?;
-    stop_requested().await;
+    stops.next().await;
     let stats = hub.stats();
     tracing::info!(tunnels = stats.tunnels, links = stats.links, "stopping; once more to stop at once");
     tokio::select! {
         () = hub.drain(RETRY, Duration::from_secs(args.drain)) => {}
-        () = stop_requested() => {}
+        _ = stops.next() => {}
     }
     Ok(())
 }

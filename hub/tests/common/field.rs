@@ -122,6 +122,15 @@ impl Field {
         Running::start(&mut command).listening()
     }
 
+    /// A hub that logs to a file, which is returned too.
+    pub fn logging_hub(&self) -> (Running, SocketAddr, PathBuf) {
+        let log = self.path().join("hub.log");
+        let mut command = self.towline("hub");
+        command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+        let (hub, address) = Running::start(command.stderr(std::fs::File::create(&log).unwrap())).listening();
+        (hub, address, log)
+    }
+
     /// The device `press-7`, online at the hub, with these services.
     pub fn device(&self, hub: SocketAddr, services: &[(&str, SocketAddr)]) -> Running {
         let mut command = self.towline("device");
@@ -202,6 +211,12 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
         std::thread::park_timeout(Duration::from_millis(20));
     }
+}
+
+/// Sends a signal, such as `HUP`.
+pub fn signal(pid: u32, name: &str) {
+    let kill = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status();
+    assert!(kill.unwrap().success(), "no process {pid}");
 }
 
 /// A port that nobody listens on now.
