@@ -192,6 +192,53 @@ fn a_signal_ends_connect_soon_and_resets_a_tunnel_that_is_not_done() {
     }
 }
 
+/// Half of something must not look like all of it, whoever is stopped.
+#[test]
+fn who_is_stopped_resets_its_tunnels_at_both_ends() {
+    let field = Field::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_hub, hub, log) = field.logging_hub();
+    for who in ["forward", "device"] {
+        let mut device = field.device(hub, &[("x", server.local_addr().unwrap())]);
+        let (mut forward, local) = field.forward(hub, "x");
+        let mut ends: Vec<_> = (0..20)
+            .flat_map(|_| {
+                let mut client = TcpStream::connect(local).unwrap();
+                std::io::Write::write_all(&mut client, b"half").unwrap();
+                let (mut accepted, _) = server.accept().unwrap();
+                std::io::Read::read_exact(&mut accepted, &mut [0; 4]).unwrap();
+                [client, accepted]
+            })
+            .collect();
+        field::signal(if who == "forward" { forward.pid() } else { device.pid() }, "TERM");
+        for end in &mut ends {
+            let read = std::io::Read::read(end, &mut [0]).map_err(|error| error.kind());
+            assert_eq!(read, Err(std::io::ErrorKind::ConnectionReset), "{who}");
+        }
+        for running in [&mut forward, &mut device] {
+            let _ = Command::new("kill").arg(running.pid().to_string()).stderr(Stdio::null()).status();
+            assert_eq!(running.ended().code(), Some(0));
+        }
+    }
+    for line in lines_with(&log, "offline") {
+        assert!(line.contains("closed by the peer with code 0x0"), "{line}");
+    }
+}
+
+#[test]
+fn a_signal_that_nohup_ignores_stays_ignored() {
+    let field = Field::new();
+    let silent_hub = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut connect = Command::new("sh");
+    connect.args(["-c", "trap '' HUP; exec \"$0\" connect press-7 x --hub \"$1\"", TOWLINE]);
+    connect.arg(silent_hub.local_addr().unwrap().to_string()).env("TOWLINE_DIR", field.path());
+    let mut connect = Running::start(&mut connect);
+    let _accepted = silent_hub.accept().unwrap();
+    field::signal(connect.pid(), "HUP");
+    field::signal(connect.pid(), "TERM");
+    assert_eq!(connect.ended().code(), Some(143), "128 and SIGTERM's number");
+}
+
 /// What a tunnel brought and could not be written must not look like all of it.
 #[test]
 fn a_tunnel_whose_output_is_full_or_whose_input_cannot_be_read_is_no_success() {

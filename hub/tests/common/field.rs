@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -61,6 +61,16 @@ impl Running {
         let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
         let address = address.and_then(|address| address.parse().ok());
         (self, address.unwrap_or_else(|| panic!("the hub said {line:?}")))
+    }
+
+    /// Waits until it has ended by itself; returns how.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("it has ended", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
     }
 
     /// SIGKILL: it has no time for a last word.
