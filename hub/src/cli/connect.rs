@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 use towline::core::Ended;
-use towline::identity::Role;
+use towline::identity::{Name, Role};
 use towline::relay::{PairLeg, relay};
 use towline::{Environment, Service, codes};
 
@@ -20,9 +20,9 @@ use super::{EndpointArgs, OpenArgs};
 #[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\n{STATUSES}"))]
 pub(crate) struct ConnectArgs {
     /// The device's ID
-    device: String,
+    device: Name,
     /// Which of the services that the device offers
-    service: String,
+    service: Name,
     #[command(flatten)]
     open: OpenArgs,
     #[command(flatten)]
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(
 /// Carries bytes until the tunnel is over and the hub has heard it. Cancelling it resets the tunnel.
 async fn carry(args: &ConnectArgs, service: &Service) -> Result<(), Failure> {
     let options = args.open.options();
-    let opening = service.begin(&args.device, &args.service, options).await?;
+    let opening = service.begin(args.device.as_str(), args.service.as_str(), options).await?;
     let mut tunnel = opening.into_leg();
     let (mut input, mut output) = (Watched::new(tokio::io::stdin()), Watched::new(tokio::io::stdout()));
     let mut local = PairLeg::new(&mut input, &mut output);

@@ -1,7 +1,7 @@
 //! `towline forward`.
 
 use clap::Args;
-use towline::identity::Role;
+use towline::identity::{Name, Role};
 use towline::{Environment, Forward, Service};
 
 use super::failure::{Failure, cannot_listen};
@@ -15,9 +15,9 @@ Example, a device's remote desktop on a local port:
   towline forward press-7 rdp --listen 127.0.0.1:3389")]
 pub(crate) struct ForwardArgs {
     /// The device's ID
-    device: String,
+    device: Name,
     /// Which of the services that the device offers
-    service: String,
+    service: Name,
     /// Where to listen; port 0 takes one that is free, and says which
     #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     listen: String,
@@ -36,7 +36,8 @@ pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(
     let mut stops = Stops::new();
     print_line(format_args!("{address} leads to {} of {}", args.service, args.device))?;
     let options = args.open.options();
-    let forward = Forward { service: service.clone(), device: args.device, name: args.service, options };
+    let (device, name) = (args.device.to_string(), args.service.to_string());
+    let forward = Forward { service: service.clone(), device, name, options };
     tokio::select! {
         () = forward.run(listener) => {}
         _ = stops.next() => {}
