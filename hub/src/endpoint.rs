@@ -73,7 +73,7 @@ pub enum SetupError {
 #[non_exhaustive]
 pub enum ConnectError {
     /// There is nobody at the address, or no way to it.
-    #[error("cannot reach the hub at {hub}: {error}; start `towline hub` there, or name another with --hub")]
+    #[error("cannot reach the hub at {hub}: {error}; {}", remedy_of_unreachable(.error))]
     Unreachable {
         /// The hub's address.
         hub: String,
@@ -87,7 +87,7 @@ pub enum ConnectError {
         hub: String,
     },
     /// Who is there is not the hub, or speaks something else.
-    #[error("{hub} is not a hub that this end trusts: {error}; check --hub and the authority's certificate")]
+    #[error("{hub} {}: {error}; {}", verdict_of_handshake(.error), remedy_of_handshake(.error))]
     NotTrusted {
         /// The hub's address.
         hub: String,
@@ -114,13 +114,45 @@ pub enum ConnectError {
     #[error("the hub refuses: {0}")]
     Refused(Refusal),
     /// The link ended during the hello.
-    #[error("the link to the hub at {hub} ended: {error}")]
+    #[error("the link to the hub at {hub} ended: {error}; try again")]
     Lost {
         /// The hub's address.
         hub: String,
         /// What was said last.
         error: MessageError,
     },
+}
+
+fn remedy_of_unreachable(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "start `towline hub` there, or name another with --hub",
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::TimedOut => {
+            "check this machine's network, and the address in --hub"
+        }
+        // The system's own errors have numbers; those of the resolver have none.
+        _ if error.raw_os_error().is_none() => "check the host's name in --hub, and this machine's DNS",
+        _ => "check this machine's network, or name another hub with --hub",
+    }
+}
+
+fn verdict_of_handshake(error: &HandshakeError) -> &'static str {
+    match error {
+        HandshakeError::Io(_) => "did not shake hands",
+        _ => "is not a hub that this end trusts",
+    }
+}
+
+fn remedy_of_handshake(error: &HandshakeError) -> &'static str {
+    use rustls::{CertificateError, Error};
+    match error {
+        HandshakeError::Io(_) => "check that a hub listens there, and try again",
+        HandshakeError::Tls(Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => {
+            "use such a name with --hub, or make the hub a certificate with `towline identity init --hub-name`"
+        }
+        _ => "check --hub and the authority's certificate",
+    }
 }
 
 /// An endpoint that can connect to its hub, again and again.

@@ -475,6 +475,34 @@ fn every_outcome_of_connect_has_its_status_and_remedy() {
 }
 
 #[test]
+fn a_hub_that_cannot_be_reached_is_told_with_the_remedy_that_fits() {
+    let field = Field::new();
+    let devices = |hub: &str| failed(&field.towline("devices").args(["--hub", hub]).output().unwrap());
+    // By RFC 6761 there is no such name.
+    let (status, why) = devices("hub.invalid:443");
+    assert_eq!(status, 69);
+    assert!(why.starts_with("cannot reach the hub at hub.invalid:443: ") && !why.contains("start"), "{why}");
+    assert!(why.ends_with("; check the host's name in --hub, and this machine's DNS"), "{why}");
+    let (status, why) = devices("127.0.0.1:1");
+    assert_eq!(status, 69);
+    assert!(why.ends_with("; start `towline hub` there, or name another with --hub"), "{why}");
+
+    // Somebody answers and hangs up: no matter of trust.
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    std::thread::spawn(move || server.incoming().for_each(drop));
+    let (status, why) = devices(&address.to_string());
+    assert_eq!(status, 69, "{why}");
+    assert!(why.ends_with("; check that a hub listens there, and try again"), "{why}");
+
+    // A hub whose certificate is for other names.
+    let (_hub, hub) = field.hub("127.0.0.2:0");
+    let (status, why) = devices(&hub.to_string());
+    assert_eq!(status, 77);
+    assert!(why.contains("not valid for name") && why.contains("--hub-name"), "{why}");
+}
+
+#[test]
 fn an_authority_that_does_not_vouch_is_named_at_both_ends() {
     let (field, stranger) = (Field::new(), Field::new());
     let (_hub, hub) = field.hub("127.0.0.1:0");

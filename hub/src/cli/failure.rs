@@ -1,6 +1,7 @@
 //! How a command fails: one line that names the remedy, and an exit status for each kind of trouble.
 
 use towline::{ConnectError, CredentialError, OpenError, SetupError, StartError};
+use towline_transports::tls::HandshakeError;
 
 use super::output::{OutputError, complain};
 
@@ -113,6 +114,7 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let status = match &error {
             ConnectError::Refused(refusal) => refusal.code.exit_status(),
+            ConnectError::NotTrusted { error: HandshakeError::Io(_), .. } => UNAVAILABLE,
             ConnectError::NotTrusted { .. }
             | ConnectError::NotAHub { .. }
             | ConnectError::CertificateRefused { .. } => NOT_TRUSTED,
