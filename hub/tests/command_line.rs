@@ -19,7 +19,43 @@ fn failed(output: &Output) -> (i32, String) {
     assert!(!output.status.success(), "{said}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "", "the standard output carries bytes only");
     assert_eq!(said.lines().count(), 1, "one line: {said}");
-    (output.status.code().unwrap(), said.trim_end().trim_start_matches("towline: ").to_owned())
+    let status = output.status.code().unwrap();
+    assert!(tells(&help_of(&[]), status), "--help does not tell the status {status}");
+    (status, said.trim_end().trim_start_matches("towline: ").to_owned())
+}
+
+/// What `towline COMMAND --help` prints.
+fn help_of(command: &[&str]) -> String {
+    success(&Command::new(TOWLINE).args(command).arg("--help").output().unwrap())
+}
+
+/// Whether a help text has an exit status in its table.
+fn tells(help: &str, status: i32) -> bool {
+    let table = help.split("Exit status:\n").nth(1).unwrap_or_default();
+    table.split([' ', ',']).any(|word| word.parse() == Ok(status))
+}
+
+#[test]
+fn help_tells_the_exit_statuses_of_each_command() {
+    let trouble = [0, 64, 70, 74, 78];
+    let refusals: Vec<_> = (20..=33).chain([69, 77]).collect();
+    for (command, statuses) in [
+        (&[][..], &[&refusals[..], &[71, 73, 129, 130, 143]].concat()[..]),
+        (&["connect"], &[&refusals[..], &[129, 130, 143]].concat()),
+        (&["devices"], &refusals),
+        (&["forward"], &[71]),
+        (&["hub"], &[71]),
+        (&["device"], &[]),
+        (&["demo"], &[]),
+        (&["identity"], &[73]),
+        (&["identity", "init"], &[73]),
+        (&["identity", "device"], &[73]),
+    ] {
+        let help = help_of(command);
+        for status in trouble.iter().chain(statuses) {
+            assert!(tells(&help, *status), "{command:?} {status}: {help}");
+        }
+    }
 }
 
 #[test]

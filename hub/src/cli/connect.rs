@@ -11,13 +11,16 @@ use towline::identity::{Name, Role};
 use towline::relay::{PairLeg, relay};
 use towline::{Environment, Service, codes};
 
-use super::failure::{Failure, IO, STATUSES, UNAVAILABLE};
+use super::failure::{Failure, IO, UNAVAILABLE};
 use super::output::{OutputError, Watched};
 use super::signals::{self, Stop, Stops};
 use super::{EndpointArgs, OpenArgs};
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\n{STATUSES}"))]
+#[command(after_help = "\
+Example, for ~/.ssh/config:
+  Host press-*
+    ProxyCommand towline connect %h ssh")]
 pub(crate) struct ConnectArgs {
     /// The device's ID
     device: Name,
@@ -28,11 +31,6 @@ pub(crate) struct ConnectArgs {
     #[command(flatten)]
     endpoint: EndpointArgs,
 }
-
-const EXAMPLE: &str = "\
-Example, for ~/.ssh/config:
-  Host press-*
-    ProxyCommand towline connect %h ssh";
 
 /// How long a tunnel has to end by itself when this program is asked to.
 const GRACE: Duration = Duration::from_secs(1);

@@ -16,14 +16,14 @@ mod signals;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use towline::identity::{Name, Role};
 use towline::message::Profile;
 use towline::{EndpointConfig, Environment, OpenOptions};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use failure::Failure;
+use failure::{Failure, table_of_statuses};
 use keys::KeyArgs;
 use output::OutputError;
 
@@ -132,7 +132,7 @@ impl OpenArgs {
 
 /// Runs the command that was given, and returns the exit status.
 pub(crate) fn run() -> u8 {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are asked for; everything else is a mistake.
@@ -159,6 +159,19 @@ pub(crate) fn run() -> u8 {
         Ok(()) => 0,
         Err(failure) => failure.tell(),
     }
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = with_statuses(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// The command and those beneath it, with their exit statuses in `--help`.
+fn with_statuses(command: clap::Command) -> clap::Command {
+    let example = command.get_after_help().map(|example| format!("{example}\n\n"));
+    let statuses = table_of_statuses(matches!(command.get_name(), "towline" | "connect" | "devices"));
+    command.after_long_help(example.unwrap_or_default() + &statuses).mut_subcommands(with_statuses)
 }
 
 async fn run_command(command: Command) -> Result<(), Failure> {
@@ -208,10 +221,9 @@ fn start_log(cli: &Cli) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        with_statuses(Cli::command()).debug_assert();
     }
 }
