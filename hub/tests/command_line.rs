@@ -471,6 +471,30 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn where_to_listen_must_be_an_address() {
+    let field = Field::new();
+    for command in [&["hub"][..], &["forward", "press-7", "ssh"]] {
+        for (listen, remedy) in [
+            (":443", "there is no host: write 0.0.0.0:443, or [::]:443 for IPv6 as well"),
+            ("443", "there is no port: write HOST:PORT, such as 127.0.0.1:4433"),
+            ("127.0.0.1", "there is no port: write HOST:PORT, such as 127.0.0.1:4433"),
+            ("127.0.0.1:https", "the port is no number from 0 to 65535"),
+        ] {
+            let mut towline = field.towline(command[0]);
+            let output = towline.args(&command[1..]).args(["--listen", listen]).output().unwrap();
+            assert_eq!(output.status.code(), Some(64), "{command:?} {listen}");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains(remedy), "{said}");
+        }
+        let mut towline = field.towline(command[0]);
+        let output = towline.args(&command[1..]).args(["--listen", "hub.invalid:443"]).output().unwrap();
+        let (status, why) = failed(&output);
+        assert_eq!(status, 71);
+        assert!(why.ends_with("; check the host's name in --listen, or write an address"), "{why}");
+    }
+}
+
+#[test]
 fn every_outcome_of_connect_has_its_status_and_remedy() {
     let field = Field::new();
     let connect = |hub: SocketAddr, device: &str, service: &str| {

@@ -124,6 +124,8 @@ pub(crate) fn cannot_listen(address: &str, error: &std::io::Error) -> Failure {
         std::io::ErrorKind::AddrNotAvailable => {
             "this machine has no such address; choose another with --listen"
         }
+        // The system's own errors have numbers; those of the resolver have none.
+        _ if error.raw_os_error().is_none() => "check the host's name in --listen, or write an address",
         _ => "choose another with --listen",
     };
     Failure::new(SYSTEM, format!("cannot listen on {address}: {error}; {remedy}"))

@@ -7,7 +7,7 @@ use towline::{Environment, Forward, Service};
 use super::failure::{Failure, cannot_listen};
 use super::output::print_line;
 use super::signals::{self, Stops};
-use super::{EndpointArgs, OpenArgs};
+use super::{EndpointArgs, OpenArgs, listen_address};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -19,7 +19,7 @@ pub(crate) struct ForwardArgs {
     /// Which of the services that the device offers
     service: Name,
     /// Where to listen; port 0 takes one that is free, and says which
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    #[arg(long, default_value = "127.0.0.1:0", value_parser = listen_address, value_name = "HOST:PORT")]
     listen: String,
     #[command(flatten)]
     open: OpenArgs,

@@ -10,6 +10,7 @@ use towline::{Environment, Hub, HubConfig};
 
 use super::failure::Failure;
 use super::keys::KeyArgs;
+use super::listen_address;
 use super::output::print_line;
 use super::signals::Stops;
 
@@ -21,7 +22,7 @@ Example, for one rule more than nothing:
 A device that connects twice: the newer connection wins, the older is told so and stays away for 30 s or more.")]
 pub(crate) struct HubArgs {
     /// Where to listen; 443 is what firewalls let through
-    #[arg(long, env = "TOWLINE_LISTEN", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
+    #[arg(long, env = "TOWLINE_LISTEN", default_value = "127.0.0.1:4433", value_parser = listen_address, value_name = "HOST:PORT")]
     listen: String,
     /// Allow a service to open something: SERVICE-ENDPOINT:DEVICE:SERVICE, '*' for anything; may be repeated.
     /// Without any, every service of the trust domain may open everything

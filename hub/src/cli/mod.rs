@@ -130,6 +130,21 @@ impl OpenArgs {
     }
 }
 
+/// Reads where to listen.
+fn listen_address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        None => Err("there is no port: write HOST:PORT, such as 127.0.0.1:4433".to_owned()),
+        Some((_, port)) if port.parse::<u16>().is_err() => {
+            Err("the port is no number from 0 to 65535".to_owned())
+        }
+        // Whether all addresses are those of IPv4 or of both differs from program to program.
+        Some(("", port)) => {
+            Err(format!("there is no host: write 0.0.0.0:{port}, or [::]:{port} for IPv6 as well"))
+        }
+        Some(_) => Ok(text.to_owned()),
+    }
+}
+
 /// Runs the command that was given, and returns the exit status.
 pub(crate) fn run() -> u8 {
     let cli = match parse() {
