@@ -375,6 +375,17 @@ fn identities_are_private_and_never_overwritten_without_force() {
 }
 
 #[test]
+fn openssl_reads_the_keys() {
+    let field = Field::new();
+    let Some(openssl) = field::find("openssl") else { return };
+    for key in ["ca.key", "hub.key", "device/press-7.key", "service/me.key"] {
+        let mut pkey = Command::new(&openssl);
+        pkey.args(["pkey", "-noout", "-text", "-in"]).arg(field.path().join(key));
+        assert!(success(&pkey.output().unwrap()).starts_with("ED25519 Private-Key:"), "{key}");
+    }
+}
+
+#[test]
 fn keys_that_are_missing_unreadable_malformed_or_exposed_are_named() {
     let field = Field::new();
     let path = |name: &str| field.path().join(name);
