@@ -374,6 +374,22 @@ fn identities_are_private_and_never_overwritten_without_force() {
     assert_eq!(mode("device/press-7.key"), 0o600);
 }
 
+/// The hub's key belongs to the hub alone.
+#[test]
+fn identities_are_made_without_the_hubs_key() {
+    let field = Field::new();
+    let device = |name: &str| field.towline("identity").args(["device", name]).output().unwrap();
+    std::fs::remove_file(field.path().join("hub.key")).unwrap();
+    assert!(success(&device("press-8")).starts_with("spiffe://towline.local/device/press-8 "));
+    std::fs::remove_file(field.path().join("hub.pem")).unwrap();
+    let (status, why) = failed(&device("press-9"));
+    assert_eq!(status, 78);
+    assert!(
+        why.starts_with("cannot read the hub's certificate at ") && why.ends_with("copy it here"),
+        "{why}"
+    );
+}
+
 #[test]
 fn openssl_reads_the_keys() {
     let field = Field::new();

@@ -1,12 +1,14 @@
 //! `towline identity`: a development authority, and certificates of its making.
 
+use std::fmt::Display;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use towline::Environment;
 use towline::authority::{Authority, Issued};
 use towline::identity::{Identity, Name, Role, is_trust_domain};
@@ -130,14 +132,16 @@ fn issue(args: &NameArgs, role: Role, now: UnixTime) -> Result<(), Failure> {
 
 /// The trust domain, as the hub's certificate has it.
 fn trust_domain_of(folder: &Path) -> Result<String, Failure> {
-    let files = super::keys::files_of(folder, &folder.join("hub"));
-    let credentials = files.read()?;
-    let identity = credentials.chain.first().map(Identity::of_certificate);
-    match identity {
-        Some(Ok(identity)) => Ok(identity.trust_domain),
-        Some(Err(error)) => Err(Failure::new(CONFIG, format!("{}: {error}", files.certificate.display()))),
-        None => Err(Failure::internal("a file that was read holds a certificate")),
-    }
+    let path = folder.join("hub.pem");
+    let unusable = |error: &dyn Display| {
+        let path = path.display();
+        let remedy = "it names the trust domain, so copy it here";
+        Failure::new(CONFIG, format!("cannot read the hub's certificate at {path}: {error}; {remedy}"))
+    };
+    let contents = std::fs::read(&path).map_err(|error| unusable(&error))?;
+    let certificate = CertificateDer::from_pem_slice(&contents).map_err(|error| unusable(&error))?;
+    let identity = Identity::of_certificate(&certificate).map_err(|error| unusable(&error))?;
+    Ok(identity.trust_domain)
 }
 
 fn identity_in(trust_domain: &str, role: Role, name: Name) -> Identity {
