@@ -81,9 +81,7 @@ fn table(rows: &[Row<'_>]) -> Table {
     for row in rows {
         let note = match (row.takeovers, row.last_takeover_seconds) {
             (0, _) | (_, None) => String::new(),
-            (count, Some(ago)) => {
-                format!("identity held twice: taken over {count} times, last {} ago", spell(ago))
-            }
+            (count, Some(ago)) => takeovers(count, ago),
         };
         table.add_row([
             row.device.to_owned(),
@@ -97,6 +95,14 @@ fn table(rows: &[Row<'_>]) -> Table {
         ]);
     }
     table
+}
+
+fn takeovers(count: u32, seconds_ago: u64) -> String {
+    let ago = spell(seconds_ago);
+    match count {
+        1 => format!("identity held twice: taken over once, {ago} ago"),
+        _ => format!("identity held twice: taken over {count} times, last {ago} ago"),
+    }
 }
 
 /// A duration in its two largest units.
@@ -135,5 +141,11 @@ mod tests {
             last_takeover_ms: None,
         };
         assert!(!table(&[row(&status)]).to_string().contains('\x1b'));
+    }
+
+    #[test]
+    fn takeovers_are_counted_in_words() {
+        assert_eq!(takeovers(1, 61), "identity held twice: taken over once, 1m 01s ago");
+        assert_eq!(takeovers(2, 61), "identity held twice: taken over 2 times, last 1m 01s ago");
     }
 }
