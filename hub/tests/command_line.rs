@@ -498,6 +498,23 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn a_hub_without_rules_says_so() {
+    let field = Field::new();
+    for (rules, told) in [(&[][..], 1), (&["--allow", "ops:*:ssh"], 0)] {
+        let log = field.path().join("log");
+        let mut hub = field.towline("hub");
+        hub.args(["--listen", "127.0.0.1:0", "--drain", "0"]).args(rules).stdout(Stdio::piped());
+        let (mut hub, _) = Running::start(hub.stderr(std::fs::File::create(&log).unwrap())).listening();
+        field::signal(hub.pid(), "TERM");
+        assert_eq!(hub.ended().code(), Some(0));
+        let lines = lines_with(&log, "INFO");
+        let lines =
+            lines.iter().filter(|line| line.contains("may open everything") && line.contains("--allow"));
+        assert_eq!(lines.count(), told, "{rules:?}");
+    }
+}
+
+#[test]
 fn where_to_listen_must_be_an_address() {
     let field = Field::new();
     for command in [&["hub"][..], &["forward", "press-7", "ssh"]] {

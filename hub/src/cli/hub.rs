@@ -53,13 +53,16 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
         .opens(args.opens_per_second, args.opens_per_second.saturating_mul(2))
         .tunnels_per_device(args.tunnels_per_device)
         .unauthenticated(args.unauthenticated.into());
-    let policy: Box<dyn Policy> =
-        if args.allow.is_empty() { Box::new(AllowAll) } else { Box::new(Rules(args.allow)) };
+    let allows_all = args.allow.is_empty();
+    let policy: Box<dyn Policy> = if allows_all { Box::new(AllowAll) } else { Box::new(Rules(args.allow)) };
     let credentials = args.keys.read(Role::Hub, None)?;
     let config = HubConfig { listen: args.listen, credentials, limits, policy };
     let hub = Hub::start(config, environment).await?;
     let mut stops = Stops::new();
     print_line(format_args!("listening on {} as {}", hub.local_addr(), hub.identity()))?;
+    if allows_all {
+        tracing::info!("every service of the trust domain may open everything; --allow makes rules");
+    }
     stops.next().await;
     let stats = hub.stats();
     tracing::info!(tunnels = stats.tunnels, links = stats.links, "stopping; once more to stop at once");
