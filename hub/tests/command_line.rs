@@ -649,7 +649,9 @@ fn a_server_that_is_no_hub_is_named() {
 fn ten_thousand_connections_that_never_finish_tls_disturb_nobody() {
     const VISITORS: usize = 10_000;
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap();
-    assert!(limit >= 12_000, "this test needs 12,000 descriptors, and may have {limit}");
+    if limit < 12_000 {
+        return field::skip(&format!("12,000 open files are needed, and {limit} allowed (ulimit -Hn)"));
+    }
     let field = Field::new();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let (hub, address) = field.hub("127.0.0.1:0");

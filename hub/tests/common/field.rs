@@ -13,18 +13,30 @@ use tokio::time::Instant;
 /// The program.
 pub const TOWLINE: &str = env!("CARGO_BIN_EXE_towline");
 
-/// Where a program is, or `None` after saying that the test is skipped for want of it. With
-/// `TOWLINE_REQUIRE_CLIENTS` set, as in CI, it is an error instead.
+/// Says that a test is skipped, and why. With `TOWLINE_REQUIRE_CLIENTS` set, as in CI, it is an error instead.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "no test may be skipped, but {why}");
+    eprintln!("skipped: {why}");
+}
+
+/// Where OpenBSD's netcat is, whose `-N` says the end of file: others have the same name. `None` as for [`find`].
+pub fn find_nc() -> Option<PathBuf> {
+    let nc = find("nc")?;
+    let help = Command::new(&nc).arg("-h").stdin(Stdio::null()).output().unwrap();
+    if String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("OpenBSD") {
+        return Some(nc);
+    }
+    skip(&format!("{} is not OpenBSD's (netcat-openbsd)", nc.display()));
+    None
+}
+
+/// Where a program is, or `None` after saying that the test is skipped for want of it.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = folders.map(|folder| folder.join(program)).find(|path| path.is_file());
     if found.is_none() {
-        assert!(
-            std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(),
-            "{program} is required and not installed"
-        );
-        eprintln!("skipped: {program} is not installed");
+        skip(&format!("{program} is not installed"));
     }
     found
 }
