@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use rustls::pki_types::UnixTime;
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
@@ -151,7 +151,8 @@ async fn check_page(local: SocketAddr) -> anyhow::Result<()> {
 }
 
 async fn check_file(local: SocketAddr) -> anyhow::Result<()> {
-    let bar = ProgressBar::new(FILE_SIZE);
+    // Ctrl-C ends it as well.
+    let bar = ProgressBar::new(FILE_SIZE).with_finish(ProgressFinish::AndClear);
     let style = "file        {bar:30} {bytes:>10} of {total_bytes}  {binary_bytes_per_sec}";
     bar.set_style(ProgressStyle::with_template(style).context("the template is fixed")?);
     if !std::io::stderr().is_terminal() {
