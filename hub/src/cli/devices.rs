@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 use towline::identity::Role;
 use towline::message::DeviceStatus;
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: DevicesArgs, environment: Environment) -> Result<(
     } else if rows.is_empty() {
         print_line("no device has been here since this hub was started")?;
     } else {
-        print_line(table(&rows))?;
+        print_line(table(&rows).trim_fmt())?;
     }
     Ok(())
 }
@@ -94,6 +94,12 @@ fn table(rows: &[Row<'_>]) -> Table {
             note,
         ]);
     }
+    // Where the terminal is narrow, the note is broken: an ID or an address in pieces cannot be copied.
+    let mut widths = [ColumnConstraint::ContentWidth; 7];
+    if let Some(note) = widths.last_mut() {
+        *note = ColumnConstraint::LowerBoundary(Width::Fixed(24));
+    }
+    table.set_constraints(widths);
     table
 }
 
@@ -128,19 +134,33 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_device_cannot_play_tricks_on_the_terminal() {
-        let status = DeviceStatus {
+    fn status(agent: &str) -> DeviceStatus {
+        DeviceStatus {
             device: "press-7".into(),
             online: true,
             for_ms: 1000,
             tunnels: 2,
             address: "192.0.2.1:5".into(),
-            agent: "\x1b[31mred".into(),
-            takeovers: 0,
-            last_takeover_ms: None,
-        };
-        assert!(!table(&[row(&status)]).to_string().contains('\x1b'));
+            agent: agent.into(),
+            takeovers: 1,
+            last_takeover_ms: Some(1000),
+        }
+    }
+
+    #[test]
+    fn a_device_cannot_play_tricks_on_the_terminal() {
+        assert!(!table(&[row(&status("\x1b[31mred"))]).to_string().contains('\x1b'));
+    }
+
+    #[test]
+    fn only_the_note_is_broken_to_fit_a_narrow_terminal() {
+        for width in [0, 40, 80] {
+            let status = status("towline/0.1.0");
+            let mut table = table(&[row(&status)]);
+            let text = table.set_width(width).to_string();
+            assert!(text.contains("press-7  online  1s   2        192.0.2.1:5  towline/0.1.0"), "{text}");
+            assert!(text.lines().count() < 6, "{text}");
+        }
     }
 
     #[test]
