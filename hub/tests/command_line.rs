@@ -84,10 +84,14 @@ fn help_is_help_and_nonsense_is_usage() {
         &["connect", "press-7"],
         &["hub", "--allow", "everything"],
         &["connect", "a", "b", "--deadline", "61"],
+        &["device", "--service", "ssh=h:22", "--service", "ssh=h:2222"],
+        &["identity", "init", "--hub-name", "hub.example.com:443"],
+        &["identity", "init", "--hub-name", "a hub"],
+        &["identity", "init", "--trust-domain", "Factory"],
         &["connect", "a/b", "ssh"],
         &["forward", "press-7", "a b"],
     ] {
-        let output = Command::new(TOWLINE).args(args).output().unwrap();
+        let output = Command::new(TOWLINE).args(args).env("TOWLINE_DIR", "/proc/nowhere").output().unwrap();
         assert_eq!(output.status.code(), Some(64), "{args:?}");
     }
 }

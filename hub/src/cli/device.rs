@@ -1,12 +1,14 @@
 //! `towline device`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use towline::agent::{self, Target};
 use towline::identity::Role;
 use towline::{Device, Environment, Status};
 
 use super::EndpointArgs;
-use super::failure::Failure;
+use super::failure::{Failure, USAGE};
 use super::signals::{self, Stops};
 
 #[derive(Debug, Args)]
@@ -22,6 +24,12 @@ pub(crate) struct DeviceArgs {
 }
 
 pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<(), Failure> {
+    let mut names = BTreeSet::new();
+    if let Some(target) = args.service.iter().find(|target| !names.insert(&target.name)) {
+        let message =
+            format!("--service {} is given twice; give each address a name of its own", target.name);
+        return Err(Failure::new(USAGE, message));
+    }
     let config = args.endpoint.config(Role::Device)?;
     let mut stops = Stops::new();
     let mut device = Device::register(config, environment.clone())?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use towline::Environment;
 use towline::authority::{Authority, Issued};
 use towline::identity::{Identity, Name, Role, is_trust_domain};
@@ -32,10 +32,10 @@ pub(crate) struct InitArgs {
     #[command(flatten)]
     files: FileArgs,
     /// The trust domain: whose devices and services these are
-    #[arg(long, default_value = "towline.local", value_name = "DOMAIN")]
+    #[arg(long, default_value = "towline.local", value_parser = trust_domain, value_name = "DOMAIN")]
     trust_domain: String,
     /// A name or address under which the hub is reached, besides localhost, 127.0.0.1 and ::1; may be repeated
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_parser = host, value_name = "HOST")]
     hub_name: Vec<String>,
 }
 
@@ -59,6 +59,21 @@ struct FileArgs {
     force: bool,
 }
 
+fn trust_domain(text: &str) -> Result<String, &'static str> {
+    if is_trust_domain(text) {
+        return Ok(text.to_owned());
+    }
+    Err("use lower-case letters, digits, '.', '_' and '-'")
+}
+
+/// A host name, one with `*` for its first part, or an address.
+fn host(text: &str) -> Result<String, &'static str> {
+    match ServerName::try_from(text.strip_prefix("*.").unwrap_or(text)) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("write a host name or an address, without a port"),
+    }
+}
+
 impl FileArgs {
     fn lifetime(&self) -> Duration {
         Duration::from_secs(self.days * 24 * 60 * 60)
@@ -76,13 +91,6 @@ pub(crate) fn run(command: IdentityCommand, environment: &Environment) -> Result
 }
 
 fn init(args: &InitArgs, now: UnixTime) -> Result<(), Failure> {
-    if !is_trust_domain(&args.trust_domain) {
-        let message = format!(
-            "\"{}\" is no trust domain; use lower-case letters, digits, '.', '_' and '-'",
-            args.trust_domain.escape_debug()
-        );
-        return Err(Failure::new(CONFIG, message));
-    }
     let folder = args.files.folder.path()?;
     let (authority, certificate) = Authority::new(now).map_err(bad)?;
     let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
