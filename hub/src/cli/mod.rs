@@ -106,6 +106,7 @@ struct EndpointArgs {
 impl EndpointArgs {
     fn config(&self, role: Role) -> Result<EndpointConfig, Failure> {
         let credentials = self.keys.read(role, self.identity.as_ref())?;
+        tracing::debug!(hub = self.hub, "going to");
         Ok(EndpointConfig { hub: self.hub.clone(), credentials })
     }
 }
