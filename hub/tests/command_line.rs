@@ -347,6 +347,17 @@ fn a_reader_who_begins_when_the_tunnel_is_over_gets_all_of_it() {
 }
 
 #[test]
+fn a_log_for_machines_is_json_to_its_last_line() {
+    let field = Field::new();
+    let mut devices = field.towline("devices");
+    let output = devices.args(["--hub", "127.0.0.1:1", "--log-format", "json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let line: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(line["level"], "ERROR");
+    assert!(line["fields"]["message"].as_str().unwrap().starts_with("cannot reach the hub at"), "{line}");
+}
+
+#[test]
 fn an_error_that_cannot_be_told_has_its_status_all_the_same() {
     for stderr in [Stdio::from(full()), Stdio::from(abandoned())] {
         let mut towline = Command::new(TOWLINE);

@@ -161,6 +161,7 @@ pub(crate) fn run() -> u8 {
         }
     };
     start_log(&cli);
+    let log_format = cli.log.log_format;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
@@ -173,6 +174,10 @@ pub(crate) fn run() -> u8 {
     };
     match outcome {
         Ok(()) => 0,
+        Err(failure) if matches!(log_format, LogFormat::Json) && !failure.message.is_empty() => {
+            tracing::error!(status = failure.status, "{}", failure.message);
+            failure.status
+        }
         Err(failure) => failure.tell(),
     }
 }
