@@ -24,7 +24,10 @@ pub(crate) struct DeviceArgs {
 }
 
 pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<(), Failure> {
+<<<<<<< HEAD
     let mut stops = Stops::new();
+=======
+>>>>>>> cli
     let mut names = BTreeSet::new();
     if let Some(target) = args.service.iter().find(|target| !names.insert(&target.name)) {
         let message =
@@ -32,6 +35,7 @@ pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<()
         return Err(Failure::new(USAGE, message));
     }
     let config = args.endpoint.config(Role::Device)?;
+    let mut stops = Stops::new();
     let mut device = Device::register(config, environment.clone())?;
     let names: Vec<_> = args.service.iter().map(|target| target.name.as_str()).collect();
     tracing::info!(device = %device.identity(), services = names.join(","), "starting");

@@ -34,6 +34,7 @@ pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(
     let listener = network.listen(&args.listen).await;
     let listener = listener.map_err(|error| cannot_listen(&args.listen, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;
+    let mut stops = Stops::new();
     print_line(format_args!("{address} leads to {} of {}", args.service, args.device))?;
     let options = args.open.options();
     let (device, name) = (args.device.to_string(), args.service.to_string());

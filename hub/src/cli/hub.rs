@@ -59,6 +59,7 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
     let credentials = args.keys.read(Role::Hub, None)?;
     let config = HubConfig { listen: args.listen, credentials, limits, policy };
     let hub = Hub::start(config, environment).await?;
+    let mut stops = Stops::new();
     print_line(format_args!("listening on {} as {}", hub.local_addr(), hub.identity()))?;
     if allows_all {
         tracing::info!("every service of the trust domain may open everything; --allow makes rules");
