@@ -205,16 +205,12 @@ fn a_signal_ends_connect_soon_and_resets_a_tunnel_that_is_not_done() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let (_hub, hub, log) = field.logging_hub();
     let _device = field.device(hub, &[("x", server.local_addr().unwrap())]);
-<<<<<<< HEAD
-    for (n, (signal, status)) in [("HUP", 129), ("INT", 130), ("TERM", 143)].into_iter().enumerate() {
-=======
     // Where nohup runs the tests, SIGHUP is ignored by all that they start; the mask's lowest bit says so.
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     let ignored = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     let hangup = u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 0;
     let signals = [("HUP", 129), ("INT", 130), ("TERM", 143)];
     for (n, (signal, status)) in signals[usize::from(!hangup)..].iter().copied().enumerate() {
->>>>>>> cli
         let mut connect = field.towline("connect");
         connect.args(["press-7", "x", "--hub", &hub.to_string()]);
         let mut connect = connect.stdin(Stdio::piped()).spawn().unwrap();

@@ -24,10 +24,6 @@ pub(crate) struct DeviceArgs {
 }
 
 pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<(), Failure> {
-<<<<<<< HEAD
-    let mut stops = Stops::new();
-=======
->>>>>>> cli
     let mut names = BTreeSet::new();
     if let Some(target) = args.service.iter().find(|target| !names.insert(&target.name)) {
         let message =

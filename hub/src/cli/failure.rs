@@ -41,18 +41,12 @@ pub(crate) fn table_of_statuses(asks: bool) -> String {
     let refusals = RefusalCode::ALL.map(|code| (code.exit_status(), code.name()));
     let mut table = "Exit status:\n   0  done".to_owned();
     for statuses in [if asks { &refusals[..] } else { &[] }, &STATUSES] {
-<<<<<<< HEAD
-        let (left, right) = statuses.split_at(statuses.len() / 2);
-        for ((status, text), (other, other_text)) in left.iter().zip(right) {
-            table += &format!("\n{status:>4}  {text:<24}{other:>4}  {other_text}");
-=======
         let (left, right) = statuses.split_at(statuses.len().div_ceil(2));
         for (n, (status, text)) in left.iter().enumerate() {
             table += &format!("\n{status:>4}  {text:<24}");
             if let Some((status, text)) = right.get(n) {
                 table += &format!("{status:>4}  {text}");
             }
->>>>>>> cli
         }
     }
     if asks {

@@ -28,7 +28,6 @@ pub(crate) struct ForwardArgs {
 }
 
 pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(), Failure> {
-    let mut stops = Stops::new();
     let network = environment.network.clone();
     let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
     let listener = network.listen(&args.listen).await;

@@ -48,7 +48,6 @@ pub(crate) struct HubArgs {
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), Failure> {
-    let mut stops = Stops::new();
     raise_descriptor_limit();
     let limits = Limits::default()
         .opens(args.opens_per_second, args.opens_per_second.saturating_mul(2))
