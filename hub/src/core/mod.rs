@@ -28,6 +28,9 @@ use crate::refusal::{Refusal, RefusalCode};
 use limits::TokenBucket;
 use registry::{Absent, Arrival, Registry, Replaced};
 
+/// The most characters that are kept, and listed, of what a device says that it runs.
+const MAX_AGENT: usize = 200;
+
 /// A link's number at this hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
@@ -143,7 +146,8 @@ impl Core {
         }
         match identity.role {
             Role::Device => {
-                let arrival = Arrival { address, agent: hello.agent, instance: hello.instance };
+                let agent = hello.agent.chars().take(MAX_AGENT).collect();
+                let arrival = Arrival { address, agent, instance: hello.instance };
                 let replaced = self.registry.arrive(now, &identity.name, link, arrival);
                 if let Some(replaced) = replaced {
                     self.replace(&identity.name, replaced);

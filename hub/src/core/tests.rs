@@ -49,6 +49,20 @@ fn introduced() -> Core {
 }
 
 #[test]
+fn a_device_that_says_much_of_itself_can_be_listed() {
+    let mut core = core();
+    // As much as fits a hello. With the rest of a device-status around it, it would not fit a message.
+    let hello = Hello { agent: "\u{1F980}".repeat(1000), ..hello(10) };
+    let device = format!("spiffe://test/device/{}", "n".repeat(63)).parse().unwrap();
+    let address = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535";
+    core.handle_hello(at(0), LinkId(1), device, address.into(), hello).unwrap();
+    come(&mut core, at(0), 2, "service/ops", 20).unwrap();
+    let devices = core.devices(at(0), LinkId(2)).unwrap();
+    assert_eq!(devices[0].agent.chars().count(), MAX_AGENT);
+    assert!(crate::message::encode(&devices[0]).len() < crate::message::MAX_MESSAGE / 2);
+}
+
+#[test]
 fn a_tunnel_is_offered_answered_and_counted() {
     let mut core = introduced();
     let offered = open(&mut core, at(0), 2, "press-7").unwrap();
