@@ -524,6 +524,20 @@ fn a_client_that_hears_first_offers_to_resume_all_the_same() {
     assert_eq!((pair.service.id(), pair.device.id()), (Some(ID), Some(ID)));
 }
 
+/// `close_idempotent`: what was finished and never arrived can still be reset when the session is over.
+#[test]
+fn a_reset_after_the_end_is_too_late() {
+    let mut pair = Pair::resumable(config(|c| c.grace = Duration::from_secs(5)));
+    let id = pair.stream(Dir::Bi, b"x");
+    pair.cut(&BOTH);
+    write_some(&mut pair.service, id, 1, 100).unwrap();
+    pair.service.stream(id).unwrap().finish().unwrap();
+    pair.advance_cut_off(Duration::from_secs(5));
+    assert!(pair.service.is_closed());
+    assert_eq!(pair.service.stream(id).unwrap().reset(ONE), Err(WriteError::Finished));
+    pair.service.check_invariants();
+}
+
 #[test]
 fn a_refusal_waits_for_room_to_be_said() {
     let mut acceptor = Acceptor::new(&Config::default());
