@@ -253,6 +253,9 @@ impl Session {
 
     /// Resets the sending half with `code`, if it is not too late, and gives back what it had not sent.
     pub(crate) fn abandon(&mut self, id: StreamId, code: Code) -> bool {
+        if self.is_closed() {
+            return false; // nobody will hear of it, and what was kept is gone
+        }
         let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return false };
         let Some(dropped) = send.reset(code) else { return false };
         self.chunks.clear(&mut send.unacked);

@@ -45,9 +45,11 @@ impl Session {
         let scratch = core::mem::take(&mut self.scratch);
         let mut record = RecordWriter::new(scratch, max, max_record_size, out);
         self.write_parameters(&mut record);
-        if self.is_closed() {
+        // Nothing may come before them, so if they wait for more room, everything does.
+        let has_declared = self.pipe.as_ref().is_some_and(|pipe| pipe.parameters_sent);
+        if has_declared && self.is_closed() {
             self.write_last_word(&mut record);
-        } else {
+        } else if has_declared {
             self.write_exchange(&mut record);
             // Nothing else, but an end, may go out before the peer's parameters came.
             if self.carries_frames() {
@@ -316,8 +318,7 @@ impl Session {
         if !self.may_close() || record.space() < MAX_CLOSE_FRAME {
             return;
         }
-        let declared = self.pipe.as_ref().is_some_and(|pipe| pipe.parameters_sent);
-        if let (Phase::Closing(closing), true) = (&self.phase, declared) {
+        if let Phase::Closing(closing) = &self.phase {
             let (code, reason) = (closing.code, closing.reason.clone());
             record.frame(&Frame::Close(Close { kind: CloseKind::Application { code }, reason }));
             self.end(CloseReason::Local(code), None);

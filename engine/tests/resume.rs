@@ -529,6 +529,52 @@ fn a_client_that_hears_first_offers_to_resume_all_the_same() {
     assert_eq!((pair.service.id(), pair.device.id()), (Some(ID), Some(ID)));
 }
 
+/// draft-02 §4.2, for pipes that take a few bytes at a time: what does not fit waits, and with it what follows.
+#[test]
+fn nothing_goes_out_before_the_parameters() {
+    let first = |session: &mut Session, now| {
+        let mut out = Vec::new();
+        for max in 0..MIN_TRANSMIT {
+            if session.poll_transmit(now, max, &mut out) > 0 {
+                break;
+            }
+        }
+        out.concat()
+    };
+    let begins =
+        |record: &[u8]| record[1..].starts_with(b"\xffQS0\r\n\r\n") || record[2..].starts_with(b"\xffQS0");
+    let mut pair = Pair::resumable(Config::default());
+    pair.stream(Dir::Bi, b"x");
+    pair.cut(&BOTH);
+    pair.reconnect();
+    assert!(begins(&first(&mut pair.service, pair.now)), "on a later pipe");
+    for close in [false, true] {
+        let mut fresh = Pair::unattached(Config::default(), Config::default());
+        fresh.service.attach(fresh.now, fresh.epoch).unwrap();
+        fresh.device.attach(fresh.now, fresh.epoch).unwrap();
+        fresh.transmit(Side::Client);
+        fresh.deliver(Side::Client, usize::MAX);
+        if close {
+            fresh.device.handle_input(fresh.now, fresh.epoch, common::hex("01 01").into());
+        }
+        assert!(begins(&first(&mut fresh.device, fresh.now)), "on the first; {close}");
+    }
+}
+
+/// `close_idempotent`: what was finished and never arrived can still be reset when the session is over.
+#[test]
+fn a_reset_after_the_end_is_too_late() {
+    let mut pair = Pair::resumable(config(|c| c.grace = Duration::from_secs(5)));
+    let id = pair.stream(Dir::Bi, b"x");
+    pair.cut(&BOTH);
+    write_some(&mut pair.service, id, 1, 100).unwrap();
+    pair.service.stream(id).unwrap().finish().unwrap();
+    pair.advance_cut_off(Duration::from_secs(5));
+    assert!(pair.service.is_closed());
+    assert_eq!(pair.service.stream(id).unwrap().reset(ONE), Err(WriteError::Finished));
+    pair.service.check_invariants();
+}
+
 #[test]
 fn a_refusal_waits_for_room_to_be_said() {
     let mut acceptor = Acceptor::new(&Config::default());
