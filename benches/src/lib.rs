@@ -11,3 +11,4 @@ pub mod figures;
 pub mod pair;
 pub mod report;
 pub mod stats;
+pub mod tunnel;

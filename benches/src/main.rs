@@ -1,7 +1,9 @@
 //! `towline-bench`: the project's figures, the whole product, and the comparison with peers.
 
-use clap::{Parser, Subcommand};
-use towline_bench::figures;
+use anyhow::bail;
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use towline_bench::{figures, tunnel};
 
 /// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
 #[derive(Debug, Parser)]
@@ -29,10 +31,54 @@ Example, one number for a script:
         #[arg(long)]
         json: bool,
     },
+    /// Measure a hub, a device and a service over loopback TLS, beside socat in the same shape
+    #[command(after_help = "\
+Example, a quick look:
+  towline-bench tunnel --size 64 --opens 100 --rounds 3")]
+    Tunnel(TunnelArgs),
+}
+
+#[derive(Debug, Args)]
+struct TunnelArgs {
+    /// How much one transfer moves, in MiB
+    #[arg(long, default_value_t = 512, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    size: u64,
+    /// How many tunnels are opened in a round; a tenth of that with socat, which is that much slower
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    opens: u32,
+    /// How many rounds; the ways take turns
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Print JSON: an object
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Figures { count, json } => figures::print(&figures::measure(count), json),
+        Command::Tunnel(args) => run_tunnel(&args),
     }
+}
+
+fn run_tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
+    let options = tunnel::Options {
+        bytes: args.size << 20,
+        opens: args.opens.try_into()?,
+        rounds: args.rounds.try_into()?,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let results = runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // Whichever way it ends, what was started is dropped, and ends with it.
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+            results = tunnel::measure(options) => results,
+        }
+    });
+    runtime.shutdown_background();
+    tunnel::print(&results?, args.json)
 }
