@@ -7,8 +7,12 @@
 
 pub mod alloc;
 pub mod clock;
+pub mod compare;
 pub mod figures;
+pub mod instructions;
+pub mod muxer;
 pub mod pair;
 pub mod report;
 pub mod stats;
 pub mod tunnel;
+pub mod work;

@@ -3,7 +3,9 @@
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use towline_bench::{figures, tunnel};
+use towline_bench::muxer::Name;
+use towline_bench::work::{self, Workload};
+use towline_bench::{compare, figures, instructions, tunnel};
 
 /// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
 #[derive(Debug, Parser)]
@@ -36,6 +38,48 @@ Example, one number for a script:
 Example, a quick look:
   towline-bench tunnel --size 64 --opens 100 --rounds 3")]
     Tunnel(TunnelArgs),
+    /// Measure muxers side by side, over a pipe in memory, both ends on one thread
+    #[command(after_help = "\
+Example, a quick look at two of them:
+  towline-bench muxers --quick towline yamux-0.14")]
+    Muxers {
+        /// Which; all, if none is named
+        #[arg(value_name = "MUXER")]
+        muxers: Vec<Name>,
+        /// How many rounds; the muxers take turns
+        #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// A sixteenth of the work
+        #[arg(long)]
+        quick: bool,
+        /// Print JSON: an object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Count instructions with callgrind: of 16 KiB, of an echo, of a stream
+    #[command(after_help = "\
+Example, what a change of ours did:
+  towline-bench instructions towline-engine towline --json")]
+    Instructions {
+        /// Which; all, if none is named
+        #[arg(value_name = "MUXER")]
+        muxers: Vec<Name>,
+        /// Print JSON: an array of objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Do one thing so many times and nothing else, to be watched by a profiler
+    #[command(after_help = "\
+Example, where an echo's instructions go:
+  valgrind --tool=callgrind towline-bench once towline-engine echo 10000")]
+    Once {
+        /// Which muxer
+        muxer: Name,
+        /// At what
+        workload: Workload,
+        /// How many times
+        times: u64,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +102,12 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Figures { count, json } => figures::print(&figures::measure(count), json),
         Command::Tunnel(args) => run_tunnel(&args),
+        Command::Muxers { muxers, rounds, quick, json } => {
+            let options = compare::Options { muxers, rounds: rounds.into(), quick };
+            compare::print(&compare::measure(&options), json)
+        }
+        Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
+        Command::Once { muxer, workload, times } => work::run(muxer, workload, 0, times).map(|_| ()),
     }
 }
 

@@ -44,7 +44,6 @@ impl Wire {
             }
             self.slices.drain(..).for_each(|slice| self.bytes.extend_from_slice(&slice));
         }
-        drop_events(source);
         let mut left = &self.bytes[..];
         while !left.is_empty() {
             let mut context = Context::from_waker(Waker::noop());
@@ -52,7 +51,6 @@ impl Wire {
             assert!(matches!(read, Poll::Ready(Ok(1..))), "a slice can always be read");
             sink.handle_input(NOW, EPOCH, self.inbox.take());
             seen(sink);
-            drop_events(sink);
             self.inbox.make_room(|| sink.copy_out());
         }
         self.bytes.len()
@@ -90,9 +88,16 @@ impl Pair {
         self.back.carry(&mut self.acceptor, &mut self.opener, seen)
     }
 
-    /// Carries until both are quiet.
+    /// Carries until both are quiet, whatever happens.
     pub fn run(&mut self) {
         while self.carry_forth(|_| ()) + self.carry_back(|_| ()) > 0 {}
+        self.drop_events();
+    }
+
+    /// Hears of everything that has happened to either end, and does nothing about it.
+    pub fn drop_events(&mut self) {
+        drop_events(&mut self.opener);
+        drop_events(&mut self.acceptor);
     }
 
     /// Forgets the buffers between the sessions, which are not theirs.
@@ -122,12 +127,14 @@ pub fn acquaint(opener: &mut Session, acceptor: &mut Session, wire: &mut Wire) {
     run(wire, opener, acceptor);
 }
 
-/// Carries until both are quiet.
+/// Carries until both are quiet, whatever happens.
 fn run(wire: &mut Wire, one: &mut Session, other: &mut Session) {
     while wire.carry(one, other, |_| ()) + wire.carry(other, one, |_| ()) > 0 {}
+    drop_events(one);
+    drop_events(other);
 }
 
-/// Whoever drives a session wants to know what happened; here, somebody looks anyway.
+/// Hears of everything that has happened, and does nothing about it.
 fn drop_events(session: &mut Session) {
     while session.poll_event().is_some() {}
 }

@@ -102,6 +102,7 @@ fn move_all(pair: &mut Pair, ids: &[StreamId], piece: &Bytes, bytes: usize, read
             }
         }
         pair.carry_back(|_| ());
+        pair.drop_events();
     }
     got
 }
