@@ -14,9 +14,6 @@ use crate::muxer::Name;
 use crate::report;
 use crate::work::Workload;
 
-/// What is counted.
-const WORKLOADS: [Workload; 3] = [Workload::Bulk, Workload::Echo, Workload::OpenClose];
-
 /// The instructions of one muxer; nothing where it is not for that.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -24,10 +21,14 @@ pub struct Row {
     pub muxer: Name,
     /// For 16 KiB on one stream.
     pub bulk: Option<u64>,
+    /// For 16 KiB on one of 64 streams.
+    pub bulk_64: Option<u64>,
     /// For 1 KiB there and back.
     pub echo: Option<u64>,
     /// For a stream: opened, a byte each way, closed.
     pub open_close: Option<u64>,
+    /// For one of 64 streams that do so at a time.
+    pub open_close_64: Option<u64>,
 }
 
 /// Counts; nobody means all.
@@ -41,19 +42,22 @@ pub fn count(muxers: &[Name]) -> anyhow::Result<Vec<Row>> {
         bail!("valgrind is not installed, and nothing else counts instructions here (apt install valgrind)");
     }
     let muxers = if muxers.is_empty() { Name::value_variants() } else { muxers };
-    let bar = report::progress(muxers.len() * WORKLOADS.len());
+    let bar = report::progress(muxers.len() * Workload::value_variants().len());
     let mut rows = Vec::new();
     for &muxer in muxers {
-        let mut counts = [None; WORKLOADS.len()];
-        for (count, workload) in counts.iter_mut().zip(WORKLOADS) {
+        let count = |workload: Workload| {
             bar.set_message(format!("{} {}", muxer.text(), workload.text()));
-            if workload.is_for(muxer) {
-                *count = Some(each(muxer, workload)?);
-            }
             bar.inc(1);
-        }
-        let [bulk, echo, open_close] = counts;
-        rows.push(Row { muxer, bulk, echo, open_close });
+            if workload.is_for(muxer) { each(muxer, workload).map(Some) } else { Ok(None) }
+        };
+        rows.push(Row {
+            muxer,
+            bulk: count(Workload::Bulk)?,
+            bulk_64: count(Workload::Bulk64)?,
+            echo: count(Workload::Echo)?,
+            open_close: count(Workload::OpenClose)?,
+            open_close_64: count(Workload::OpenClose64)?,
+        });
     }
     bar.finish_and_clear();
     Ok(rows)
@@ -94,9 +98,11 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
     if json {
         return report::json(&rows);
     }
-    let mut table = report::table(["INSTRUCTIONS", "16 KiB, 1 STREAM", "1 KiB ECHO", "OPEN+CLOSE"], 1);
-    for &Row { muxer, bulk, echo, open_close } in rows {
-        let cells = [bulk, echo, open_close].map(|count| count.map_or("-".into(), |count| count.to_string()));
+    let head = ["INSTRUCTIONS", "BULK", "BULK-64", "ECHO", "OPEN-CLOSE", "OPEN-CLOSE-64"];
+    let mut table = report::table(head, 1);
+    for &Row { muxer, bulk, bulk_64, echo, open_close, open_close_64 } in rows {
+        let cells = [bulk, bulk_64, echo, open_close, open_close_64]
+            .map(|count| count.map_or("-".into(), |count| count.to_string()));
         table.add_row([muxer.text()].into_iter().chain(cells));
     }
     println!("{table}");

@@ -56,7 +56,7 @@ Example, a quick look at two of them:
         #[arg(long)]
         json: bool,
     },
-    /// Count instructions with callgrind: of 16 KiB, of an echo, of a stream
+    /// Count instructions with callgrind: for 16 KiB, for an echo, for a stream
     #[command(after_help = "\
 Example, what a change of ours did:
   towline-bench instructions towline-engine towline --json")]
