@@ -31,36 +31,43 @@ pub struct Row {
     pub open_close_64: Option<u64>,
 }
 
+/// What was counted.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Results {
+    /// A row for each muxer.
+    pub rows: Vec<Row>,
+    /// What could not be counted, and why.
+    pub missing: Vec<String>,
+}
+
 /// Counts; nobody means all.
 ///
 /// # Errors
 ///
-/// There is no valgrind, or a muxer did not do its work under it.
-pub fn count(muxers: &[Name]) -> anyhow::Result<Vec<Row>> {
+/// There is no valgrind.
+pub fn count(muxers: &[Name]) -> anyhow::Result<Results> {
     let found = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
     if !found.is_ok_and(|status| status.success()) {
         bail!("valgrind is not installed, and nothing else counts instructions here (apt install valgrind)");
     }
     let muxers = if muxers.is_empty() { Name::value_variants() } else { muxers };
     let bar = report::progress(muxers.len() * Workload::value_variants().len());
-    let mut rows = Vec::new();
+    let mut results = Results::default();
     for &muxer in muxers {
-        let count = |workload: Workload| {
-            bar.set_message(format!("{} {}", muxer.text(), workload.text()));
+        let mut count = |workload: Workload| {
+            let what = format!("{} {}", muxer.text(), workload.text());
+            bar.set_message(what.clone());
             bar.inc(1);
-            if workload.is_for(muxer) { each(muxer, workload).map(Some) } else { Ok(None) }
+            let count = workload.is_for(muxer).then(|| each(muxer, workload))?;
+            count.map_err(|error| results.missing.push(format!("{what}: {error:#}"))).ok()
         };
-        rows.push(Row {
-            muxer,
-            bulk: count(Workload::Bulk)?,
-            bulk_64: count(Workload::Bulk64)?,
-            echo: count(Workload::Echo)?,
-            open_close: count(Workload::OpenClose)?,
-            open_close_64: count(Workload::OpenClose64)?,
-        });
+        let [bulk, bulk_64] = [Workload::Bulk, Workload::Bulk64].map(&mut count);
+        let echo = count(Workload::Echo);
+        let [open_close, open_close_64] = [Workload::OpenClose, Workload::OpenClose64].map(&mut count);
+        results.rows.push(Row { muxer, bulk, bulk_64, echo, open_close, open_close_64 });
     }
     bar.finish_and_clear();
-    Ok(rows)
+    Ok(results)
 }
 
 /// How many instructions one time takes.
@@ -94,17 +101,18 @@ fn instructions(muxer: Name, workload: Workload, times: u64) -> anyhow::Result<u
 /// # Errors
 ///
 /// They cannot be written as JSON.
-pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
+pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
     if json {
-        return report::json(&rows);
+        return report::json(results);
     }
     let head = ["INSTRUCTIONS", "BULK", "BULK-64", "ECHO", "OPEN-CLOSE", "OPEN-CLOSE-64"];
     let mut table = report::table(head, 1);
-    for &Row { muxer, bulk, bulk_64, echo, open_close, open_close_64 } in rows {
+    for &Row { muxer, bulk, bulk_64, echo, open_close, open_close_64 } in &results.rows {
         let cells = [bulk, bulk_64, echo, open_close, open_close_64]
             .map(|count| count.map_or("-".into(), |count| count.to_string()));
         table.add_row([muxer.text()].into_iter().chain(cells));
     }
     println!("{table}");
+    results.missing.iter().for_each(|missing| println!("missing: {missing}"));
     Ok(())
 }

@@ -59,12 +59,12 @@ Example, a quick look at two of them:
     /// Count instructions with callgrind: for 16 KiB, for an echo, for a stream
     #[command(after_help = "\
 Example, what a change of ours did:
-  towline-bench instructions towline-engine towline --json")]
+  towline-bench instructions towline-engine towline --json | jq .rows")]
     Instructions {
         /// Which; all, if none is named
         #[arg(value_name = "MUXER")]
         muxers: Vec<Name>,
-        /// Print JSON: an array of objects
+        /// Print JSON: an object
         #[arg(long)]
         json: bool,
     },

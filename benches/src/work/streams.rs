@@ -25,7 +25,7 @@ pub(crate) fn run<M: Muxer>(muxer: M, plan: Plan) -> anyhow::Result<Sample> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {
         let sample = timeout(PATIENCE, work(muxer, plan)).await;
-        sample.context("it stands still: nothing has come for two minutes")
+        sample.context("it was not done after ten minutes: it stands still")
     })
 }
 
@@ -97,7 +97,8 @@ async fn serve<A: Accept>(mut acceptor: A, takes: bool) {
 /// Sends `times` units on `streams` streams, and waits until all have arrived.
 async fn send<O: Open>(opener: &O, source: &Bytes, streams: usize, times: u64) {
     let mut tasks = JoinSet::new();
-    for share in shares(times, streams) {
+    // A stream that nothing is written on may never be there for the peer, so there is none.
+    for share in shares(times, streams).filter(|&share| share > 0) {
         let (opener, source) = (opener.clone(), source.clone());
         tasks.spawn(async move {
             let mut stream = opener.open().await;
