@@ -449,7 +449,7 @@ async fn many_readers_that_stall_hold_up_nobody_else() {
         for mut tunnel in [opened.unwrap(), accepted] {
             // What fills the window of the leg that is not read, and holds up the other leg.
             stalled.spawn(async move {
-                tunnel.write_all(&pattern(140 << 10)).await.unwrap();
+                tunnel.write_all(&pattern(120 << 10)).await.unwrap();
                 tunnel
             });
         }
