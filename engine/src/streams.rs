@@ -355,24 +355,19 @@ impl Streams {
     /// Removes the entry whatever its state. For a session that is over.
     pub(crate) fn remove(&mut self, id: StreamId) {
         let Some(entry) = self.entries.remove(&id) else { return };
-        if entry.queued.control {
-            self.control.remove(id);
-        }
-        if entry.queued.ack {
-            self.acks.remove(id);
-        }
-        if entry.queued.data {
-            self.data.remove(entry.urgency, id);
-        }
-        if entry.queued.news {
-            self.news.remove(id);
-        }
-        if entry.send.as_ref().is_some_and(|send| send.in_room_queue) {
-            self.room.remove(id);
-        }
+        // Where it still stands in a queue it is passed over.
+        self.pass_over();
         if id.opener() != self.side {
             self.remote.get_mut(id.dir()).closed += 1;
         }
+    }
+
+    /// Sees to it that who is at the front of a queue is there.
+    fn pass_over(&mut self) {
+        let Self { entries, control, acks, data, news, room, .. } = self;
+        let is_gone = |id: StreamId| !entries.contains_key(&id);
+        [control, acks, news, room].into_iter().for_each(|queue| queue.pass_over(is_gone));
+        data.pass_over(is_gone);
     }
 
     // The frames that are owed for all streams of a kind.
@@ -426,11 +421,12 @@ impl Streams {
     pub(crate) fn pop_news(&mut self) -> Option<(StreamId, News, Code)> {
         loop {
             let id = self.news.pop_front()?;
-            let entry = self.entries.get_mut(&id).expect("a removed stream is in no queue");
+            let entry = self.entries.get_mut(&id).expect("who is at the front is there");
             entry.queued.news = false;
             let news = core::mem::take(&mut entry.news);
+            let code = entry.send.as_ref().map_or(Code::default(), |send| send.code);
+            self.pass_over();
             if news.any() {
-                let code = entry.send.as_ref().map_or(Code::default(), |send| send.code);
                 return Some((id, news, code));
             }
         }
@@ -444,7 +440,8 @@ impl Streams {
     /// Takes that stream out of the queue.
     pub(crate) fn pop_control(&mut self) {
         if let Some(id) = self.control.pop_front() {
-            self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.control = false;
+            self.entries.get_mut(&id).expect("who is at the front is there").queued.control = false;
+            self.pass_over();
         }
     }
 
@@ -459,7 +456,8 @@ impl Streams {
     /// Takes the next stream that is to be acknowledged.
     pub(crate) fn pop_ack(&mut self) -> Option<StreamId> {
         let id = self.acks.pop_front()?;
-        self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.ack = false;
+        self.entries.get_mut(&id).expect("who is at the front is there").queued.ack = false;
+        self.pass_over();
         Some(id)
     }
 
@@ -483,7 +481,10 @@ impl Streams {
         let send = self.entries.get(&id).and_then(|entry| entry.send.as_ref());
         let has_more = send.is_some_and(Send::wants_data);
         if self.data.spend(quantum, count, has_more) {
-            self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.data = false;
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.queued.data = false;
+            }
+            self.pass_over();
             self.schedule(id);
         }
     }
@@ -553,9 +554,10 @@ impl Streams {
         }
         let queues =
             [&self.incoming.bi, &self.incoming.uni, &self.control, &self.acks, &self.news, &self.room];
-        self.data.digest(digest);
+        let is_gone = |id: StreamId| !self.entries.contains_key(&id);
+        self.data.digest(digest, is_gone);
         for queue in queues {
-            queue.digest(digest);
+            queue.digest(digest, is_gone);
         }
     }
 
@@ -581,11 +583,11 @@ impl Streams {
         for queue in [&self.incoming.bi, &self.incoming.uni] {
             assert!(queue.iter().all(|id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));
         }
-        assert!(self.data.iter().all(|id| self.entries.contains_key(&id)), "a removed stream is in no queue");
-        assert!(self.data.len() <= self.entries.len(), "no stream stands in a queue twice");
+        let is_here = |id: &StreamId| self.entries.contains_key(id);
+        assert!(self.data.iter().filter(is_here).count() <= self.entries.len(), "nobody is in a queue twice");
         for queue in [&self.control, &self.acks, &self.news, &self.room] {
-            assert!(queue.iter().all(|id| self.entries.contains_key(&id)), "a removed stream is in no queue");
-            assert!(queue.len() <= self.entries.len(), "no stream stands in a queue twice");
+            assert!(queue.front().is_none_or(|id| is_here(&id)), "who is at the front is there");
+            assert!(queue.iter().filter(is_here).count() <= self.entries.len(), "nobody is in a queue twice");
         }
     }
 }

@@ -65,13 +65,23 @@ impl Turns {
         self.classes[urgency.index()].queue.push_back(id);
     }
 
-    /// The stream has nothing to send any more.
+    /// The stream's turn is not to come, for now.
     pub(crate) fn remove(&mut self, urgency: Urgency, id: StreamId) {
         let class = &mut self.classes[urgency.index()];
         if class.queue.front() == Some(id) {
             class.spent = 0;
         }
         class.queue.remove(id);
+    }
+
+    /// Drops those at the front that are gone, so that who is at the front is there.
+    pub(crate) fn pass_over(&mut self, is_gone: impl Fn(StreamId) -> bool + Copy) {
+        for class in &mut self.classes {
+            if class.queue.front().is_some_and(is_gone) {
+                class.spent = 0;
+                class.queue.pass_over(is_gone);
+            }
+        }
     }
 
     /// The stream whose turn it is, and how much of the turn is left, if a turn is `quantum` bytes.
@@ -124,10 +134,14 @@ impl Turns {
         self.classes.iter_mut().for_each(|class| class.queue.shrink());
     }
 
-    pub(crate) fn digest(&self, digest: &mut crate::fingerprint::Digest) {
+    pub(crate) fn digest(
+        &self,
+        digest: &mut crate::fingerprint::Digest,
+        is_gone: impl Fn(StreamId) -> bool + Copy,
+    ) {
         for class in &self.classes {
             digest.numbers(&[class.spent, class.waited]);
-            class.queue.digest(digest);
+            class.queue.digest(digest, is_gone);
         }
     }
 }

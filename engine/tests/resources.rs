@@ -359,3 +359,29 @@ fn work_budget_never_meets_honest_peers() {
     }
     assert!(!pair.service.is_closed() && !pair.device.is_closed());
 }
+
+/// The end of a session with many streams takes time in proportion to them, whatever they wait for. (It once searched
+/// every queue for every stream: minutes for these.)
+#[test]
+fn the_end_of_many_streams_is_swift() {
+    const STREAMS: usize = 200_000;
+    let mut pair = Pair::new(config(|c| {
+        c.max_streams_bidi = STREAMS as u64;
+        c.session_window = 1 << 30;
+    }));
+    pair.cut = usize::MAX;
+    for _ in 0..STREAMS {
+        let id = pair.service.open(Dir::Bi).unwrap();
+        pair.service.stream(id).unwrap().write(b"x").unwrap();
+    }
+    let mut out = Vec::new();
+    while pair.service.poll_transmit(pair.now, 1 << 14, &mut out) > 0 {}
+    pair.device.handle_input(pair.now, EPOCH, out.concat().into());
+    // Each of them is waited for, has something to send, and is done with.
+    while let Some(id) = pair.device.accept(Dir::Bi) {
+        pair.device.stream(id).unwrap().write(b"y").unwrap();
+        pair.device.release(id, Code::default());
+    }
+    pair.device.handle_pipe_closed(pair.now, EPOCH, towline_engine::PipeClosed::Failed);
+    assert_eq!(pair.device.open_streams(), 0);
+}
