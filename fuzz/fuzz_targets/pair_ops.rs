@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| towline_fuzz_bodies::targets::pair_ops::run(data));
