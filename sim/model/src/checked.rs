@@ -133,6 +133,9 @@ impl Checked {
     /// Checks what must hold after each operation, and hears the news.
     fn look(&mut self) {
         for side in BOTH {
+            if !self.world.take_touched(side) {
+                continue;
+            }
             self.world.peek(side).check_invariants();
             while let Some(event) = self.world.end(side).poll_event() {
                 self.on_event(side, &event);
@@ -319,7 +322,8 @@ impl Checked {
             }
             assert!(!end.wants_transmit(), "no_residue: {side:?} is quiet");
         }
-        let (client, server) = (self.world.client.credit(), self.world.server.credit());
+        let (client, server) =
+            (self.world.peek(Side::Client).credit(), self.world.peek(Side::Server).credit());
         assert_eq!(client.available, server.promised, "credit_conservation");
         assert_eq!(server.available, client.promised, "credit_conservation");
     }

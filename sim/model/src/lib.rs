@@ -9,6 +9,7 @@
 
 mod checked;
 mod digest;
+mod end;
 mod model;
 mod observer;
 mod op;

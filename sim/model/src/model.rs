@@ -28,6 +28,13 @@ pub struct Half {
     pub saw_end: bool,
 }
 
+impl Half {
+    /// Whether the writer can say no more.
+    pub fn has_ended(&self) -> bool {
+        self.finished || self.reset.is_some()
+    }
+}
+
 /// All streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Model {
@@ -65,6 +72,11 @@ impl Model {
         self.halves.entry((id, sender)).or_default()
     }
 
+    /// The direction of `id` in which `sender` sends, as it stands.
+    pub fn seen(&self, id: StreamId, sender: Side) -> Half {
+        self.halves.get(&(id, sender)).copied().unwrap_or_default()
+    }
+
     /// All directions of all streams.
     pub fn halves(&self) -> impl Iterator<Item = (StreamId, Side, &Half)> {
         self.halves.iter().map(|(&(id, sender), half)| (id, sender, half))
@@ -90,6 +102,11 @@ impl Model {
     /// The application on `side` wants the session to end once everything has arrived.
     pub fn on_close(&mut self, side: Side) {
         self.closing[index(side)] = true;
+    }
+
+    /// Whether the application on `side` wants the session to end once everything has arrived.
+    pub fn is_closing(&self, side: Side) -> bool {
+        self.closing[index(side)]
     }
 
     /// Whether the session is over at `side`.
@@ -142,7 +159,7 @@ impl Model {
                 half.written += accepted;
             }
             Err(WriteError::Stopped(code)) => self.on_stopped_by_peer(side, id, code),
-            Err(WriteError::Finished) => assert!(half.finished || half.reset.is_some()),
+            Err(WriteError::Finished) => assert!(half.has_ended()),
             Err(WriteError::Blocked | WriteError::ReceiveOnly) => {}
             Err(WriteError::Closed) => {
                 assert!(self.closing[index(side)] || self.over[index(side)], "{id:?} is closed by nobody");
@@ -230,7 +247,7 @@ impl Model {
     pub fn check_settled_from(&self, from: Side) {
         let sends = |id: StreamId, side| id.dir() == Dir::Bi || id.opener() == side;
         for (id, sender, half) in self.halves().filter(|&(id, sender, _)| sender == from && sends(id, from)) {
-            let is_told = half.finished || half.reset.is_some();
+            let is_told = half.has_ended();
             if half.stopped.is_some() && self.held(sender).contains(&id) {
                 assert!(is_told, "one_terminal_event: {sender:?} has not heard that {id:?} was stopped");
             }

@@ -36,15 +36,7 @@ struct Stream {
 
 impl Observer {
     pub(crate) fn new(side: Side) -> Self {
-        Self {
-            side,
-            first: None,
-            data: 0,
-            counts: [0; 2],
-            sent: 0,
-            epoch: Epoch(0),
-            streams: Vec::new(),
-        }
+        Self { side, first: None, data: 0, counts: [0; 2], sent: 0, epoch: Epoch(0), streams: Vec::new() }
     }
 
     /// The end has said this to the pipe with number `epoch`; what `peer` has promised binds it.

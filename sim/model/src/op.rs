@@ -21,7 +21,10 @@ pub enum Op {
     Transmit(Side, u16),
     Deliver(Side, u16),
     Wait(u8),
-    Cut { client_notices: bool, server_notices: bool },
+    Cut {
+        client_notices: bool,
+        server_notices: bool,
+    },
     Reconnect,
     Drain(Side),
     Close(Side),

@@ -22,13 +22,25 @@ pub struct Spoken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of the frames")]
 pub enum Said {
-    Stream { id: StreamId, offset: u64, length: u64, fin: bool },
-    Reset { id: StreamId, final_size: u64 },
+    Stream {
+        id: StreamId,
+        offset: u64,
+        length: u64,
+        fin: bool,
+    },
+    Reset {
+        id: StreamId,
+        final_size: u64,
+    },
     MaxData(u64),
     MaxStreamData(StreamId, u64),
     MaxStreams(Dir, u64),
     Parameters(Limits),
-    SessionState { data: u64, bidi: u64, uni: u64 },
+    SessionState {
+        data: u64,
+        bidi: u64,
+        uni: u64,
+    },
     StreamState {
         id: StreamId,
         received: u64,
@@ -78,7 +90,8 @@ pub fn frames(record: &[u8]) -> Vec<Spoken> {
 /// the middle of the longest frame, stands for them.
 pub fn cuts(record: &[u8]) -> Vec<usize> {
     let frames = frames(record);
-    let longest = frames.iter().max_by_key(|frame| frame.payload - frame.start).expect("a record has a frame");
+    let longest =
+        frames.iter().max_by_key(|frame| frame.payload - frame.start).expect("a record has a frame");
     let mut cuts = vec![usize::midpoint(longest.start, longest.payload)];
     for frame in &frames {
         cuts.extend(frame.payload + 1..frame.end);
@@ -164,9 +177,7 @@ impl Reader<'_> {
                 self.skip(2);
                 Said::SessionState { data: self.number(), bidi: self.number(), uni: self.number() }
             }
-            0x1d45 => {
-                Said::StreamState { id: self.id(), received: self.number(), limit: self.number() }
-            }
+            0x1d45 => Said::StreamState { id: self.id(), received: self.number(), limit: self.number() },
             0x1d46 => Said::Other,
             0x1d47 => self.skip(4),
             unknown => panic!("a frame of type {unknown:#x}"),

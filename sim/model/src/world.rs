@@ -12,6 +12,7 @@ use towline_engine::{
 };
 
 use crate::digest::Digest;
+use crate::end::End;
 use crate::observer::Observer;
 
 /// The name of the session, if it can resume.
@@ -33,9 +34,9 @@ pub fn pattern(offset: u64) -> u8 {
 #[derive(Clone, Debug)]
 pub struct World {
     /// The end that opens pipes.
-    pub client: Session,
+    pub(crate) client: End,
     /// The end that accepts them.
-    pub server: Session,
+    pub(crate) server: End,
     /// The time, for both.
     pub now: Instant,
     /// The number of the present pipe.
@@ -93,8 +94,8 @@ impl World {
         }
         let epoch = Epoch(0);
         let mut world = Self {
-            client: Session::new(Side::Client, client),
-            server: Session::new(Side::Server, server.clone()),
+            client: End::new(Session::new(Side::Client, client)),
+            server: End::new(Session::new(Side::Server, server.clone())),
             now: Instant::from_nanos(1_000_000_000),
             epoch,
             connected: true,
@@ -115,22 +116,30 @@ impl World {
     /// One of the ends.
     pub fn end(&mut self, side: Side) -> &mut Session {
         match side {
-            Side::Client => &mut self.client,
-            Side::Server => &mut self.server,
+            Side::Client => self.client.get_mut(),
+            Side::Server => self.server.get_mut(),
         }
     }
 
     /// One of the ends, to look at.
     pub fn peek(&self, side: Side) -> &Session {
         match side {
-            Side::Client => &self.client,
-            Side::Server => &self.server,
+            Side::Client => self.client.get(),
+            Side::Server => self.server.get(),
+        }
+    }
+
+    /// Whether anything may have happened to `side` since this was last asked.
+    pub(crate) fn take_touched(&mut self, side: Side) -> bool {
+        match side {
+            Side::Client => self.client.take_touched(),
+            Side::Server => self.server.take_touched(),
         }
     }
 
     /// Whether the ends can do without the present pipe.
     pub fn is_resumable(&self) -> bool {
-        self.client.id().is_some() && self.server.id().is_some()
+        BOTH.iter().all(|&side| self.peek(side).id().is_some())
     }
 
     /// How many bytes that `side` wrote are under way.
@@ -159,8 +168,7 @@ impl World {
         self.connected
             && match (side, &self.pipe.acceptor) {
                 (Side::Server, Some(acceptor)) => acceptor.wants_transmit(),
-                (Side::Server, None) => self.server.wants_transmit(),
-                (Side::Client, _) => self.client.wants_transmit(),
+                _ => self.peek(side).wants_transmit(),
             }
     }
 
@@ -180,7 +188,7 @@ impl World {
             _ => self.end(side).poll_transmit(now, max, &mut out),
         };
         assert_eq!(length, out.iter().map(Bytes::len).sum::<usize>(), "as long as it says");
-        self.end(side).check_invariants();
+        self.peek(side).check_invariants();
         if length > 0 {
             let record = Bytes::from(out.concat());
             self.observe(side, self.epoch, &record);
@@ -208,16 +216,16 @@ impl World {
     /// If a session is inconsistent after it.
     pub fn deliver(&mut self, side: Side, count: usize) -> usize {
         let arrived = match side {
-            Side::Client => self.pipe.arrive(&mut self.server, self.now, count),
+            Side::Client => self.pipe.arrive(self.server.get_mut(), self.now, count),
             Side::Server => {
                 let Some(bytes) = self.pipe.take(side, count) else { return 0 };
                 let arrived = bytes.len();
-                self.client.handle_input(self.now, self.pipe.epoch, bytes);
+                self.client.get_mut().handle_input(self.now, self.pipe.epoch, bytes);
                 arrived
             }
         };
         self.note_server_epoch();
-        self.end(side.peer()).check_invariants();
+        self.peek(side.peer()).check_invariants();
         arrived
     }
 
@@ -240,7 +248,7 @@ impl World {
         let (now, epoch) = (self.now, self.epoch);
         for &side in noticed {
             self.end(side).handle_pipe_closed(now, epoch, PipeClosed::Failed);
-            self.end(side).check_invariants();
+            self.peek(side).check_invariants();
         }
     }
 
@@ -258,7 +266,7 @@ impl World {
     /// Attaches the client to another pipe. The last one is the last of the older ones then.
     pub(crate) fn attach_next(&mut self) -> bool {
         let epoch = Epoch(self.epoch.0 + 1);
-        if self.client.attach(self.now, epoch).is_err() {
+        if self.client.get_mut().attach(self.now, epoch).is_err() {
             return false;
         }
         self.epoch = epoch;
@@ -266,8 +274,15 @@ impl World {
         let acceptor = Some(Acceptor::new(&self.config));
         let pipe = Pipe { epoch, acceptor, wires: Default::default() };
         self.older.push(std::mem::replace(&mut self.pipe, pipe));
-        self.client.check_invariants();
+        self.peek(Side::Client).check_invariants();
         true
+    }
+
+    /// Whether the present pipe is of no use any more: it is gone, or an end that was on it has left it.
+    pub fn is_lost(&self) -> bool {
+        let has_left = |side| self.peek(side).is_detached();
+        let was_accepted = self.server_epoch == self.epoch;
+        !self.connected || has_left(Side::Client) || was_accepted && has_left(Side::Server)
     }
 
     /// Lets time pass, and fires the timers that are due then.
@@ -280,7 +295,7 @@ impl World {
         for side in BOTH {
             let now = self.now;
             self.end(side).handle_timeout(now);
-            self.end(side).check_invariants();
+            self.peek(side).check_invariants();
         }
     }
 
@@ -293,7 +308,7 @@ impl World {
     pub fn fire(&mut self, side: Side) {
         if let Some((deadline, _)) = self.peek(side).poll_timeout() {
             self.end(side).handle_timeout(deadline);
-            self.end(side).check_invariants();
+            self.peek(side).check_invariants();
         }
     }
 
@@ -324,7 +339,7 @@ impl World {
 
     /// As [`run`](Self::run), over a new pipe if there is none that works.
     pub fn recover(&mut self) {
-        if !self.connected || self.client.is_detached() || self.server.is_detached() {
+        if self.is_lost() || self.peek(Side::Server).is_detached() {
             self.cut(&[]);
             self.reconnect();
         }
@@ -332,10 +347,11 @@ impl World {
     }
 
     /// A number for the state: equal for worlds that will behave alike from now on.
-    pub fn fingerprint(&self) -> u128 {
+    pub fn fingerprint(&mut self) -> u128 {
         let mut digest = Digest::default();
+        digest.add(self.client.fingerprint(self.now));
+        digest.add(self.server.fingerprint(self.now));
         for side in BOTH {
-            digest.add(self.peek(side).fingerprint(self.now));
             if let Some(tombstone) = self.peek(side).tombstone() {
                 digest.add_bytes(format!("{tombstone:?}").as_bytes());
             }
@@ -345,7 +361,7 @@ impl World {
         if self.connected {
             self.older.iter().chain([&self.pipe]).for_each(|pipe| pipe.digest(&mut digest));
         }
-        digest.finish()
+        digest.result()
     }
 }
 
