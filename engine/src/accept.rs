@@ -1,7 +1,7 @@
 //! Whose pipe is this? The first records of a pipe that was accepted tell.
 //!
 //! In: a pipe's first bytes. Out: this end's parameters, and the answer. Keeps: the bytes, for the session that
-//! they are meant for; at most one record and what was read along with its end. Spec: PROTOCOL §3.1.
+//! they are meant for; at most two records and what was read along with their end. Spec: PROTOCOL §3.1.
 
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
@@ -13,6 +13,7 @@ use crate::params::{MIN_MAX_RECORD_SIZE, Parameters};
 use crate::record::{Item, RecordReader};
 use crate::record_writer::RecordWriter;
 use crate::resume::{Refused, Secret, SessionId};
+use crate::transmit::MIN_TRANSMIT;
 
 /// Reads the beginning of an accepted pipe, so that the owner of many sessions can find the right one.
 ///
@@ -42,6 +43,8 @@ pub struct Acceptor {
     ours: Parameters,
     pub(crate) parameters_sent: bool,
     records: RecordReader,
+    /// How many bytes may have come when padding is all that comes.
+    patience: u64,
     /// What came before `last`.
     kept: BytesMut,
     /// What came last; it is not copied, as there may be much behind the record that matters.
@@ -80,14 +83,21 @@ enum Progress {
     Known,
 }
 
+/// The least room that an answer is written into: without it, it waits. What does not fit of what had arrived is left
+/// out.
+const MIN_ANSWER: usize = 256;
+
+const _: () = assert!(crate::frame::MAX_PARAMETERS_FRAME + MIN_ANSWER < MIN_TRANSMIT);
+
 impl Acceptor {
     /// For a pipe that was just accepted, by an end that wants and allows what `config` says.
     pub fn new(config: &Config) -> Self {
-        let config = config.clone().clamped();
+        let config = Config::clamped(config.clone().into());
         Self {
             ours: config.parameters(None),
             parameters_sent: false,
             records: RecordReader::new(config.max_record_size),
+            patience: config.max_record_size,
             kept: BytesMut::new(),
             last: Bytes::new(),
             progress: Progress::Start,
@@ -107,7 +117,13 @@ impl Acceptor {
         while self.progress != Progress::Known {
             let arrival = match self.records.next(&mut input) {
                 Ok(None) => return None,
-                Ok(Some(item)) => self.on_item(item),
+                Ok(Some(item)) => {
+                    let is_padding = matches!(item, Item::Frame(Frame::Padding));
+                    let read = self.kept.len() + self.last.len() - input.len();
+                    // Else padding that goes on and on would be kept: it makes no sense.
+                    let is_too_much = is_padding && read as u64 > self.patience;
+                    if is_too_much { Some(Arrival::New(None)) } else { self.on_item(item) }
+                }
                 Err(_) => Some(Arrival::New(None)),
             };
             if arrival.is_some() {
@@ -166,8 +182,10 @@ impl Acceptor {
             record.frame(&Frame::Parameters(self.ours.clone()));
             self.parameters_sent = true;
         }
-        let answer = self.answer.take_if(|_| self.parameters_sent);
-        if let Some(answer) = answer.and_then(|answer| answer.fit(record.space())) {
+        if self.parameters_sent
+            && record.space() >= MIN_ANSWER
+            && let Some(answer) = self.answer.take().and_then(|answer| answer.fit(record.space()))
+        {
             record.frame(&Frame::ResumeRefused(answer));
         }
         record.finish().0

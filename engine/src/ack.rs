@@ -62,22 +62,24 @@ impl Session {
         }
     }
 
-    pub(crate) fn on_stream_ack(&mut self, id: StreamId, received: u64) -> Result<(), Violation> {
+    /// Returns whether that is news.
+    pub(crate) fn on_stream_ack(&mut self, id: StreamId, received: u64) -> Result<bool, Violation> {
         if self.resume.is_none() {
             return Err(Violation::UnknownFrame);
         }
         match self.sending(id)? {
             Place::Here => self.acknowledge(id, received),
-            Place::Gone => Ok(()),
+            Place::Gone => Ok(false),
         }
     }
 
-    /// The peer has the stream up to `received`; one past its final size means that it has the end as well.
+    /// The peer has the stream up to `received`; one past its final size means that it has the end as well. Returns
+    /// whether that is news.
     ///
     /// # Errors
     ///
     /// [`Violation::AckOutOfRange`] if that is less than it had, or more than was ever sent.
-    pub(crate) fn acknowledge(&mut self, id: StreamId, received: u64) -> Result<(), Violation> {
+    pub(crate) fn acknowledge(&mut self, id: StreamId, received: u64) -> Result<bool, Violation> {
         let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()).expect("it is here");
         if received < send.acked || received > send.most_acked() {
             return Err(Violation::AckOutOfRange);
@@ -92,11 +94,13 @@ impl Session {
             self.held -= count;
             send.sent = send.sent.max(bytes);
         }
+        let mut is_news = bytes > send.acked;
         send.acked = bytes;
         if received > send.high {
             let is_finished = send.is_finished_by_ack();
             if let Some(next) = send.state.on(SendInput::Acknowledged) {
                 send.state = next;
+                is_news = true;
                 if is_finished {
                     self.streams.tell(id, |news| news.finished = true);
                 }
@@ -104,6 +108,6 @@ impl Session {
         }
         self.offer_room();
         self.streams.retire(id);
-        Ok(())
+        Ok(is_news)
     }
 }

@@ -1,7 +1,8 @@
 //! Queues of bytes, all of a session's in one arena.
 //!
 //! In: payload as it came from the pipe or from the application. Out: the same bytes, in order, as slices.
-//! Keeps: what was put in and not yet taken, plus at most one node per [`SMALL`] / 2 bytes and stream.
+//! Keeps: what was put in and not yet taken, plus at most one node per [`SMALL`] / 2 bytes and stream. Of memory that
+//! is ours, that holds on to at most [`WASTE`] times as much.
 //!
 //! A stream holds a [`Queue`], eight bytes; the nodes live in the arena, so that an idle stream keeps nothing
 //! of what passed through it, and a busy one allocates nothing once the arena has grown.
@@ -14,8 +15,21 @@ use slab::Slab;
 /// sends single bytes cannot make us keep a node for each.
 const SMALL: usize = 1024;
 
+/// An application's slice that is shorter is copied. A splice passes on slices of a read buffer of 64 KiB: so what is
+/// unsent keeps at most sixteen times its size alive, in the worst case that a peer can make.
+const COPY_BELOW: usize = 4096;
+
 /// An arena that has more room than this is given back when it runs empty.
 const KEEP_NODES: usize = 64;
+
+/// What is copied here is cut into chunks of this size: three full records, so that what was sent of it, a record at a
+/// time, is not copied again in order to keep it.
+const PIECE: usize = 48 << 10;
+
+/// What is left of a chunk is copied once the chunk is this many times as large. Else a peer that acknowledges all but
+/// the last byte of each stream, or sends records to a reader who leaves a byte of each, could make us keep far more
+/// than was promised. By half would be closer, but then a reader with half a record's buffer would copy all he reads.
+const WASTE: usize = 4;
 
 /// A queue's place in its [`Chunks`]. Plain data: the arena does the work.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +64,22 @@ pub(crate) struct Chunks {
 struct Node {
     data: Data,
     next: u32,
+    /// How many bytes of our memory the data holds on to; 0 if the memory is somebody else's.
+    pinned: u32,
+}
+
+impl Node {
+    /// Copies what is left, if it holds on to far more.
+    fn trim(&mut self) {
+        let rest = self.data.as_slice();
+        if rest.len().saturating_mul(WASTE) <= self.pinned as usize {
+            (self.pinned, self.data) = (pinned(rest.len()), Data::Owned(BytesMut::from(rest)));
+        }
+    }
+}
+
+fn pinned(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 #[derive(Clone, Debug)]
@@ -79,12 +109,18 @@ impl Data {
 }
 
 impl Chunks {
-    /// Appends `data` without copying it, unless it and the last chunk are small.
+    /// Appends `data` without copying it, unless it is short: a slice keeps the whole buffer alive that it was cut
+    /// from, and we do not know how large that is.
     pub(crate) fn push(&mut self, queue: &mut Queue, data: Bytes) {
+        if data.len() < COPY_BELOW { self.push_copy(queue, &data) } else { self.push_shared(queue, data) }
+    }
+
+    /// Appends `data` without copying it, unless it and the last chunk are small.
+    fn push_shared(&mut self, queue: &mut Queue, data: Bytes) {
         if data.is_empty() || self.merge(queue, &data) {
             return;
         }
-        self.append(queue, Data::Shared(data));
+        self.append(queue, Data::Shared(data), 0);
     }
 
     /// As [`push`](Self::push), for a slice of the pipe's read buffer; see [`copy_out`](Self::copy_out).
@@ -92,7 +128,7 @@ impl Chunks {
         if data.is_empty() || self.merge(queue, &data) {
             return;
         }
-        let key = self.append(queue, Data::Borrowed(data));
+        let key = self.append(queue, Data::Borrowed(data), 0);
         self.borrowed.push(key);
         if self.borrowed.len() > self.nodes.len() + KEEP_NODES {
             self.forget_stale();
@@ -101,10 +137,11 @@ impl Chunks {
 
     /// Appends a copy of `data`.
     pub(crate) fn push_copy(&mut self, queue: &mut Queue, data: &[u8]) {
-        if data.is_empty() || self.merge(queue, data) {
-            return;
+        for piece in data.chunks(PIECE) {
+            if !self.merge(queue, piece) {
+                self.append(queue, Data::Owned(BytesMut::from(piece)), pinned(piece.len()));
+            }
         }
-        self.append(queue, Data::Owned(BytesMut::from(data)));
     }
 
     /// Takes at most `max` bytes from the front, never across two chunks. `None` if there are none.
@@ -114,10 +151,12 @@ impl Chunks {
         }
         let node = &mut self.nodes[queue.head as usize];
         if node.data.as_slice().len() > max {
-            return Some(match &mut node.data {
+            let front = match &mut node.data {
                 Data::Borrowed(bytes) | Data::Shared(bytes) => bytes.split_to(max),
                 Data::Owned(bytes) => bytes.split_to(max).freeze(),
-            });
+            };
+            node.trim();
+            return Some(front);
         }
         let node = self.remove_head(queue);
         Some(match node.data {
@@ -136,6 +175,7 @@ impl Chunks {
             done += count;
             if count < data.as_slice().len() {
                 data.advance(count);
+                self.nodes[queue.head as usize].trim();
             } else {
                 self.remove_head(queue);
             }
@@ -144,10 +184,15 @@ impl Chunks {
     }
 
     /// Takes at most `max` bytes from the front of `from`, as [`pop`](Self::pop), and keeps them at the end of `to`
-    /// as well: what was sent and may have to be sent again. The bytes are shared, not copied, unless small.
+    /// as well: what was sent and may have to be sent again. The bytes are shared, not copied, unless they are few, also
+    /// in proportion to what they would hold on to.
     pub(crate) fn pop_and_keep(&mut self, from: &mut Queue, to: &mut Queue, max: usize) -> Option<Bytes> {
+        let pinned = self.nodes.get(from.head as usize)?.pinned;
         let data = self.pop(from, max)?;
-        self.push(to, data.clone());
+        if !self.merge(to, &data) {
+            let key = self.append(to, Data::Shared(data.clone()), pinned);
+            self.nodes[key as usize].trim();
+        }
         Some(data)
     }
 
@@ -167,7 +212,9 @@ impl Chunks {
         while count > 0 {
             let length = self.nodes[queue.head as usize].data.as_slice().len();
             if length > count {
-                return self.nodes[queue.head as usize].data.advance(count);
+                let node = &mut self.nodes[queue.head as usize];
+                node.data.advance(count);
+                return node.trim();
             }
             count -= length;
             self.remove_head(queue);
@@ -181,13 +228,19 @@ impl Chunks {
         }
     }
 
+    /// Gives back what is kept for the next time.
+    pub(crate) fn shrink(&mut self) {
+        self.nodes.shrink_to_fit();
+        self.borrowed.shrink_to_fit();
+    }
+
     /// Copies what still points into the pipe's read buffer, so that its owner can use that buffer again.
     pub(crate) fn copy_out(&mut self) {
         for key in self.borrowed.drain(..) {
             if let Some(node) = self.nodes.get_mut(key as usize)
                 && let Data::Borrowed(bytes) = &node.data
             {
-                node.data = Data::Owned(BytesMut::from(&bytes[..]));
+                (node.pinned, node.data) = (pinned(bytes.len()), Data::Owned(BytesMut::from(&bytes[..])));
             }
         }
         if self.borrowed.capacity() > KEEP_NODES {
@@ -246,19 +299,23 @@ impl Chunks {
             return false;
         }
         match &mut node.data {
-            Data::Owned(tail) => tail.extend_from_slice(data),
+            Data::Owned(tail) => {
+                let before = tail.capacity();
+                tail.extend_from_slice(data);
+                node.pinned = node.pinned.saturating_add(pinned(tail.capacity().saturating_sub(before)));
+            }
             Data::Borrowed(tail) | Data::Shared(tail) => {
                 let mut merged = BytesMut::with_capacity((length + data.len()).next_power_of_two());
                 merged.extend_from_slice(tail);
                 merged.extend_from_slice(data);
-                node.data = Data::Owned(merged);
+                (node.pinned, node.data) = (pinned(merged.capacity()), Data::Owned(merged));
             }
         }
         true
     }
 
-    fn append(&mut self, queue: &mut Queue, data: Data) -> u32 {
-        let key = self.nodes.insert(Node { data, next: NONE });
+    fn append(&mut self, queue: &mut Queue, data: Data, pinned: u32) -> u32 {
+        let key = self.nodes.insert(Node { data, next: NONE, pinned });
         let key = u32::try_from(key).expect("the session's bounds leave no room for 2^32 chunks");
         match self.nodes.get_mut(queue.tail as usize) {
             Some(tail) => tail.next = key,
@@ -371,6 +428,41 @@ mod tests {
         }
     }
 
+    /// How many bytes of ours the nodes hold on to.
+    fn pinned_by(chunks: &Chunks) -> usize {
+        chunks.nodes.iter().map(|(_, node)| node.pinned as usize).sum()
+    }
+
+    #[test]
+    fn what_is_left_of_a_chunk_does_not_hold_on_to_all_of_it() {
+        let ways: [fn(&mut Chunks, &mut Queue, usize); 3] = [
+            |chunks, queue, count| assert_eq!(chunks.pop(queue, count).unwrap().len(), count),
+            |chunks, queue, count| assert_eq!(chunks.copy_to(queue, &mut alloc::vec![0; count]), count),
+            Chunks::drop_front,
+        ];
+        for take in ways {
+            for left in [1, 100, 2000, 9999] {
+                let (mut chunks, mut queue) = (Chunks::default(), Queue::default());
+                chunks.push_copy(&mut queue, &[7; 10_000]);
+                take(&mut chunks, &mut queue, 10_000 - left);
+                assert!(pinned_by(&chunks) <= WASTE * left, "{left} bytes hold on to {}", pinned_by(&chunks));
+                assert_eq!(drain(&mut chunks, &mut queue, usize::MAX), alloc::vec![7; left]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_shared_in_full_records_and_copied_in_small_ones() {
+        for (record, is_shared) in [(16_371, true), (PIECE / 4, false), (1000, false)] {
+            let (mut chunks, mut unsent, mut sent) = (Chunks::default(), Queue::default(), Queue::default());
+            chunks.push_copy(&mut unsent, &[7; 3 * PIECE]);
+            let data = chunks.pop_and_keep(&mut unsent, &mut sent, record).unwrap();
+            let kept = chunks.pop(&mut sent, usize::MAX).unwrap();
+            assert_eq!(kept, data);
+            assert_eq!(kept.as_ptr() == data.as_ptr(), is_shared, "{record}");
+        }
+    }
+
     #[test]
     fn put_before_an_empty_queue_and_of_an_empty_queue() {
         let (mut chunks, mut front, mut back) = (Chunks::default(), Queue::default(), Queue::default());
@@ -380,6 +472,16 @@ mod tests {
         chunks.put_before(&mut front, &mut back);
         chunks.push(&mut back, Bytes::from(alloc::vec![b'c'; 2000]));
         assert_eq!(drain(&mut chunks, &mut back, usize::MAX)[..3], *b"abc");
+    }
+
+    #[test]
+    fn a_short_slice_does_not_keep_a_large_buffer_alive() {
+        let (mut chunks, mut queue) = (Chunks::default(), Queue::default());
+        let buffer = Bytes::from(alloc::vec![7; 64 << 10]);
+        chunks.push(&mut queue, buffer.slice(..COPY_BELOW - 1));
+        assert!(buffer.is_unique());
+        chunks.push(&mut queue, buffer.slice(..COPY_BELOW));
+        assert!(!buffer.is_unique());
     }
 
     #[test]

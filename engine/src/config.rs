@@ -1,7 +1,9 @@
 //! What an end wants and allows.
 
+use alloc::sync::Arc;
 use core::time::Duration;
 
+use crate::budget::Budget;
 use crate::id::Dir;
 use crate::params::{MIN_MAX_RECORD_SIZE, Parameters, ResumeParameter};
 use crate::resume::{Resumption, SessionId};
@@ -9,21 +11,29 @@ use crate::varint;
 
 /// The limits and times of one end of a session. They bind the peer, except where said otherwise.
 ///
-/// A session promises at most [`session_window`](Self::session_window) bytes of received and
-/// [`send_buffer`](Self::send_buffer) bytes of unsent payload; that, and about 200 bytes for each open stream,
+/// A session holds at most [`session_window`](Self::session_window) bytes of received and
+/// [`send_buffer`](Self::send_buffer) bytes of unsent payload; that, and about 250 bytes for each open stream,
 /// is the memory that a peer can make it use.
 ///
 /// Values beyond what the wire can say are taken as the largest that it can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// How many bytes the peer may send on one stream ahead of the reader. Default: 256 KiB.
-    pub stream_window: u64,
-    /// How many bytes the peer may send on all streams together ahead of their readers. Default: 16 MiB.
+    /// How many bytes the peer may send on one stream ahead of the reader, at first. Default: 64 KiB.
     ///
-    /// Readers that stall hold a stream window each; the others are not held up while that leaves one stream
-    /// window over.
+    /// A reader that keeps up, on a stream whose window is what holds the peer up, gets a larger one: twice as large
+    /// for each round trip, up to [`max_stream_window`](Self::max_stream_window). After 10 s of rest it is as it was.
+    pub stream_window: u64,
+    /// How large a stream's window may grow, in bytes; never beyond a quarter of the session's. Default: 16 MiB.
+    pub max_stream_window: u64,
+    /// How many bytes the peer may send on all streams together ahead of their readers. Default: 64 MiB.
+    ///
+    /// [Little](Self::initial_session_window) of it is promised at first, and more as it is needed. Readers that
+    /// stall hold a stream window each; the others are not held up while that leaves one stream window over.
     pub session_window: u64,
+    /// What pays for promises beyond the first, shared with other sessions. Default: none, so that each session may
+    /// have its whole window.
+    pub budget: Option<Budget>,
     /// How many bidirectional streams the peer may have open at a time. Default: 128.
     pub max_streams_bidi: u64,
     /// How many unidirectional streams the peer may have open at a time. Default: 128.
@@ -60,8 +70,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            stream_window: 256 << 10,
-            session_window: 16 << 20,
+            stream_window: 64 << 10,
+            max_stream_window: 16 << 20,
+            session_window: 64 << 20,
+            budget: None,
             max_streams_bidi: 128,
             max_streams_uni: 128,
             max_record_size: MIN_MAX_RECORD_SIZE,
@@ -78,14 +90,27 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How many bytes a session promises at first: four streams' windows, or all that it may.
+    pub fn initial_session_window(&self) -> u64 {
+        self.stream_window.saturating_mul(4).min(self.session_window)
+    }
+
+    /// How large a stream's window may grow. A reader that stalls then holds at most a quarter of the session's.
+    pub(crate) fn most_stream_window(&self) -> u64 {
+        self.max_stream_window.min(self.session_window / 4).max(self.stream_window)
+    }
+
     /// The same, within what the wire can say.
-    pub(crate) fn clamped(mut self) -> Self {
-        self.stream_window = self.stream_window.min(varint::MAX);
-        self.session_window = self.session_window.min(varint::MAX);
-        self.max_streams_bidi = self.max_streams_bidi.min(crate::id::MAX_STREAMS);
-        self.max_streams_uni = self.max_streams_uni.min(crate::id::MAX_STREAMS);
-        self.max_record_size = self.max_record_size.clamp(MIN_MAX_RECORD_SIZE, varint::MAX);
-        self
+    pub(crate) fn clamped(config: Arc<Self>) -> Arc<Self> {
+        let clamped = Self {
+            stream_window: config.stream_window.min(varint::MAX),
+            session_window: config.session_window.min(varint::MAX),
+            max_streams_bidi: config.max_streams_bidi.min(crate::id::MAX_STREAMS),
+            max_streams_uni: config.max_streams_uni.min(crate::id::MAX_STREAMS),
+            max_record_size: config.max_record_size.clamp(MIN_MAX_RECORD_SIZE, varint::MAX),
+            ..Self::clone(&config)
+        };
+        if clamped == *config { config } else { clamped.into() }
     }
 
     pub(crate) fn max_streams(&self, dir: Dir) -> u64 {
@@ -104,7 +129,7 @@ impl Config {
         let resume = ResumeParameter { grace: millis(self.grace), ticket };
         Parameters {
             max_idle_timeout: millis(self.idle_timeout),
-            initial_max_data: self.session_window,
+            initial_max_data: self.initial_session_window(),
             initial_max_stream_data_bidi_local: self.stream_window,
             initial_max_stream_data_bidi_remote: self.stream_window,
             initial_max_stream_data_uni: self.stream_window,

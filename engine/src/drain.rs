@@ -3,6 +3,7 @@
 //! In: the application's wish, or the peer's DRAIN. Out: DRAIN; refusals of streams that came too late, which the
 //! application never sees. Keeps: two counts and a deadline. Spec: PROTOCOL §6.8.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -44,12 +45,14 @@ impl Session {
             return;
         }
         let opened = self.streams.remote_opened();
-        self.draining = Some(Draining { opened, deadline: now + deadline, retry: back, owed: true });
+        let draining = Draining { opened, deadline: now + deadline, retry: back, owed: true };
+        self.draining = Some(Box::new(draining));
     }
 
     /// Whether a stream of the peer's came too late.
     pub(crate) fn is_too_late(&self, id: StreamId) -> bool {
         self.draining
+            .as_ref()
             .is_some_and(|draining| id.opener() != self.side && id.index() >= *draining.opened.get(id.dir()))
     }
 
@@ -66,7 +69,7 @@ impl Session {
     }
 
     pub(crate) fn drain_owed(&self) -> bool {
-        self.resume.is_some() && self.draining.is_some_and(|draining| draining.owed)
+        self.resume.is_some() && self.draining.as_ref().is_some_and(|draining| draining.owed)
     }
 
     pub(crate) fn write_drain(&mut self, now: Instant, record: &mut RecordWriter<'_>) {
@@ -92,14 +95,14 @@ impl Session {
         // Said again after a change of pipe.
         if !self.peer_drains {
             self.peer_drains = true;
-            self.news.draining = Some((drain.deadline, drain.retry));
+            self.news.draining = Some(Box::new((drain.deadline, drain.retry)));
         }
         Ok(())
     }
 
     /// The news of the peer's drain.
     pub(crate) fn take_drain_news(&mut self) -> Option<Event> {
-        let (deadline, retry) = self.news.draining.take()?;
+        let (deadline, retry) = *self.news.draining.take()?;
         Some(Event::Draining {
             deadline: Duration::from_millis(deadline),
             retry_after: Duration::from_millis(retry),

@@ -49,11 +49,36 @@ pub enum Violation {
     ResumeOutOfPlace,
     /// The state that the peer tells on a resumed pipe cannot be (PROTOCOL §6.4).
     ResumeState,
+    /// More work for nothing than any honest peer makes: resets, pings, empty frames (PROTOCOL §4.10).
+    ExcessiveLoad,
     /// A QX_PING whose number did not grow, or an answer to a ping that is not waiting for one (draft-02 §4.3).
     PingSequence,
 }
 
 impl Violation {
+    /// Every rule.
+    pub const ALL: [Self; 19] = [
+        Self::TruncatedFrame,
+        Self::UnknownFrame,
+        Self::LongFrameType,
+        Self::EmptyRecord,
+        Self::RecordTooLarge,
+        Self::FieldOutOfRange,
+        Self::ParametersOutOfPlace,
+        Self::BadParameters,
+        Self::NotInOrder,
+        Self::FlowControl,
+        Self::StreamLimit,
+        Self::StreamState,
+        Self::FinalSize,
+        Self::ChangedData,
+        Self::AckOutOfRange,
+        Self::ResumeOutOfPlace,
+        Self::ResumeState,
+        Self::ExcessiveLoad,
+        Self::PingSequence,
+    ];
+
     /// The transport error code that the peer is told (RFC 9000 §20.1).
     pub const fn code(self) -> u64 {
         match self {
@@ -63,6 +88,7 @@ impl Violation {
             Self::FinalSize => 0x06,
             Self::TruncatedFrame | Self::UnknownFrame | Self::RecordTooLarge | Self::FieldOutOfRange => 0x07,
             Self::BadParameters => 0x08,
+            Self::ExcessiveLoad => 0x544c_0003,
             Self::LongFrameType
             | Self::EmptyRecord
             | Self::ParametersOutOfPlace
@@ -97,6 +123,7 @@ impl Violation {
             Self::StreamLimit => "more streams than allowed",
             Self::StreamState => "a frame for a stream that cannot have it",
             Self::FinalSize => "the final size of a stream changed",
+            Self::ExcessiveLoad => "too many frames that carry nothing, resets or pings",
             Self::PingSequence => "a QX_PING out of sequence",
         }
     }

@@ -216,7 +216,8 @@ impl Session {
             return if received == 0 { Ok(()) } else { Err(Violation::ResumeState) };
         }
         self.raise_stream_credit(id, limit);
-        self.acknowledge(id, received)
+        self.acknowledge(id, received)?;
+        Ok(())
     }
 
     /// The peer has told of no stream between these two.
@@ -262,16 +263,16 @@ impl Session {
     }
 
     fn exchange(&mut self) -> Option<&mut Exchange> {
-        self.pipe.as_mut()?.exchange.as_mut()
+        self.pipe.as_mut()?.exchange.as_deref_mut()
     }
 
     /// Goes over to everyday life, once both have told all.
     fn end_exchange(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
-        if pipe.exchange.is_some_and(|exchange| exchange.is_over()) {
+        if pipe.exchange.as_ref().is_some_and(|exchange| exchange.is_over()) {
             pipe.exchange = None;
             pipe.liveness.ask();
-            self.news.attached = Some(pipe.epoch);
+            self.news.attached = true;
             self.news.detached = None;
             if let Some(resume) = &mut self.resume {
                 resume.gone_at = None;

@@ -14,9 +14,9 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     let mut digest = Digest::new();
     match &session.phase {
         Phase::Open => digest.number(0),
-        Phase::Closing { code, reason, deadline } => {
-            digest.numbers(&[1, code.value(), left(*deadline, now)]);
-            digest.bytes(reason);
+        Phase::Closing(closing) => {
+            digest.numbers(&[1, closing.code.value(), left(closing.deadline, now)]);
+            digest.bytes(&closing.reason);
         }
         Phase::Closed(closed) => {
             digest.numbers(&[2, u64::from(closed.told), u64::from(closed.frame.is_some())]);
@@ -25,29 +25,37 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     digest.number(u64::from(session.peer.is_some()));
     if let Some(pipe) = &session.pipe {
         digest.numbers(&[pipe.epoch.0, u64::from(pipe.parameters_sent), u64::from(pipe.data_blocked_owed)]);
-        pipe.records.digest(&mut digest);
+        // What is over reads no more, wherever in a frame that was.
+        if !session.is_closed() {
+            pipe.records.digest(&mut digest);
+        }
         pipe.liveness.digest(now, &mut digest);
-        of_exchange(pipe.exchange, &mut digest);
+        of_exchange(pipe.exchange.as_deref(), &mut digest);
         digest.numbers(&[u64::from(pipe.peer.is_some()), pipe.acks.bytes, u64::from(pipe.acks.owed)]);
-        digest.option(pipe.acks.due.map(|due| left(due, now)));
+        // When they would have become due decides nothing once they are owed.
+        let due = pipe.acks.due.filter(|_| !pipe.acks.owed);
+        digest.option(due.map(|due| left(due, now)));
     }
     digest.option(session.epoch.map(|epoch| epoch.0));
     digest.number(u64::from(session.resume.is_some()));
     let gone_at = session.resume.as_ref().and_then(|resume| resume.gone_at);
     digest.option(gone_at.map(|gone_at| left(gone_at, now)));
-    digest.option(session.draining.map(|draining| left(draining.deadline, now)));
+    digest.option(session.draining.as_ref().map(|draining| left(draining.deadline, now)));
     if let Some(draining) = &session.draining {
         digest.numbers(&[draining.opened.bi, draining.opened.uni]);
     }
-    let owed = session.draining.is_some_and(|draining| draining.owed);
+    let owed = session.draining.as_ref().is_some_and(|draining| draining.owed);
     digest.numbers(&[u64::from(owed), u64::from(session.peer_drains)]);
     let news = &session.news;
-    digest.option(news.attached.map(|epoch| epoch.0));
-    digest.numbers(&[u64::from(news.detached.is_some()), u64::from(news.draining.is_some())]);
+    digest.numbers(&[
+        u64::from(news.attached),
+        u64::from(news.detached.is_some()),
+        u64::from(news.draining.is_some()),
+    ]);
     for flags in [news.incoming, news.openable] {
         digest.numbers(&[u64::from(flags.bi), u64::from(flags.uni)]);
     }
-    session.window.digest(&mut digest);
+    session.window.digest(now, &mut digest);
     session.credit.digest(&mut digest);
     session.streams.digest(&mut digest);
     for (id, entry) in session.streams.iter() {
@@ -59,7 +67,7 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
             of_send(send, &session.chunks, &mut digest);
         }
         if let Some(recv) = &entry.recv {
-            of_recv(recv, &session.chunks, &mut digest);
+            of_recv(recv, now, &session.chunks, session.is_closed(), &mut digest);
         }
     }
     digest.finish()
@@ -70,7 +78,7 @@ fn left(deadline: Instant, now: Instant) -> u64 {
     u64::try_from(deadline.saturating_duration_since(now).as_nanos()).expect("made from 64 bits")
 }
 
-fn of_exchange(exchange: Option<Exchange>, digest: &mut Digest) {
+fn of_exchange(exchange: Option<&Exchange>, digest: &mut Digest) {
     let Some(exchange) = exchange else { return digest.number(0) };
     for step in [exchange.ours, exchange.theirs] {
         match step {
@@ -102,7 +110,7 @@ fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
     of_queue(&send.queue, chunks, digest);
 }
 
-fn of_recv(recv: &Recv, chunks: &Chunks, digest: &mut Digest) {
+fn of_recv(recv: &Recv, now: Instant, chunks: &Chunks, is_over: bool, digest: &mut Digest) {
     let (state, code) = match recv.state {
         RecvState::Recv => (0, 0),
         RecvState::DataRecvd => (1, 0),
@@ -110,9 +118,10 @@ fn of_recv(recv: &Recv, chunks: &Chunks, digest: &mut Digest) {
         RecvState::DataRead => (3, 0),
         RecvState::ResetRead(code) => (4, code.value()),
     };
-    digest.numbers(&[state, code, u64::from(recv.stop_owed), u64::from(recv.waiting), recv.next, recv.acked]);
+    let next = if is_over { 0 } else { recv.next };
+    digest.numbers(&[state, code, u64::from(recv.stop_owed), u64::from(recv.waiting), next, recv.acked]);
     digest.option(recv.stop.map(crate::id::Code::value));
-    recv.window.digest(digest);
+    recv.window.digest(now, digest);
     of_queue(&recv.queue, chunks, digest);
 }
 

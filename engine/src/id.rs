@@ -138,6 +138,14 @@ pub(crate) const MAX_STREAMS: u64 = 1 << 60;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
+impl Epoch {
+    /// Whether a pipe with this number may come after one with the number `last`. Nothing follows the largest number
+    /// that the wire can say, which a peer may claim to have seen.
+    pub(crate) fn follows(self, last: Self) -> bool {
+        self > last && self.0 <= varint::MAX
+    }
+}
+
 /// Why the application ended a stream or a session: a number below 2^62 that only applications understand.
 ///
 /// What the numbers mean is the business of the protocol above (RFC 9000 §20.2).

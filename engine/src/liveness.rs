@@ -20,8 +20,8 @@ pub(crate) struct Liveness {
     active: Instant,
     /// Whether something went out since something came.
     spoke: bool,
-    /// The pong that is owed: the largest sequence number asked with.
-    pong_owed: Option<u64>,
+    /// A pong is owed, for the last sequence number that was asked with.
+    pong_owed: bool,
     /// The next lawful sequence number of the peer's pings.
     next_asked: u64,
     ping_owed: bool,
@@ -32,7 +32,15 @@ pub(crate) struct Liveness {
     /// When the last ping was handed to the pipe.
     ping_sent: Option<Instant>,
     rtt: Option<Rtt>,
+    /// When the peer is given up at the earliest, after this end was suspended.
+    spared: Option<Instant>,
 }
+
+/// Who is called so much later than it asked for was suspended, and may find the peer's answers waiting.
+const SUSPENDED: Duration = Duration::from_secs(1);
+
+/// How long a peer has to answer after that.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// Round-trip times as measured by pings, on one pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +60,14 @@ impl Liveness {
             heard: now,
             active: now,
             spoke: false,
-            pong_owed: None,
+            pong_owed: false,
             next_asked: 0,
             ping_owed: false,
             next_ping: 0,
             next_answer: 0,
             ping_sent: None,
             rtt: None,
+            spared: None,
         }
     }
 
@@ -67,6 +76,7 @@ impl Liveness {
         self.heard = now;
         self.active = now;
         self.spoke = false;
+        self.spared = None;
     }
 
     /// A record was handed to the pipe.
@@ -83,7 +93,7 @@ impl Liveness {
             return Err(Violation::PingSequence);
         }
         self.next_asked = sequence + 1;
-        self.pong_owed = Some(sequence);
+        self.pong_owed = true;
         Ok(())
     }
 
@@ -115,12 +125,12 @@ impl Liveness {
     }
 
     pub(crate) fn owes(&self) -> bool {
-        self.ping_owed || self.pong_owed.is_some()
+        self.ping_owed || self.pong_owed
     }
 
     /// Takes the pong that is owed.
     pub(crate) fn take_pong(&mut self) -> Option<u64> {
-        self.pong_owed.take()
+        core::mem::take(&mut self.pong_owed).then(|| self.next_asked - 1)
     }
 
     /// Takes the ping that is owed. It is being handed to the pipe: this is when its time starts.
@@ -144,7 +154,20 @@ impl Liveness {
 
     /// When to give the peer up.
     pub(crate) fn dead_at(&self, timeout: Duration) -> Instant {
-        self.active + timeout
+        let dead_at = self.active + timeout;
+        self.spared.map_or(dead_at, |spared| spared.max(dead_at))
+    }
+
+    /// The time to give the peer up has come, at `due`. If that is noticed so late that this end must have been
+    /// suspended, the peer has one more chance: it is asked, and given up a little later. Returns whether it has.
+    pub(crate) fn spare(&mut self, now: Instant, due: Instant) -> bool {
+        let is_late = now.saturating_duration_since(due) >= SUSPENDED;
+        if !is_late || self.spared.is_some() {
+            return false;
+        }
+        self.spared = Some(now + PROBE);
+        self.ask();
+        true
     }
 
     pub(crate) fn rtt(&self) -> Option<Rtt> {
@@ -157,15 +180,16 @@ impl Liveness {
             u64::try_from(now.saturating_duration_since(then).as_nanos()).expect("made from 64 bits")
         };
         digest.numbers(&[ago(self.heard), ago(self.active), u64::from(self.spoke)]);
-        digest.option(self.pong_owed);
+        digest.number(u64::from(self.pong_owed));
         digest.numbers(&[self.next_asked, u64::from(self.ping_owed), self.next_ping, self.next_answer]);
         digest.option(self.ping_sent.map(ago));
+        digest.number(u64::from(self.spared.is_some()));
     }
 
     pub(crate) fn invariants(&self) {
         assert!(self.next_answer <= self.next_ping);
         assert!(self.heard <= self.active || !self.spoke);
-        assert!(self.pong_owed.is_none_or(|sequence| sequence < self.next_asked));
+        assert!(!self.pong_owed || self.next_asked > 0);
     }
 }
 
@@ -229,6 +253,18 @@ mod tests {
         assert_eq!(liveness.rtt(), None);
         liveness.on_pong(at(15), 1).unwrap();
         assert_eq!(liveness.rtt().unwrap().latest, ms(5));
+    }
+
+    #[test]
+    fn who_was_suspended_asks_once_before_giving_up() {
+        let mut liveness = Liveness::new(at(0));
+        let due = liveness.dead_at(ms(15_000));
+        assert!(!liveness.clone().spare(at(15_100), due), "in time");
+        assert!(liveness.spare(at(60_000), due) && liveness.owes());
+        assert_eq!(liveness.dead_at(ms(15_000)), at(65_000));
+        assert!(!liveness.spare(at(90_000), at(65_000)), "once is enough");
+        liveness.handle_input(at(61_000));
+        assert_eq!(liveness.dead_at(ms(15_000)), at(76_000), "it has answered");
     }
 
     #[test]

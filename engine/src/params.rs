@@ -138,12 +138,31 @@ impl Parameters {
         }
     }
 
+    /// What of it holds for streams for as long as the session lives.
+    pub(crate) fn stream_limits(&self) -> StreamLimits {
+        StreamLimits {
+            bidi_local: self.initial_max_stream_data_bidi_local,
+            bidi_remote: self.initial_max_stream_data_bidi_remote,
+            uni: self.initial_max_stream_data_uni,
+        }
+    }
+}
+
+/// How many bytes an end at first takes on a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamLimits {
+    bidi_local: u64,
+    bidi_remote: u64,
+    uni: u64,
+}
+
+impl StreamLimits {
     /// How many bytes the declaring end, which is `declarer`, at first takes on stream `id`.
-    pub(crate) fn initial_max_stream_data(&self, declarer: Side, id: StreamId) -> u64 {
+    pub(crate) fn of(&self, declarer: Side, id: StreamId) -> u64 {
         match id.dir() {
-            Dir::Uni => self.initial_max_stream_data_uni,
-            Dir::Bi if id.opener() == declarer => self.initial_max_stream_data_bidi_local,
-            Dir::Bi => self.initial_max_stream_data_bidi_remote,
+            Dir::Uni => self.uni,
+            Dir::Bi if id.opener() == declarer => self.bidi_local,
+            Dir::Bi => self.bidi_remote,
         }
     }
 }

@@ -3,11 +3,14 @@
 //! In: news of pipes from their owner. Out: what has to go out again on the next one, or the end of the session.
 //! Keeps: the present pipe's state; bytes and events of any other have no effect. Spec: PROTOCOL §3.1, §6.3.
 
+use alloc::boxed::Box;
+
 use crate::accept::Acceptor;
 use crate::error::{AttachError, CloseReason, PipeClosed};
 use crate::exchange::Exchange;
 use crate::id::{Epoch, Side};
 use crate::liveness::Liveness;
+use crate::rate::Rate;
 use crate::record::RecordReader;
 use crate::resume::{Detached, Refused, Secret};
 use crate::session::{Phase, Session};
@@ -19,11 +22,12 @@ pub(crate) struct Pipe {
     pub(crate) epoch: Epoch,
     pub(crate) records: RecordReader,
     pub(crate) liveness: Liveness,
+    pub(crate) rate: Rate,
     pub(crate) parameters_sent: bool,
     /// What the peer declared for this pipe. `None` until it did.
     pub(crate) peer: Option<PipeLimits>,
     /// What both ends tell each other on a pipe that is not the session's first, until they have.
-    pub(crate) exchange: Option<Exchange>,
+    pub(crate) exchange: Option<Box<Exchange>>,
     /// The peer shall know that its session limit holds us up (RFC 9000 §4.1).
     pub(crate) data_blocked_owed: bool,
     pub(crate) acks: Acks,
@@ -48,11 +52,12 @@ pub(crate) struct Acks {
 }
 
 impl Pipe {
-    fn new(now: Instant, epoch: Epoch, max_record_size: u64, exchange: Option<Exchange>) -> Self {
+    fn new(now: Instant, epoch: Epoch, max_record_size: u64, exchange: Option<Box<Exchange>>) -> Self {
         Self {
             epoch,
             records: RecordReader::new(max_record_size),
             liveness: Liveness::new(now),
+            rate: Rate::default(),
             parameters_sent: false,
             peer: None,
             exchange,
@@ -71,8 +76,8 @@ impl Session {
     /// # Errors
     ///
     /// [`AttachError::NotResumable`] for a second pipe of a session that both ends have not agreed to resume, or of
-    /// one whose pipes the peer opens; [`AttachError::Stale`] for an epoch that is not new; [`AttachError::Closed`]
-    /// once the session is over.
+    /// one whose pipes the peer opens; [`AttachError::Stale`] for an epoch that is not new, or beyond 2^62 - 1, which
+    /// the wire cannot say; [`AttachError::Closed`] once the session is over.
     pub fn attach(&mut self, now: Instant, epoch: Epoch) -> Result<(), AttachError> {
         if self.is_closed() {
             return Err(AttachError::Closed);
@@ -81,7 +86,7 @@ impl Session {
             if self.resume.is_none() || self.side == Side::Server {
                 return Err(AttachError::NotResumable);
             }
-            if epoch <= last {
+            if !epoch.follows(last) {
                 return Err(AttachError::Stale(last));
             }
         }
@@ -126,7 +131,7 @@ impl Session {
         if known.is_none_or(|resume| resume.secret != *proof) {
             return Err(acceptor.refuse());
         }
-        if let Some(last) = self.epoch.filter(|&last| epoch <= last) {
+        if let Some(last) = self.epoch.filter(|&last| !epoch.follows(last)) {
             return Err(acceptor.answer(Refused::Stale(last), alloc::vec::Vec::new()));
         }
         self.take_pipe(now, epoch);
@@ -149,8 +154,8 @@ impl Session {
         self.pipe = None;
         match (&mut self.phase, &mut self.resume) {
             (Phase::Closed(closed), _) => closed.frame = None,
-            (Phase::Open | Phase::Closing { .. }, None) => self.end(why, None),
-            (Phase::Open | Phase::Closing { .. }, Some(resume)) => {
+            (Phase::Open | Phase::Closing(_), None) => self.end(why, None),
+            (Phase::Open | Phase::Closing(_), Some(resume)) => {
                 resume.gone_at.get_or_insert(now + resume.grace);
                 self.news.detached = Some(how);
                 if self.config.fail_fast {
@@ -161,7 +166,7 @@ impl Session {
     }
 
     fn take_pipe(&mut self, now: Instant, epoch: Epoch) {
-        let exchange = self.epoch.is_some().then(Exchange::default);
+        let exchange = self.epoch.is_some().then(Box::<Exchange>::default);
         if exchange.is_some() {
             let resume = self.resume.as_mut().expect("only a session that can resume gets a second pipe");
             resume.gone_at.get_or_insert(now + resume.grace);

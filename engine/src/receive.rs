@@ -3,6 +3,7 @@
 //! In: items from the record reader. Out: changed state, news for the application, flags and numbers for
 //! `transmit.rs`; never a frame. Spec: RFC 9000 §19, PROTOCOL §3 and §4.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use bytes::Buf;
@@ -19,6 +20,7 @@ use crate::session::{Session, halves};
 use crate::stream::RecvInput;
 use crate::streams::{Place, Surfaced};
 use crate::time::Instant;
+use crate::work::{self, Work};
 
 impl Session {
     pub(crate) fn on_item(&mut self, now: Instant, item: Item) -> Result<(), Violation> {
@@ -36,7 +38,7 @@ impl Session {
                 Item::Frame(_) | Item::Stream(_) => Err(Violation::ParametersOutOfPlace),
             };
         }
-        if pipe.exchange.is_some_and(|exchange| exchange.theirs != Step::Done) {
+        if pipe.exchange.as_ref().is_some_and(|exchange| exchange.theirs != Step::Done) {
             return self.on_exchange(now, item);
         }
         match item {
@@ -46,28 +48,40 @@ impl Session {
                 Frame::ResetStream { id, code, final_size } => {
                     self.on_reset_stream(now, id, code, final_size)
                 }
-                Frame::StopSending { id, code } => self.on_stop_sending(id, code),
+                Frame::StopSending { id, code } => self.on_stop_sending(now, id, code),
                 Frame::Stream(_) => unreachable!("the record reader takes STREAM apart"),
                 Frame::MaxData { limit } => {
-                    self.on_max_data(limit);
-                    Ok(())
+                    let is_news = self.on_max_data(limit);
+                    self.charge_unless(is_news, now)
                 }
-                Frame::MaxStreamData { id, limit } => self.on_max_stream_data(id, limit),
+                Frame::MaxStreamData { id, limit } => {
+                    let is_news = self.on_max_stream_data(id, limit)?;
+                    self.charge_unless(is_news, now)
+                }
                 Frame::MaxStreams { dir, limit } => {
-                    self.on_max_streams(dir, limit);
-                    Ok(())
+                    let is_news = self.on_max_streams(dir, limit);
+                    self.charge_unless(is_news, now)
                 }
                 // Our limits follow from what is read, whether or not somebody waits for them.
-                Frame::DataBlocked { .. } | Frame::StreamsBlocked { .. } => Ok(()),
-                Frame::StreamDataBlocked { id, .. } => self.receiving(id).map(|_| ()),
+                Frame::DataBlocked { .. } | Frame::StreamsBlocked { .. } => self.charge_unless(false, now),
+                Frame::StreamDataBlocked { id, .. } => {
+                    self.receiving(id)?;
+                    self.charge_unless(false, now)
+                }
                 Frame::Close(close) => {
                     self.on_close(close);
                     Ok(())
                 }
                 Frame::Parameters(_) => Err(Violation::ParametersOutOfPlace),
-                Frame::Ping { sequence } => self.liveness().on_ping(sequence),
+                Frame::Ping { sequence } => {
+                    self.work.charge(now, work::PING)?;
+                    self.liveness().on_ping(sequence)
+                }
                 Frame::Pong { sequence } => self.liveness().on_pong(now, sequence),
-                Frame::StreamAck { id, received } => self.on_stream_ack(id, received),
+                Frame::StreamAck { id, received } => {
+                    let is_news = self.on_stream_ack(id, received)?;
+                    self.charge_unless(is_news, now)
+                }
                 Frame::Drain(drain) => self.on_drain(drain),
                 Frame::Resume { .. }
                 | Frame::Resumed { .. }
@@ -88,15 +102,15 @@ impl Session {
             return Ok(());
         }
         pipe.liveness.ask();
-        self.news.attached = Some(pipe.epoch);
+        self.news.attached = true;
         let offer = parameters.resume.take();
-        self.resume = offer.and_then(|theirs| self.agree(theirs));
+        self.resume = offer.and_then(|theirs| self.agree(theirs)).map(Box::new);
         self.streams.acknowledges = self.resume.is_some();
         self.credit.raise(parameters.initial_max_data);
         for dir in [Dir::Bi, Dir::Uni] {
             self.on_max_streams(dir, parameters.initial_max_streams(dir));
         }
-        self.peer = Some(parameters);
+        self.peer = Some(parameters.stream_limits());
         Ok(())
     }
 
@@ -109,8 +123,11 @@ impl Session {
         };
         let grace = self.config.grace.min(Duration::from_millis(theirs.grace));
         // The end that is asked never forgets first: the other may take as long to notice that a pipe is dead.
-        let notice = if self.side == Side::Server { self.config.idle_timeout * 2 } else { Duration::ZERO };
-        Some(Resume { id, secret, grace: grace + notice, gone_at: None })
+        let notice = match self.side {
+            Side::Server => self.config.idle_timeout.saturating_mul(2),
+            Side::Client => Duration::ZERO,
+        };
+        Some(Resume { id, secret, grace: grace.saturating_add(notice), gone_at: None })
     }
 
     fn out_of_place(&self) -> Violation {
@@ -122,13 +139,14 @@ impl Session {
         if self.receiving(id)? == Place::Gone {
             // It ended long ago, so what is new lies past its end; unless it is sent again (PROTOCOL §6.5).
             let is_repeat = self.side == Side::Server && self.epoch > Some(Epoch(0)) && self.resume.is_some();
-            return if piece.data.is_empty() || is_repeat { Ok(()) } else { Err(Violation::FinalSize) };
+            let is_lawful = piece.data.is_empty() || is_repeat;
+            return if is_lawful { self.charge_unless(false, now) } else { Err(Violation::FinalSize) };
         }
         let entry = self.streams.get_mut(id).expect("it is here");
         let (is_hidden, is_released) = (entry.surfaced == Surfaced::Hidden, entry.released);
         let recv = entry.recv.as_mut().expect("the peer sends on it");
         let charged = recv.check(&piece)?;
-        self.window.check(self.window.received() + charged)?;
+        self.window.check(charged)?;
         let before = recv.overlap(&piece);
         if before > 0
             && !self.chunks.ends_alike(&recv.queue, recv.window.received() - piece.offset, &piece.data)
@@ -151,6 +169,9 @@ impl Session {
         let ended = piece.fin && recv.end(RecvInput::Fin);
         if (length > 0 || ended) && core::mem::take(&mut recv.waiting) {
             self.streams.tell(id, |news| news.readable = true);
+        }
+        if !ended && !is_hidden {
+            self.work.charge(now, Work::of_payload(length))?;
         }
         self.owe_ack(now, id, length, ended);
         if is_hidden && !is_released && self.streams.surface(id) {
@@ -176,10 +197,11 @@ impl Session {
         let is_hidden = entry.surfaced == Surfaced::Hidden;
         let recv = entry.recv.as_mut().expect("the peer sends on it");
         let charged = recv.check_reset(final_size)?;
-        self.window.check(self.window.received() + charged)?;
+        self.window.check(charged)?;
         if !recv.end(RecvInput::Reset(code)) {
-            return Ok(());
+            return self.charge_unless(false, now);
         }
+        self.work.charge(now, work::RESET)?;
         // The gap up to the final size can never be read: it is charged and given back at once. What came before the
         // reset stays, as it does when a TCP connection is reset; who does not want it stops (RFC 9000 §3.2 leaves
         // this to us).
@@ -208,11 +230,17 @@ impl Session {
         }
     }
 
-    fn on_stop_sending(&mut self, id: StreamId, code: Code) -> Result<(), Violation> {
+    /// A frame that told nothing new is work for nothing.
+    fn charge_unless(&mut self, is_news: bool, now: Instant) -> Result<(), Violation> {
+        if is_news { Ok(()) } else { self.work.charge(now, work::IDLE_FRAME) }
+    }
+
+    fn on_stop_sending(&mut self, now: Instant, id: StreamId, code: Code) -> Result<(), Violation> {
         if self.sending(id)? == Place::Gone {
             return Ok(());
         }
         if self.abandon(id, code) {
+            self.work.charge(now, work::RESET)?;
             let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut());
             send.expect("it was just abandoned").stopped = true;
             self.streams.tell(id, |news| {
@@ -225,6 +253,9 @@ impl Session {
 
     /// Resets the sending half with `code`, if it is not too late, and gives back what it had not sent.
     pub(crate) fn abandon(&mut self, id: StreamId, code: Code) -> bool {
+        if self.is_closed() {
+            return false; // nobody will hear of it, and what was kept is gone
+        }
         let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return false };
         let Some(dropped) = send.reset(code) else { return false };
         self.chunks.clear(&mut send.unacked);
@@ -236,36 +267,43 @@ impl Session {
         true
     }
 
-    pub(crate) fn on_max_data(&mut self, limit: u64) {
-        if self.credit.raise(limit) {
+    /// Returns whether that is news.
+    pub(crate) fn on_max_data(&mut self, limit: u64) -> bool {
+        let is_news = self.credit.raise(limit);
+        if is_news {
             if let Some(pipe) = &mut self.pipe {
                 pipe.data_blocked_owed = false;
             }
             self.offer_room();
         }
+        is_news
     }
 
-    fn on_max_stream_data(&mut self, id: StreamId, limit: u64) -> Result<(), Violation> {
-        if self.sending(id)? == Place::Gone {
-            return Ok(());
+    fn on_max_stream_data(&mut self, id: StreamId, limit: u64) -> Result<bool, Violation> {
+        match self.sending(id)? {
+            Place::Here => Ok(self.raise_stream_credit(id, limit)),
+            Place::Gone => Ok(false),
         }
-        self.raise_stream_credit(id, limit);
-        Ok(())
     }
 
-    /// Learns how far the peer takes the stream, which is here.
-    pub(crate) fn raise_stream_credit(&mut self, id: StreamId, limit: u64) {
+    /// Learns how far the peer takes the stream, which is here. Returns whether that is news.
+    pub(crate) fn raise_stream_credit(&mut self, id: StreamId, limit: u64) -> bool {
         let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()).expect("it is here");
-        if send.credit.raise(limit) {
+        let is_news = send.credit.raise(limit);
+        if is_news {
             send.blocked_owed = false;
             self.offer_room_to(id);
         }
+        is_news
     }
 
-    pub(crate) fn on_max_streams(&mut self, dir: Dir, limit: u64) {
+    /// Returns whether that is news.
+    pub(crate) fn on_max_streams(&mut self, dir: Dir, limit: u64) -> bool {
+        let is_news = limit > self.streams.local_limit(dir);
         if self.streams.raise_local_limit(dir, limit) {
             *self.news.openable.get_mut(dir) = true;
         }
+        is_news
     }
 
     pub(crate) fn on_close(&mut self, close: Close) {

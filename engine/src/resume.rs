@@ -122,6 +122,8 @@ impl fmt::Display for Refused {
     }
 }
 
+impl core::error::Error for Refused {}
+
 /// What is left of a session that can resume, after its end: enough to answer who comes late.
 ///
 /// The end that accepts pipes keeps it as long as it would have kept the session.

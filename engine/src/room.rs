@@ -7,7 +7,7 @@
 use crate::id::StreamId;
 use crate::session::Session;
 use crate::stream::Send;
-use crate::streams::Urgency;
+use crate::turns::Urgency;
 
 /// How many unsent bytes one stream may have, so that it leaves room for others in the session's send buffer.
 ///
@@ -65,7 +65,7 @@ impl Session {
             return;
         }
         if self.held <= self.config.send_buffer / 2 && self.credit.available() > 0 {
-            for id in self.streams.take_room_queue() {
+            for id in self.streams.take_room_queue().iter() {
                 self.offer_room_to(id);
             }
         }

@@ -4,24 +4,28 @@
 //! with a stream is in `stream/`; pipes come and go in `pipe.rs`. This file holds the frame around them: time,
 //! events, the close.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 
+use crate::budget::Share;
 use crate::chunks::Chunks;
 use crate::config::Config;
 use crate::drain::Draining;
 use crate::error::{CloseReason, MAX_REASON, OpenError, UnknownStream, Violation};
 use crate::event::Event;
-use crate::flow::{ReceiveWindow, SendCredit};
+use crate::flow::{SendCredit, SessionWindow};
 use crate::frame::{Close, CloseKind};
 use crate::id::{ByDir, Code, Dir, Epoch, Side, StreamId};
 use crate::liveness::Rtt;
-use crate::params::Parameters;
+use crate::params::StreamLimits;
 use crate::pipe::Pipe;
 use crate::resume::{Detached, MAX_REMEMBERED, Resume, SessionId, Tombstone};
 use crate::stream::{Recv, Send, Stream};
 use crate::streams::{Streams, Surfaced};
 use crate::time::Instant;
+use crate::work::Work;
 
 /// One end of a multiplexed session. Plain data: no socket, clock, waker, lock or randomness.
 ///
@@ -30,31 +34,33 @@ use crate::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Session {
     pub(crate) side: Side,
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) phase: Phase,
     pub(crate) pipe: Option<Pipe>,
     /// The epoch of the last pipe that was attached.
     pub(crate) epoch: Option<Epoch>,
-    /// What the peer declared on the first pipe. `None` until it did.
-    pub(crate) peer: Option<Parameters>,
-    /// Both ends want the session to outlive its pipe.
-    pub(crate) resume: Option<Resume>,
+    /// What the peer declared for streams on the first pipe. `None` until it did.
+    pub(crate) peer: Option<StreamLimits>,
+    /// Both ends want the session to outlive its pipe. Boxed, as whatever not every session has.
+    pub(crate) resume: Option<Box<Resume>>,
     pub(crate) streams: Streams,
     /// The payload of all streams, both ways.
     pub(crate) chunks: Chunks,
     /// What we promised to receive on all streams together.
-    pub(crate) window: ReceiveWindow,
+    pub(crate) window: SessionWindow,
     /// What the peer promised us on all streams together.
     pub(crate) credit: SendCredit,
     /// Bytes that the application wrote and that are kept, on all streams together: until the pipe has taken them,
     /// or, if the session can resume, until the peer has.
     pub(crate) held: u64,
     /// The drain that this end began.
-    pub(crate) draining: Option<Draining>,
+    pub(crate) draining: Option<Box<Draining>>,
     /// The peer has begun one.
     pub(crate) peer_drains: bool,
     pub(crate) news: SessionNews,
     pub(crate) stats: Stats,
+    /// What the peer has made us do for nothing.
+    pub(crate) work: Work,
     /// Where frame headers are written. Kept between records for its allocation only.
     pub(crate) scratch: BytesMut,
 }
@@ -64,13 +70,17 @@ pub struct Session {
 pub(crate) enum Phase {
     Open,
     /// The application asked for the end; what it wrote before goes out first.
-    Closing {
-        code: Code,
-        reason: Bytes,
-        deadline: Instant,
-    },
+    Closing(Box<Closing>),
     /// It is over.
-    Closed(Closed),
+    Closed(Box<Closed>),
+}
+
+/// An end that was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Closing {
+    pub(crate) code: Code,
+    pub(crate) reason: Bytes,
+    pub(crate) deadline: Instant,
 }
 
 /// The end of a session.
@@ -86,12 +96,13 @@ pub(crate) struct Closed {
 }
 
 /// What the application has yet to hear of the session.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SessionNews {
-    pub(crate) attached: Option<Epoch>,
+    /// The present pipe was attached.
+    pub(crate) attached: bool,
     pub(crate) detached: Option<Detached>,
     /// The deadline and the time to come back, in milliseconds.
-    pub(crate) draining: Option<(u64, u64)>,
+    pub(crate) draining: Option<Box<(u64, u64)>>,
     pub(crate) incoming: ByDir<bool>,
     pub(crate) openable: ByDir<bool>,
 }
@@ -120,7 +131,7 @@ pub struct Credit {
     pub promised: u64,
     /// What came and was not read.
     pub unread: u64,
-    /// What was read, and not yet promised anew.
+    /// What could still be promised: the session window starts small, and what was read is promised anew later.
     pub withheld: u64,
 }
 
@@ -146,9 +157,9 @@ pub enum Timer {
 const SESSION_EXPIRED: u64 = 0x544c_0001;
 
 impl Session {
-    /// A session with no pipe yet.
-    pub fn new(side: Side, config: Config) -> Self {
-        let config = config.clamped();
+    /// A session with no pipe yet. Many of them can share one configuration.
+    pub fn new(side: Side, config: impl Into<Arc<Config>>) -> Self {
+        let config = Config::clamped(config.into());
         let concurrent = ByDir { bi: config.max_streams(Dir::Bi), uni: config.max_streams(Dir::Uni) };
         Self {
             side,
@@ -159,13 +170,18 @@ impl Session {
             resume: None,
             streams: Streams::new(side, concurrent),
             chunks: Chunks::default(),
-            window: ReceiveWindow::new(config.session_window),
+            window: SessionWindow::new(
+                config.session_window,
+                config.initial_session_window(),
+                Share::new(config.budget.clone()),
+            ),
             credit: SendCredit::default(),
             held: 0,
             draining: None,
             peer_drains: false,
             news: SessionNews::default(),
             stats: Stats::default(),
+            work: Work::default(),
             scratch: BytesMut::new(),
             config,
         }
@@ -206,12 +222,20 @@ impl Session {
                 return;
             }
             match timer {
-                Timer::KeepAlive => self.ping(),
+                Timer::KeepAlive => {
+                    self.ping();
+                    self.shrink();
+                }
                 // Silently: whoever might listen has been gone for longer than both agreed (RFC 9000 §10.1).
-                Timer::Idle => self.lose_pipe(now, Detached::IdleTimeout, CloseReason::IdleTimeout),
+                Timer::Idle => {
+                    let liveness = self.pipe.as_mut().map(|pipe| &mut pipe.liveness);
+                    if liveness.is_none_or(|liveness| !liveness.spare(now, deadline)) {
+                        self.lose_pipe(now, Detached::IdleTimeout, CloseReason::IdleTimeout);
+                    }
+                }
                 Timer::Close => {
-                    if let Phase::Closing { code, reason, .. } = &self.phase {
-                        let (code, reason) = (*code, reason.clone());
+                    if let Phase::Closing(closing) = &self.phase {
+                        let (code, reason) = (closing.code, closing.reason.clone());
                         let kind = CloseKind::Application { code };
                         self.end(CloseReason::LocalUnflushed(code), Some(Close { kind, reason }));
                     }
@@ -315,7 +339,8 @@ impl Session {
             return self.end(CloseReason::Local(code), None);
         }
         let reason = Bytes::copy_from_slice(&reason[..reason.len().min(MAX_REASON)]);
-        self.phase = Phase::Closing { code, reason, deadline: now + self.config.close_timeout };
+        let deadline = now + self.config.close_timeout;
+        self.phase = Phase::Closing(Box::new(Closing { code, reason, deadline }));
     }
 
     /// Asks the peer for a sign of life, which also measures the round-trip time.
@@ -333,7 +358,7 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let close = match &self.phase {
             Phase::Open => None,
-            Phase::Closing { deadline, .. } => Some((*deadline, Timer::Close)),
+            Phase::Closing(closing) => Some((closing.deadline, Timer::Close)),
             Phase::Closed(_) => return None,
         };
         let grace = self.resume.as_ref().and_then(|resume| Some((resume.gone_at?, Timer::Grace)));
@@ -353,7 +378,9 @@ impl Session {
         if let Some(how) = self.news.detached.take() {
             return Some(Event::Detached(how));
         }
-        if let Some(epoch) = self.news.attached.take() {
+        if core::mem::take(&mut self.news.attached)
+            && let Some(epoch) = self.epoch
+        {
             return Some(Event::Attached(epoch));
         }
         if let Some(event) = self.take_drain_news() {
@@ -386,7 +413,7 @@ impl Session {
                 let is_told = core::mem::replace(&mut closed.told, true);
                 (!is_told).then(|| Event::Closed(closed.why.clone()))
             }
-            Phase::Open | Phase::Closing { .. } => None,
+            Phase::Open | Phase::Closing(_) => None,
         }
     }
 
@@ -500,7 +527,7 @@ impl Session {
             Some(_) => self.streams.progress().take(MAX_REMEMBERED).collect(),
             None => Vec::new(),
         };
-        self.phase = Phase::Closed(Closed { why, told: false, frame, received });
+        self.phase = Phase::Closed(Box::new(Closed { why, told: false, frame, received }));
         let ids: Vec<_> = self.streams.iter().map(|(id, _)| id).collect();
         for id in ids {
             let entry = self.streams.get_mut(id).expect("it was just there");
@@ -515,6 +542,13 @@ impl Session {
             }
         }
         self.held = 0;
+    }
+
+    /// Gives back what is kept for the next time: there has been nothing to do for a while.
+    fn shrink(&mut self) {
+        self.scratch = BytesMut::new();
+        self.streams.shrink();
+        self.chunks.shrink();
     }
 
     /// Whether verbs that would wait for a pipe are to say so instead.
@@ -553,10 +587,24 @@ impl Session {
 pub(crate) fn halves(
     side: Side,
     window: u64,
-    peer: &Parameters,
+    peer: &StreamLimits,
     id: StreamId,
 ) -> (Option<Send>, Option<Recv>) {
-    let send = id.sends(side).then(|| Send::new(peer.initial_max_stream_data(side.peer(), id)));
+    let send = id.sends(side).then(|| Send::new(peer.of(side.peer(), id)));
     let recv = id.receives(side).then(|| Recv::new(window));
     (send, recv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::Entry;
+
+    /// What an idle session and an idle stream cost, without the nodes of the map and the allocator's own words: see
+    /// `towline-bench figures`. Whoever makes them larger should know.
+    #[test]
+    fn sizes() {
+        let sizes = [size_of::<Session>(), size_of::<Entry>()];
+        assert!(sizes[0] <= 960 && sizes[1] <= 208, "{sizes:?}");
+    }
 }

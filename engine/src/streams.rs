@@ -4,40 +4,14 @@
 //! we allow. A stream that is allowed and not open costs nothing. Spec: RFC 9000 §2.1, §3, §4.6.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use core::ops::RangeBounds;
 
 use crate::error::Violation;
 use crate::id::{ByDir, Code, Dir, MAX_STREAMS, Side, StreamId};
+use crate::line::Line;
 use crate::stream::{Recv, Send};
-
-/// A stream's urgency: whose data goes first.
-///
-/// Streams of one class take turns, a record each. A class waits while a more urgent one has something to
-/// send, so the last word of an [`Interactive`](Self::Interactive) stream waits for at most one record of
-/// bulk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Urgency {
-    /// A human waits for it: keystrokes, requests, whatever is short.
-    Interactive,
-    /// What nobody said anything about.
-    #[default]
-    Normal,
-    /// Whenever there is room: backups, updates.
-    Bulk,
-}
-
-impl Urgency {
-    pub(crate) const COUNT: usize = 3;
-
-    pub(crate) const fn index(self) -> usize {
-        match self {
-            Self::Interactive => 0,
-            Self::Normal => 1,
-            Self::Bulk => 2,
-        }
-    }
-}
+use crate::turns::{Turns, Urgency};
 
 /// One stream.
 #[derive(Clone, Debug)]
@@ -98,7 +72,7 @@ impl Entry {
 
     fn wants_control(&self) -> bool {
         let send = self.send.as_ref().is_some_and(|send| send.wants_reset() || send.blocked_owed);
-        let recv = self.recv.as_ref().is_some_and(|recv| recv.stop_owed || recv.credit_owed().is_some());
+        let recv = self.recv.as_ref().is_some_and(|recv| recv.stop_owed || recv.credit_owed());
         send || recv
     }
 
@@ -176,28 +150,19 @@ pub(crate) struct Streams {
     local: ByDir<Local>,
     remote: ByDir<Remote>,
     /// Streams that wait to be accepted.
-    incoming: ByDir<VecDeque<StreamId>>,
+    incoming: ByDir<Line>,
     /// Streams that owe RESET_STREAM, STOP_SENDING, MAX_STREAM_DATA or STREAM_DATA_BLOCKED.
-    control: VecDeque<StreamId>,
+    control: Line,
     /// Streams of which something has arrived that was not acknowledged.
-    acks: VecDeque<StreamId>,
+    acks: Line,
     /// The session can resume: a stream is needed until both ends know that the other is done with it.
     pub(crate) acknowledges: bool,
-    /// Streams that have data or a FIN to send, by urgency.
-    data: [VecDeque<StreamId>; Urgency::COUNT],
+    /// Streams that have data or an end to send.
+    data: Turns,
     /// Streams that the application has yet to hear of.
-    news: VecDeque<StreamId>,
+    news: Line,
     /// Streams whose writers wait for the session's credit or send buffer.
-    room: VecDeque<StreamId>,
-}
-
-/// A queue that has more room than this gives it back when it runs empty.
-const KEEP_QUEUED: usize = 16;
-
-fn shrink(queue: &mut VecDeque<StreamId>) {
-    if queue.is_empty() && queue.capacity() > KEEP_QUEUED {
-        *queue = VecDeque::new();
-    }
+    room: Line,
 }
 
 impl Streams {
@@ -211,12 +176,12 @@ impl Streams {
             local: ByDir::default(),
             remote: ByDir { bi: remote(concurrent.bi), uni: remote(concurrent.uni) },
             incoming: ByDir::default(),
-            control: VecDeque::new(),
-            acks: VecDeque::new(),
+            control: Line::default(),
+            acks: Line::default(),
             acknowledges: false,
-            data: Default::default(),
-            news: VecDeque::new(),
-            room: VecDeque::new(),
+            data: Turns::default(),
+            news: Line::default(),
+            room: Line::default(),
         }
     }
 
@@ -254,6 +219,11 @@ impl Streams {
     /// How many streams this end has opened.
     pub(crate) fn local_opened(&self, dir: Dir) -> u64 {
         self.local.get(dir).opened
+    }
+
+    /// How many streams the peer allows.
+    pub(crate) fn local_limit(&self, dir: Dir) -> u64 {
+        self.local.get(dir).limit
     }
 
     /// How many streams the peer has opened.
@@ -362,12 +332,10 @@ impl Streams {
 
     /// Takes the next stream that the application has not accepted.
     pub(crate) fn accept(&mut self, dir: Dir) -> Option<StreamId> {
-        let queue = self.incoming.get_mut(dir);
-        let Some(id) = queue.pop_front() else {
+        let Some(id) = self.incoming.get_mut(dir).pop_front() else {
             self.remote.get_mut(dir).waiting = true;
             return None;
         };
-        shrink(queue);
         let entry = self.entries.get_mut(&id).expect("an offered stream is live");
         entry.surfaced = Surfaced::Known;
         if entry.send.as_ref().is_some_and(|send| send.stopped) {
@@ -387,21 +355,20 @@ impl Streams {
     /// Removes the entry whatever its state. For a session that is over.
     pub(crate) fn remove(&mut self, id: StreamId) {
         let Some(entry) = self.entries.remove(&id) else { return };
-        let forget = |queue: &mut VecDeque<StreamId>| queue.retain(|&queued| queued != id);
         if entry.queued.control {
-            forget(&mut self.control);
+            self.control.remove(id);
         }
         if entry.queued.ack {
-            forget(&mut self.acks);
+            self.acks.remove(id);
         }
         if entry.queued.data {
-            forget(&mut self.data[entry.urgency.index()]);
+            self.data.remove(entry.urgency, id);
         }
         if entry.queued.news {
-            forget(&mut self.news);
+            self.news.remove(id);
         }
         if entry.send.as_ref().is_some_and(|send| send.in_room_queue) {
-            forget(&mut self.room);
+            self.room.remove(id);
         }
         if id.opener() != self.side {
             self.remote.get_mut(id.dir()).closed += 1;
@@ -439,7 +406,7 @@ impl Streams {
         }
         let wants_data = entry.send.as_ref().is_some_and(Send::wants_data);
         if wants_data && !core::mem::replace(&mut entry.queued.data, true) {
-            self.data[entry.urgency.index()].push_back(id);
+            self.data.push(entry.urgency, id);
         }
     }
 
@@ -459,7 +426,6 @@ impl Streams {
     pub(crate) fn pop_news(&mut self) -> Option<(StreamId, News, Code)> {
         loop {
             let id = self.news.pop_front()?;
-            shrink(&mut self.news);
             let entry = self.entries.get_mut(&id).expect("a removed stream is in no queue");
             entry.queued.news = false;
             let news = core::mem::take(&mut entry.news);
@@ -472,13 +438,12 @@ impl Streams {
 
     /// The next stream that owes a control frame.
     pub(crate) fn next_control(&self) -> Option<StreamId> {
-        self.control.front().copied()
+        self.control.front()
     }
 
     /// Takes that stream out of the queue.
     pub(crate) fn pop_control(&mut self) {
         if let Some(id) = self.control.pop_front() {
-            shrink(&mut self.control);
             self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.control = false;
         }
     }
@@ -494,28 +459,32 @@ impl Streams {
     /// Takes the next stream that is to be acknowledged.
     pub(crate) fn pop_ack(&mut self) -> Option<StreamId> {
         let id = self.acks.pop_front()?;
-        shrink(&mut self.acks);
         self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.ack = false;
         Some(id)
     }
 
-    /// The stream whose turn it is to send data: the first of the most urgent class.
-    pub(crate) fn next_data(&self) -> Option<StreamId> {
-        self.data.iter().find_map(|class| class.front().copied())
+    /// The stream whose turn it is to send data, and how many bytes its turn still has, of `quantum`.
+    pub(crate) fn next_data(&self, quantum: u64) -> Option<(StreamId, u64)> {
+        self.data.next(quantum)
+    }
+
+    /// Whether any stream has data to send.
+    pub(crate) fn has_data(&self) -> bool {
+        !self.data.is_empty()
     }
 
     /// Whether a stream besides the one whose turn it is has data to send.
     pub(crate) fn has_more_data(&self) -> bool {
-        self.data.iter().map(VecDeque::len).sum::<usize>() > 1
+        self.data.len() > 1
     }
 
-    /// Takes the stream whose turn it is out of the queue. [`schedule`](Self::schedule) puts it back at the
-    /// end if it has more.
-    pub(crate) fn pop_data(&mut self) {
-        if let Some(class) = self.data.iter_mut().find(|class| !class.is_empty()) {
-            let id = class.pop_front().expect("it is not empty");
-            shrink(class);
+    /// The stream whose turn it is has sent `count` bytes of data.
+    pub(crate) fn spend_data(&mut self, id: StreamId, quantum: u64, count: u64) {
+        let send = self.entries.get(&id).and_then(|entry| entry.send.as_ref());
+        let has_more = send.is_some_and(Send::wants_data);
+        if self.data.spend(quantum, count, has_more) {
             self.entries.get_mut(&id).expect("a removed stream is in no queue").queued.data = false;
+            self.schedule(id);
         }
     }
 
@@ -524,7 +493,7 @@ impl Streams {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let old = core::mem::replace(&mut entry.urgency, urgency);
         if old != urgency && core::mem::replace(&mut entry.queued.data, false) {
-            self.data[old.index()].retain(|&queued| queued != id);
+            self.data.remove(old, id);
             self.schedule(id);
         }
     }
@@ -544,20 +513,27 @@ impl Streams {
     }
 
     /// Takes all who wait for room, in the order in which they came.
-    pub(crate) fn take_room_queue(&mut self) -> VecDeque<StreamId> {
+    pub(crate) fn take_room_queue(&mut self) -> Line {
         let queue = core::mem::take(&mut self.room);
-        for id in &queue {
-            if let Some(send) = self.entries.get_mut(id).and_then(|entry| entry.send.as_mut()) {
+        for id in queue.iter() {
+            if let Some(send) = self.entries.get_mut(&id).and_then(|entry| entry.send.as_mut()) {
                 send.in_room_queue = false;
             }
         }
         queue
     }
 
+    /// Gives back what empty queues have kept for the next time.
+    pub(crate) fn shrink(&mut self) {
+        let queues = [&mut self.incoming.bi, &mut self.incoming.uni, &mut self.control, &mut self.acks];
+        queues.into_iter().chain([&mut self.news, &mut self.room]).for_each(Line::shrink);
+        self.data.shrink();
+    }
+
     /// Whether any stream has a frame to send.
     pub(crate) fn wants_transmit(&self) -> bool {
         !self.control.is_empty()
-            || self.next_data().is_some()
+            || self.has_data()
             || [Dir::Bi, Dir::Uni]
                 .into_iter()
                 .any(|dir| self.max_streams_owed(dir).is_some() || self.streams_blocked_owed(dir).is_some())
@@ -577,11 +553,9 @@ impl Streams {
         }
         let queues =
             [&self.incoming.bi, &self.incoming.uni, &self.control, &self.acks, &self.news, &self.room];
-        for queue in queues.into_iter().chain(&self.data) {
-            digest.number(queue.len() as u64);
-            for id in queue {
-                digest.number(id.to_wire());
-            }
+        self.data.digest(digest);
+        for queue in queues {
+            queue.digest(digest);
         }
     }
 
@@ -605,10 +579,12 @@ impl Streams {
             assert!(*open.get(dir) <= remote.concurrent, "no more at a time than allowed");
         }
         for queue in [&self.incoming.bi, &self.incoming.uni] {
-            assert!(queue.iter().all(|&id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));
+            assert!(queue.iter().all(|id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));
         }
-        for queue in self.data.iter().chain([&self.control, &self.acks, &self.news, &self.room]) {
-            assert!(queue.iter().all(|id| self.entries.contains_key(id)), "a removed stream is in no queue");
+        assert!(self.data.iter().all(|id| self.entries.contains_key(&id)), "a removed stream is in no queue");
+        assert!(self.data.len() <= self.entries.len(), "no stream stands in a queue twice");
+        for queue in [&self.control, &self.acks, &self.news, &self.room] {
+            assert!(queue.iter().all(|id| self.entries.contains_key(&id)), "a removed stream is in no queue");
             assert!(queue.len() <= self.entries.len(), "no stream stands in a queue twice");
         }
     }

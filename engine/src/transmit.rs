@@ -21,8 +21,11 @@ use crate::varint;
 /// The least room that [`Session::poll_transmit`] needs: every frame that cannot be cut fits.
 pub const MIN_TRANSMIT: usize = 512;
 
-/// Data is not cut into less than this to fill a record's end, unless the record has nothing else.
+/// Data is not cut into less than this to fill a record's end.
 const MIN_FRAGMENT: usize = 256;
+
+/// The longest turn of a stream among others: a full record.
+const QUANTUM: u64 = 16 << 10;
 
 const _: () = assert!(MAX_CLOSE_FRAME < MIN_TRANSMIT && MAX_PARAMETERS_FRAME < MIN_TRANSMIT);
 
@@ -38,12 +41,15 @@ impl Session {
         }
         let limits = self.pipe.as_ref().and_then(|pipe| pipe.peer);
         let max_record_size = limits.map_or(MIN_MAX_RECORD_SIZE, |peer| peer.max_record_size);
+        let max = max.min(self.record_limit().max(MIN_TRANSMIT));
         let scratch = core::mem::take(&mut self.scratch);
         let mut record = RecordWriter::new(scratch, max, max_record_size, out);
         self.write_parameters(&mut record);
-        if self.is_closed() {
+        // Nothing may come before them, so if they wait for more room, everything does.
+        let has_declared = self.pipe.as_ref().is_some_and(|pipe| pipe.parameters_sent);
+        if has_declared && self.is_closed() {
             self.write_last_word(&mut record);
-        } else {
+        } else if has_declared {
             self.write_exchange(&mut record);
             // Nothing else, but an end, may go out before the peer's parameters came.
             if self.carries_frames() {
@@ -56,11 +62,18 @@ impl Session {
         if length > 0 {
             self.stats.bytes_sent += length as u64;
             self.stats.records_sent += 1;
+            let has_more = self.streams.has_data();
             if let Some(pipe) = &mut self.pipe {
                 pipe.liveness.handle_transmit(now);
+                pipe.rate.handle_transmit(now, length as u64, has_more);
             }
         }
         length
+    }
+
+    /// How long a record may be, so that what is urgent does not wait for long behind it.
+    fn record_limit(&self) -> usize {
+        self.pipe.as_ref().map_or(usize::MAX, |pipe| pipe.rate.record_limit())
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has something to say.
@@ -70,21 +83,23 @@ impl Session {
             return closed.frame.is_some();
         }
         let begins = !pipe.parameters_sent
-            || pipe.exchange.is_some_and(|exchange| exchange.ours != crate::exchange::Step::Done);
+            || pipe.exchange.as_ref().is_some_and(|exchange| exchange.ours != crate::exchange::Step::Done);
         let goes_on = || {
             pipe.liveness.owes()
                 || pipe.data_blocked_owed
                 || pipe.acks.owed
                 || self.drain_owed()
-                || self.max_data_owed().is_some()
+                || self.owes_max_data()
                 || self.streams.wants_transmit()
         };
         begins || self.carries_frames() && goes_on() || self.may_close()
     }
 
     fn write_parameters(&mut self, record: &mut RecordWriter<'_>) {
-        let session = self.resume.as_ref().map(|resume| resume.id);
         let Some(pipe) = &mut self.pipe else { return };
+        // Not on whether both have agreed: the peer may have declared itself first.
+        let is_later = pipe.exchange.is_some();
+        let session = self.resume.as_ref().filter(|_| is_later).map(|resume| resume.id);
         if !pipe.parameters_sent && record.space() >= MAX_PARAMETERS_FRAME {
             record.frame(&Frame::Parameters(self.config.parameters(session)));
             pipe.parameters_sent = true;
@@ -95,10 +110,11 @@ impl Session {
     fn write_frames(&mut self, now: Instant, record: &mut RecordWriter<'_>) {
         self.write_liveness(now, record);
         self.write_drain(now, record);
-        self.write_session_limits(record);
+        self.write_session_limits(now, record);
         self.write_acks(record);
-        self.write_stream_control(record);
-        self.write_stream_data(record);
+        self.write_stream_control(now, record);
+        let quantum = QUANTUM.min(self.record_limit() as u64);
+        self.write_stream_data(quantum, record);
         self.offer_room();
     }
 
@@ -115,12 +131,12 @@ impl Session {
         }
     }
 
-    fn write_session_limits(&mut self, record: &mut RecordWriter<'_>) {
+    fn write_session_limits(&mut self, now: Instant, record: &mut RecordWriter<'_>) {
         if record.space() < 6 * MAX_SHORT_FRAME {
             return;
         }
-        if let Some(limit) = self.max_data_owed() {
-            self.window.announce(limit);
+        let (quantum, first) = (self.config.stream_window / 2, self.config.initial_session_window());
+        if let Some(limit) = self.window.take_update(now, self.min_rtt(), quantum, first) {
             record.frame(&Frame::MaxData { limit });
         }
         if let Some(pipe) = &mut self.pipe
@@ -140,28 +156,31 @@ impl Session {
         }
     }
 
-    /// The MAX_DATA limit to announce, if one is worth a frame.
-    ///
-    /// It is worth one for half a stream's window: with half of the session's, readers who stall could hold the
-    /// rest of it, and the others would wait for credit that nobody reads enough to earn.
-    fn max_data_owed(&self) -> Option<u64> {
-        self.window.update_owed(self.window.half().min(self.config.stream_window / 2))
+    /// Whether a MAX_DATA is worth a frame.
+    fn owes_max_data(&self) -> bool {
+        let first = self.config.initial_session_window();
+        self.window.update_owed(self.config.stream_window / 2, first).is_some()
+    }
+
+    fn min_rtt(&self) -> Option<core::time::Duration> {
+        Some(self.rtt()?.min)
     }
 
     /// What streams owe besides data. It needs no credit, so it overtakes data that waits for some.
-    fn write_stream_control(&mut self, record: &mut RecordWriter<'_>) {
+    fn write_stream_control(&mut self, now: Instant, record: &mut RecordWriter<'_>) {
         while let Some(id) = self.streams.next_control() {
             if record.space() < 4 * MAX_SHORT_FRAME {
                 return;
             }
             self.streams.pop_control();
-            self.write_control_of(id, record);
+            self.write_control_of(now, id, record);
             self.streams.retire(id);
         }
     }
 
-    fn write_control_of(&mut self, id: StreamId, record: &mut RecordWriter<'_>) {
-        let resumes = self.resume.is_some();
+    fn write_control_of(&mut self, now: Instant, id: StreamId, record: &mut RecordWriter<'_>) {
+        let (resumes, min_rtt) = (self.resume.is_some(), self.min_rtt());
+        let (first, most) = (self.config.stream_window, self.config.most_stream_window());
         let Some(entry) = self.streams.get_mut(id) else { return };
         if let Some(send) = &mut entry.send {
             if send.wants_reset() {
@@ -179,43 +198,42 @@ impl Session {
             if let (true, Some(code)) = (core::mem::take(&mut recv.stop_owed), recv.stop) {
                 record.frame(&Frame::StopSending { id, code });
             }
-            if let Some(limit) = recv.credit_owed() {
-                recv.window.announce(limit);
+            let update = recv.credit_owed().then(|| recv.window.take_update(now, min_rtt, first, most));
+            if let Some(limit) = update.flatten() {
                 record.frame(&Frame::MaxStreamData { id, limit });
             }
         }
     }
 
-    /// Streams take turns, a frame each, until the record is full.
-    fn write_stream_data(&mut self, record: &mut RecordWriter<'_>) {
-        while let Some(id) = self.streams.next_data() {
-            if !self.write_data_of(id, record) {
-                return;
-            }
-            self.streams.pop_data();
-            self.streams.schedule(id);
+    /// Streams take turns until the record is full.
+    fn write_stream_data(&mut self, quantum: u64, record: &mut RecordWriter<'_>) {
+        while let Some((id, turn)) = self.streams.next_data(quantum) {
+            let Some(count) = self.write_data_of(id, turn, record) else { return };
+            self.streams.spend_data(id, quantum, count);
             self.offer_share(id);
             self.streams.retire(id);
         }
     }
 
-    /// Writes one STREAM frame. Returns whether it fit.
-    fn write_data_of(&mut self, id: StreamId, record: &mut RecordWriter<'_>) -> bool {
+    /// Writes one STREAM frame of at most `turn` bytes of payload. Returns how many, or `None` if it does not fit.
+    fn write_data_of(&mut self, id: StreamId, turn: u64, record: &mut RecordWriter<'_>) -> Option<u64> {
         let (others, resumes) = (self.streams.has_more_data(), self.resume.is_some());
-        let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return true };
+        let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else {
+            return Some(0);
+        };
         if !send.wants_data() {
-            return true; // it was reset after it got into the queue, or all of it was there already
+            return Some(0); // it was reset after it got into the queue, or all of it was there already
         }
         if send.resets_when_sent && send.queued() == 0 {
-            return self.write_last_reset(id, record);
+            return self.write_last_reset(id, record).then_some(0);
         }
-        let Some(space) = record.space().checked_sub(StreamHeader::encoded_len(id, send.sent)) else {
-            return false;
-        };
+        let space = record.space().checked_sub(StreamHeader::encoded_len(id, send.sent))?;
         let queued = usize::try_from(send.queued()).unwrap_or(usize::MAX);
-        let count = queued.min(space);
-        if count < queued && count < MIN_FRAGMENT {
-            return false;
+        // Whoever is alone need not stop for others.
+        let turn = if others { usize::try_from(turn).unwrap_or(usize::MAX) } else { usize::MAX };
+        let count = queued.min(space).min(turn);
+        if count < queued && count < MIN_FRAGMENT && count < turn {
+            return None;
         }
         // A frame that ends with its record needs no length. One that others may follow does, if it then
         // leaves them anything.
@@ -252,7 +270,7 @@ impl Session {
         if ends_record {
             record.seal();
         }
-        true
+        Some(length)
     }
 
     /// Without acknowledgements, what the pipe has taken counts as delivered (draft-02 §4).
@@ -283,13 +301,13 @@ impl Session {
     /// Whether the application wants the end, and everything that was accepted before has gone out; or, if the
     /// session can resume, has arrived.
     fn may_close(&self) -> bool {
-        let has_gone_out = || self.streams.next_data().is_none() && self.streams.next_control().is_none();
+        let has_gone_out = || !self.streams.has_data() && self.streams.next_control().is_none();
         let is_idle = |entry: &crate::streams::Entry| {
             let send = entry.send.as_ref();
             send.is_none_or(|send| send.state == SendState::Send || send.state.is_terminal())
         };
         let has_arrived = || self.held == 0 && self.streams.iter().all(|(_, entry)| is_idle(entry));
-        matches!(self.phase, Phase::Closing { .. })
+        matches!(self.phase, Phase::Closing(_))
             && self.pipe.as_ref().is_some_and(|pipe| pipe.exchange.is_none())
             && has_gone_out()
             && (self.resume.is_none() || has_arrived())
@@ -300,9 +318,8 @@ impl Session {
         if !self.may_close() || record.space() < MAX_CLOSE_FRAME {
             return;
         }
-        let declared = self.pipe.as_ref().is_some_and(|pipe| pipe.parameters_sent);
-        if let (Phase::Closing { code, reason, .. }, true) = (&self.phase, declared) {
-            let (code, reason) = (*code, reason.clone());
+        if let Phase::Closing(closing) = &self.phase {
+            let (code, reason) = (closing.code, closing.reason.clone());
             record.frame(&Frame::Close(Close { kind: CloseKind::Application { code }, reason }));
             self.end(CloseReason::Local(code), None);
         }

@@ -124,7 +124,7 @@ fn long_reasons_are_cut() {
 /// A handle that is dropped right after `finish` takes nothing back.
 #[test]
 fn what_was_finished_goes_out_after_the_release() {
-    let mut pair = Pair::new(Config::default());
+    let mut pair = Pair::new(common::wide());
     let id = pair.stream(Dir::Bi, b"x");
     write_some(&mut pair.service, id, 1, 100_000).unwrap();
     pair.service.stream(id).unwrap().finish().unwrap();

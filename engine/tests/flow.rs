@@ -310,3 +310,105 @@ fn nothing_is_said_or_written_before_the_peer_declared_itself() {
     pair.run();
     assert_eq!(events(&mut pair.service), [Event::Attached(EPOCH), Event::Openable(Dir::Bi)]);
 }
+
+/// A path of 200 ms there and back.
+struct LongPath {
+    pair: Pair,
+    under_way: [Vec<bytes::Bytes>; 2],
+}
+
+impl LongPath {
+    fn new(config: Config) -> Self {
+        let mut pair = Pair::unattached(config.clone(), config);
+        pair.service.attach(pair.now, EPOCH).unwrap();
+        pair.device.attach(pair.now, EPOCH).unwrap();
+        let mut path = Self { pair, under_way: Default::default() };
+        (0..4).for_each(|_| path.half_a_round_trip(None));
+        assert_eq!(path.pair.device.rtt().unwrap().min, Duration::from_millis(200));
+        path
+    }
+
+    /// Both ends say what they have to say, which arrives 100 ms later. The service writes what it may on `id`.
+    fn half_a_round_trip(&mut self, id: Option<StreamId>) {
+        let pair = &mut self.pair;
+        for (n, side) in [Side::Client, Side::Server].into_iter().enumerate() {
+            loop {
+                if let (Side::Client, Some(id)) = (side, id) {
+                    let mut data = bytes::Bytes::from_static(&[7; 1 << 16]);
+                    _ = pair.service.stream(id).unwrap().write_chunk(&mut data);
+                }
+                let now = pair.now;
+                if pair.end(side).poll_transmit(now, 1 << 14, &mut self.under_way[n]) == 0 {
+                    break;
+                }
+            }
+        }
+        pair.now = pair.now + Duration::from_millis(100);
+        for (n, side) in [Side::Client, Side::Server].into_iter().enumerate() {
+            let now = pair.now;
+            for bytes in self.under_way[n].drain(..) {
+                pair.end(side.peer()).handle_input(now, EPOCH, bytes);
+            }
+        }
+        pair.device.check_invariants();
+    }
+
+    /// How much comes in each of `count` round trips on a stream whose writer and reader are as fast as can be.
+    fn throughput(&mut self, count: usize) -> Vec<usize> {
+        let id = self.pair.service.open(Dir::Uni).unwrap();
+        let round = |path: &mut Self| {
+            path.half_a_round_trip(Some(id));
+            path.pair.device.accept(Dir::Uni);
+            let came = read_all(&mut path.pair.device, id).0.len();
+            path.half_a_round_trip(Some(id));
+            came
+        };
+        (0..count).map(|_| round(self)).collect()
+    }
+}
+
+/// From 64 KiB a round trip to 16 MiB; within a budget if there is one.
+#[test]
+fn tune_bounded() {
+    let wide = |budget| config(|c| (c.send_buffer, c.budget) = (64 << 20, budget));
+    let mut path = LongPath::new(wide(None));
+    let came = path.throughput(24);
+    assert_eq!(came[0], 64 << 10);
+    assert!(came.iter().take(13).any(|&bytes| bytes >= 8 << 20), "half of it in 12 round trips: {came:?}");
+    assert!(came.iter().any(|&bytes| bytes >= 16 << 20), "it is reached: {came:?}");
+    assert!(came.iter().all(|&bytes| bytes <= 16 << 20), "and not passed: {came:?}");
+    assert!(path.pair.device.credit().promised <= 64 << 20);
+
+    let budget = towline_engine::Budget::new(1 << 20);
+    let mut path = LongPath::new(wide(Some(budget.clone())));
+    let came = path.throughput(24);
+    assert!(came.iter().all(|&bytes| bytes <= (1 << 20) + (256 << 10)), "{came:?}");
+    assert!(came.iter().any(|&bytes| bytes > 1 << 20), "{came:?}");
+    drop(path);
+    assert_eq!(budget.left(), 1 << 20, "what was taken is given back");
+}
+
+/// Readers who stall hold their streams' windows, and the others are not held up: not at first, when little is
+/// promised, and not when a hundred of them stall.
+#[test]
+fn a_hundred_readers_who_stall_cost_their_windows_and_nobody_elses_throughput() {
+    let mut pair = Pair::new(config(|c| c.max_streams_bidi = 200));
+    pair.cut = usize::MAX;
+    for _ in 0..100 {
+        let stalled = pair.stream(Dir::Bi, b"x");
+        write_some(&mut pair.service, stalled, 1, 1 << 20).unwrap();
+        pair.run();
+    }
+    let unread = pair.device.credit().unread;
+    assert_eq!(unread, 100 * (64 << 10));
+    let live = pair.stream(Dir::Bi, b"x");
+    let mut total = 0;
+    while total < 4 << 20 {
+        pair.run(); // the credit for what was read
+        _ = write_some(&mut pair.service, live, 0, 64 << 10);
+        pair.run();
+        let came = read_all(&mut pair.device, live).0.len();
+        assert!(came > 0, "after {total} bytes");
+        total += came;
+    }
+}

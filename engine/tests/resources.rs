@@ -5,11 +5,14 @@
 mod common;
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::{EPOCH, Pair, config, events, hex, read_all, write_some};
 use proptest::prelude::*;
-use towline_engine::{Acceptor, Code, Config, Dir, Instant, Session, Side, Urgency};
+use towline_engine::{
+    Acceptor, CloseReason, Code, Config, Dir, Event, Instant, Resumption, Session, Side, Urgency, Violation,
+};
 
 fn record(session: &mut Session, now: Instant) -> Vec<u8> {
     let mut out = Vec::new();
@@ -20,7 +23,7 @@ fn record(session: &mut Session, now: Instant) -> Vec<u8> {
 #[test]
 fn fair_bound() {
     // Backlogged streams take turns, a record each.
-    let mut pair = Pair::new(Config::default());
+    let mut pair = Pair::new(common::wide());
     pair.cut = usize::MAX;
     let ids: Vec<_> = (0..5).map(|_| pair.service.open(Dir::Uni).unwrap()).collect();
     for &id in &ids {
@@ -44,7 +47,7 @@ fn fair_bound() {
 #[test]
 fn work_conserving() {
     // As long as anybody may send anything, records are full.
-    let mut pair = Pair::new(config(|c| c.stream_window = 30_000));
+    let mut pair = Pair::new(common::wide());
     let mut total = 0;
     for n in 0..40 {
         let id = pair.service.open(Dir::Uni).unwrap();
@@ -175,6 +178,24 @@ fn pre_auth_bounded() {
 }
 
 #[test]
+fn an_acceptor_does_not_keep_padding_without_end() {
+    let offered = config(|c| c.resumption = Resumption::Accept);
+    // Parameters that want to resume, as on every later pipe; then padding instead of RESUME.
+    let hello = hex("0f ff51 5330 0d0a 0d0a 06 80544c52 01 05");
+    let padding = [vec![0x7f, 0xfe], vec![0; 16382]].concat();
+    for cut in [1, 1000, 16384] {
+        let mut acceptor = Acceptor::new(&offered);
+        assert_eq!(acceptor.handle_input(hello.clone().into()), None);
+        let pieces = padding.chunks(cut).cycle().take(100_000 / cut);
+        let kept = pieces
+            .take_while(|piece| acceptor.handle_input(Bytes::copy_from_slice(piece)).is_none())
+            .map(<[u8]>::len)
+            .sum::<usize>();
+        assert!(kept <= 16384, "cut at {cut}: {kept} bytes were kept for somebody who wants nothing");
+    }
+}
+
+#[test]
 fn the_read_buffer_is_free_after_copy_out() {
     let mut pair = Pair::new(Config::default());
     let id = pair.stream(Dir::Uni, b"x");
@@ -250,4 +271,91 @@ fn record_and_check(pair: &mut Pair) -> usize {
     let length = record(&mut pair.device, pair.now).len();
     pair.device.check_invariants();
     length
+}
+
+/// Feeds `frames` to a device until it has had enough, at most `times`; returns how often it took them.
+fn taken_until_refused(frames: impl Fn(usize) -> Vec<u8>, times: usize, between: Duration) -> usize {
+    let mut pair = Pair::new(config(|c| c.max_streams_bidi = 1 << 20));
+    for n in 0..times {
+        pair.device.handle_input(pair.now, EPOCH, frames(n).into());
+        record(&mut pair.device, pair.now);
+        if pair.device.is_closed() {
+            let why = CloseReason::Violation(Violation::ExcessiveLoad);
+            assert!(events(&mut pair.device).contains(&Event::Closed(why)));
+            return n;
+        }
+        pair.now = pair.now + between;
+    }
+    times
+}
+
+/// A bucket for each kind of work that is done for nothing; at a pace that any honest peer may have, it never ends.
+#[test]
+fn work_budget() {
+    let id = |n: usize| u32::try_from(n * 4).unwrap() | 2 << 30;
+    let ping = |n: usize| {
+        [&hex("0c f48c67529ef8c7bd")[..], &(u32::try_from(n + 64).unwrap() | 2 << 30).to_be_bytes()].concat()
+    };
+    let rapid_reset = |n: usize| [&[7, 4][..], &id(n).to_be_bytes(), &[0, 0]].concat();
+    let made_you_reset = |n: usize| {
+        let id = id(n).to_be_bytes();
+        // A stream with a byte, and then STOP_SENDING for the answer.
+        [&[14, 0x0a][..], &id, &[1, 0x78], &[5], &id, &[0], &[0]].concat()
+    };
+    let empty = |_: usize| hex("02 08 00");
+    let tiny = |n: usize| {
+        [&[7, 0x0c, 0][..], &(u32::try_from(n).unwrap() | 2 << 30).to_be_bytes(), &[0x78]].concat()
+    };
+    let known_limit = |_: usize| hex("02 10 00");
+    let second = Duration::from_secs(1);
+    for (what, frames, at_once, in_a_second) in [
+        ("pings", &ping as &dyn Fn(usize) -> Vec<u8>, 16_384, 10_000),
+        ("streams reset at once", &rapid_reset, 8_192, 5_000),
+        ("resets provoked", &made_you_reset, 8_192, 5_000),
+        ("empty frames", &empty, 1 << 20, 500_000),
+        ("limits that are known", &known_limit, 1 << 20, 500_000),
+    ] {
+        let taken = taken_until_refused(frames, at_once + 1000, Duration::ZERO);
+        assert!(taken.abs_diff(at_once) <= 100, "{what}: {taken} at once");
+        let times = at_once + 2000;
+        let pace = second / in_a_second;
+        assert_eq!(taken_until_refused(frames, times, pace), times, "{what}: {in_a_second} a second");
+    }
+    // Bytes one by one are work, too; but the window is the first limit that they meet.
+    assert_eq!(taken_until_refused(tiny, 60_000, Duration::ZERO), 60_000);
+}
+
+/// Honest traffic never meets the budgets: everything that streams are for, at half a million exchanges a second.
+#[test]
+fn work_budget_never_meets_honest_peers() {
+    let mut pair = Pair::new(common::wide());
+    pair.cut = usize::MAX;
+    let exchange = Duration::from_micros(2);
+    // A hundred thousand requests with answers, one byte each; every tenth is abandoned by one side or the other.
+    for n in 0..100_000 {
+        let id = pair.stream(Dir::Bi, b"q");
+        if n % 10 == 0 && n < 50_000 {
+            pair.end([Side::Client, Side::Server][n / 10 % 2]).release(id, 1.into());
+        } else {
+            pair.service.stream(id).unwrap().finish().unwrap();
+            pair.device.stream(id).unwrap().write(b"a").unwrap();
+            pair.device.stream(id).unwrap().finish().unwrap();
+        }
+        pair.run();
+        pair.release(id);
+        pair.run();
+        pair.now = pair.now + exchange;
+    }
+    // Half a million keystrokes with their echoes, and credit for each half window.
+    let keys = pair.stream(Dir::Bi, b"k");
+    assert_eq!(read_all(&mut pair.device, keys).0, b"k");
+    for _ in 0..250_000 {
+        for side in [Side::Client, Side::Server] {
+            pair.end(side).stream(keys).unwrap().write(b"k").unwrap();
+            pair.run();
+            assert_eq!(read_all(pair.end(side.peer()), keys).0, b"k");
+            pair.now = pair.now + exchange;
+        }
+    }
+    assert!(!pair.service.is_closed() && !pair.device.is_closed());
 }

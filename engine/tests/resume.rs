@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use common::{ID, Pair, SECRET, config, events, pattern, read_all, write_some};
 use towline_engine::{
-    Acceptor, Arrival, AttachError, CloseReason, Code, Config, Detached, Dir, Epoch, Event, OpenError,
-    PipeClosed, ReadError, Refused, Resumption, Secret, Sending, Session, Side, StreamId, Timer, WriteError,
+    Acceptor, Arrival, AttachError, CloseReason, Code, Config, Detached, Dir, Epoch, Event, MIN_TRANSMIT,
+    OpenError, PipeClosed, ReadError, Refused, Resumption, Secret, Sending, Session, Side, StreamId, Timer,
+    WriteError,
 };
 
 const ONE: Code = Code::new(1).unwrap();
@@ -380,7 +381,12 @@ fn without_optimism_nothing_is_sent_in_vain() {
 fn dead_is_detach() {
     let mut pair = Pair::resumable(Config::default());
     let id = pair.stream(Dir::Bi, b"x");
-    pair.advance_cut_off(Duration::from_secs(60));
+    // Corner case 14: suspended for a minute, it asks once, and then waits for another pipe.
+    pair.jump(Duration::from_secs(60));
+    assert_eq!(events(&mut pair.service), []);
+    assert!(pair.service.wants_transmit(), "a ping");
+    pair.transmit(Side::Client);
+    pair.advance_cut_off(Duration::from_secs(5));
     assert_eq!(events(&mut pair.service), [Event::Detached(Detached::IdleTimeout)]);
     assert!(pair.service.is_detached() && !pair.service.is_closed());
     assert_eq!(read_all(&mut pair.device, id), (b"x".to_vec(), Err(ReadError::Blocked)));
@@ -509,6 +515,140 @@ fn a_thousand_streams_resume_over_many_records() {
 
 /// One end that is not willing makes it plain QMux, and nothing of the extension may be said.
 #[test]
+fn a_client_that_hears_first_offers_to_resume_all_the_same() {
+    // The end that accepts declares itself at once, so its words may be there before the client's have gone out.
+    let (mut service, mut device) = (small(), small());
+    service.resumption = Resumption::Offer(ID, SECRET);
+    device.resumption = Resumption::Accept;
+    let mut pair = Pair::unattached(service, device);
+    pair.service.attach(pair.now, pair.epoch).unwrap();
+    pair.device.attach(pair.now, pair.epoch).unwrap();
+    pair.transmit(Side::Server);
+    pair.deliver(Side::Server, usize::MAX);
+    pair.run();
+    assert_eq!((pair.service.id(), pair.device.id()), (Some(ID), Some(ID)));
+}
+
+/// draft-02 §4.2, for pipes that take a few bytes at a time: what does not fit waits, and with it what follows.
+#[test]
+fn nothing_goes_out_before_the_parameters() {
+    let first = |session: &mut Session, now| {
+        let mut out = Vec::new();
+        for max in 0..MIN_TRANSMIT {
+            if session.poll_transmit(now, max, &mut out) > 0 {
+                break;
+            }
+        }
+        out.concat()
+    };
+    let begins =
+        |record: &[u8]| record[1..].starts_with(b"\xffQS0\r\n\r\n") || record[2..].starts_with(b"\xffQS0");
+    let mut pair = Pair::resumable(Config::default());
+    pair.stream(Dir::Bi, b"x");
+    pair.cut(&BOTH);
+    pair.reconnect();
+    assert!(begins(&first(&mut pair.service, pair.now)), "on a later pipe");
+    for close in [false, true] {
+        let mut fresh = Pair::unattached(Config::default(), Config::default());
+        fresh.service.attach(fresh.now, fresh.epoch).unwrap();
+        fresh.device.attach(fresh.now, fresh.epoch).unwrap();
+        fresh.transmit(Side::Client);
+        fresh.deliver(Side::Client, usize::MAX);
+        if close {
+            fresh.device.handle_input(fresh.now, fresh.epoch, common::hex("01 01").into());
+        }
+        assert!(begins(&first(&mut fresh.device, fresh.now)), "on the first; {close}");
+    }
+}
+
+/// `close_idempotent`: what was finished and never arrived can still be reset when the session is over.
+#[test]
+fn a_reset_after_the_end_is_too_late() {
+    let mut pair = Pair::resumable(config(|c| c.grace = Duration::from_secs(5)));
+    let id = pair.stream(Dir::Bi, b"x");
+    pair.cut(&BOTH);
+    write_some(&mut pair.service, id, 1, 100).unwrap();
+    pair.service.stream(id).unwrap().finish().unwrap();
+    pair.advance_cut_off(Duration::from_secs(5));
+    assert!(pair.service.is_closed());
+    assert_eq!(pair.service.stream(id).unwrap().reset(ONE), Err(WriteError::Finished));
+    pair.service.check_invariants();
+}
+
+#[test]
+fn a_refusal_waits_for_room_to_be_said() {
+    let mut acceptor = Acceptor::new(&Config::default());
+    let mut out = Vec::new();
+    assert!(acceptor.poll_transmit(MIN_TRANSMIT, &mut out) > 0, "the parameters");
+    acceptor.refuse();
+    for max in [0, 1, 16, 100] {
+        assert_eq!(acceptor.poll_transmit(max, &mut out), 0);
+        assert!(acceptor.wants_transmit(), "not lost for a pipe that takes {max} bytes now");
+    }
+    assert!(acceptor.poll_transmit(MIN_TRANSMIT, &mut out) > 0);
+    assert!(!acceptor.wants_transmit());
+}
+
+#[test]
+fn no_epoch_follows_the_last() {
+    // A peer says that it has seen a pipe with the largest number there is.
+    let mut pair = Pair::resumable(Config::default());
+    pair.cut(&BOTH);
+    pair.reconnect();
+    let answer = common::hex("0f ff5153300d0a0d0a 06 80544c52 01 05 0c 5d43 01 ffffffffffffffff 00");
+    pair.service.handle_input(pair.now, pair.epoch, answer.into());
+    let Some(Event::Detached(Detached::Stale(last))) = events(&mut pair.service).pop() else {
+        panic!("the peer wants a newer one");
+    };
+    let next = Epoch(last.0 + 1);
+    assert_eq!(pair.service.attach(pair.now, next), Err(AttachError::Stale(Epoch(1))));
+    // Nor can an owner ask for one that no peer can have named.
+    let mut acceptor = Acceptor::new(&Config::default());
+    let why = pair.device.resume(pair.now, Epoch(u64::MAX), &SECRET, &mut acceptor);
+    assert_eq!(why, Err(Refused::Stale(Epoch(0))));
+    pair.service.check_invariants();
+}
+
+#[test]
+fn no_wrap_of_times_that_have_no_end() {
+    let mut pair = Pair::resumable(config(|c| {
+        (c.idle_timeout, c.grace, c.close_timeout) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    }));
+    pair.cut(&BOTH);
+    pair.advance_cut_off(Duration::from_secs(1 << 30));
+    pair.reconnect();
+    pair.run();
+    assert!(events(&mut pair.device).contains(&Event::Attached(Epoch(1))));
+}
+
+/// Equal for sessions that will behave alike: the fingerprint does not tell where the bytes were cut.
+#[test]
+fn split_invariance_of_fingerprints() {
+    let mut pair = Pair::resumable(small());
+    let id = pair.stream(Dir::Bi, b"xyz");
+    assert_eq!(id.to_wire(), 0);
+    pair.advance(Duration::from_millis(25));
+    let assert_alike = |pair: &Pair, what: &str, bytes: &str| {
+        let bytes = common::hex(bytes);
+        let fed = |cut: usize| {
+            let mut session = pair.device.clone();
+            for piece in [&bytes[..cut], &bytes[cut..]] {
+                session.handle_input(pair.now, pair.epoch, bytes::Bytes::copy_from_slice(piece));
+            }
+            session.fingerprint(pair.now)
+        };
+        for cut in 1..bytes.len() {
+            assert_eq!(fed(cut), fed(0), "{what}: cut at {cut}");
+        }
+    };
+    assert_alike(&pair, "a FIN is acknowledged at once", "07 0d 00 03 61626364");
+    assert_alike(&pair, "the session ends within a record", "04 1d 02 05 61 03 04 04");
+    assert_alike(&pair, "a bad frame, of which some was kept", "0e ff5153300d0a0d0a 05 04 02 4001 01");
+    pair.hop();
+    assert_alike(&pair, "sent again, and not the same", "07 0a 00 04 7879717a");
+}
+
+#[test]
 fn unless_both_want_it_it_is_plain_qmux() {
     for (service, device) in [
         (Resumption::Offer(ID, SECRET), Resumption::Off),
@@ -525,4 +665,56 @@ fn unless_both_want_it_it_is_plain_qmux() {
         let lost = CloseReason::PipeLost(PipeClosed::Failed);
         assert!(events(&mut pair.service).contains(&Event::Closed(lost)));
     }
+}
+
+/// What a state does not tell: a stream that the peer is done with has arrived whole, one that it has never seen goes
+/// out again from its beginning.
+#[test]
+fn absent_means_done() {
+    let mut pair = Pair::resumable(Config::default());
+    let done = pair.stream(Dir::Bi, b"question");
+    pair.service.stream(done).unwrap().finish().unwrap();
+    pair.device.stream(done).unwrap().write(b"answer").unwrap();
+    pair.device.stream(done).unwrap().finish().unwrap();
+    pair.run();
+    assert_eq!(read_all(&mut pair.device, done), (b"question".to_vec(), Ok(())));
+    assert_eq!(read_all(&mut pair.service, done), (b"answer".to_vec(), Ok(())));
+    pair.run();
+    // The service has another stream, of which nothing arrives; and the device forgets the first one.
+    let unseen = pair.service.open(Dir::Bi).unwrap();
+    pair.service.stream(unseen).unwrap().write(b"never seen").unwrap();
+    pair.transmit(Side::Client);
+    pair.device.release(done, ONE);
+    assert_eq!((pair.service.open_streams(), pair.device.open_streams()), (2, 0));
+    pair.hop();
+    assert_eq!(pair.service.stream(done).unwrap().sending(), Sending::Finished);
+    assert_eq!(pair.service.stream(done).unwrap().acknowledged(), 8);
+    assert_eq!(pair.device.accept(Dir::Bi), Some(unseen));
+    assert_eq!(read_all(&mut pair.device, unseen).0, b"never seen");
+    pair.service.release(done, ONE);
+    assert_eq!(pair.service.open_streams(), 1, "nobody needs it any more");
+}
+
+/// `eventual`: whatever was lost before, once a pipe is there for long enough everything is through.
+#[test]
+fn eventual() {
+    let mut pair = Pair::resumable(small());
+    let id = pair.stream(Dir::Bi, &[pattern(0)]);
+    let (mut written, mut read) = (1, Vec::new());
+    for round in 0..60 {
+        written += write_some(&mut pair.service, id, written, 700).unwrap_or(0);
+        for side in BOTH {
+            pair.transmit(side);
+            pair.deliver(side, 37 * round % 900);
+        }
+        if round % 3 == 0 {
+            pair.cut(&BOTH[..round % 2 + 1]);
+            pair.reconnect();
+        }
+        read.extend(read_all(&mut pair.device, id).0);
+    }
+    pair.service.stream(id).unwrap().finish().unwrap();
+    let (rest, how) = drain(&mut pair, id);
+    read.extend(rest);
+    assert!(read == patterned(written) && how == Ok(()), "{} of {written}", read.len());
 }

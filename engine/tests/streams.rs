@@ -378,7 +378,7 @@ fn a_reset_is_never_a_clean_end() {
 
 #[test]
 fn what_came_before_a_reset_is_read_before_it() {
-    let mut pair = Pair::new(Config::default());
+    let mut pair = Pair::new(common::wide());
     let id = pair.stream(Dir::Bi, b"abc");
     pair.service.stream(id).unwrap().write(b"not sent").unwrap();
     pair.service.stream(id).unwrap().reset(ONE).unwrap();

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use towline_transports::Socket;
 
 use crate::device::{Device, Offer};
@@ -17,7 +17,7 @@ use crate::identity::Name;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::relay::{SocketLeg, relay};
 
-/// How long a target may take to answer.
+/// How long a target may take to answer, if the service waits for so long.
 pub const TARGET_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A service that a device offers: a name, and the address that it stands for. Written `NAME=HOST:PORT`.
@@ -67,7 +67,7 @@ pub async fn serve(device: &mut Device, targets: Vec<Target>, environment: Envir
 /// Connects the offer to its target, or says why not.
 async fn answer(offer: Offer, targets: &BTreeMap<Name, String>, environment: &Environment) {
     let (tunnel, from, service) = (offer.tunnel, offer.from.clone(), offer.service.clone());
-    let socket = match connect(targets, &service, environment).await {
+    let socket = match connect(targets, &service, offer.answer_by, environment).await {
         Ok(socket) => socket,
         Err(refusal) => {
             tracing::info!(tunnel, %from, %service, %refusal, "refused");
@@ -91,19 +91,21 @@ async fn answer(offer: Offer, targets: &BTreeMap<Name, String>, environment: &En
 async fn connect(
     targets: &BTreeMap<Name, String>,
     service: &Name,
+    answer_by: Instant,
     environment: &Environment,
 ) -> Result<Box<dyn Socket>, Refusal> {
     let Some(address) = targets.get(service) else {
         let text = format!("the device offers no service {service}");
         return Err(Refusal::new(RefusalCode::ServiceUnknown, text));
     };
-    match timeout(TARGET_DEADLINE, environment.network.connect(address)).await {
+    let patience = answer_by.saturating_duration_since(Instant::now()).min(TARGET_DEADLINE);
+    match timeout(patience, environment.network.connect(address)).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => {
             Err(Refusal::new(refusal_code(&error), format!("{service} is {address} there: {error}")))
         }
         Err(_) => {
-            let text = format!("{service} is {address} there: no answer in {} s", TARGET_DEADLINE.as_secs());
+            let text = format!("{service} is {address} there: no answer in {:.1} s", patience.as_secs_f32());
             Err(Refusal::new(RefusalCode::TargetTimedOut, text))
         }
     }
@@ -120,6 +122,37 @@ fn refusal_code(error: &io::Error) -> RefusalCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::Pin;
+    use towline_transports::{Listener, Network};
+
+    type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+    /// A network in which nobody answers.
+    #[derive(Debug)]
+    struct Silence;
+
+    impl Network for Silence {
+        fn connect<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Socket>>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn listen<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_has_no_longer_than_the_service_waits() {
+        let environment = Environment { network: Arc::new(Silence), ..Environment::system() };
+        let service: Name = "hangs".parse().unwrap();
+        let targets = BTreeMap::from([(service.clone(), "192.0.2.1:22".to_owned())]);
+        for (waits, text) in [(3, "3.0"), (60, "10.0")] {
+            let answer_by = Instant::now() + Duration::from_secs(waits);
+            let refusal = connect(&targets, &service, answer_by, &environment).await.unwrap_err();
+            assert_eq!(refusal.code, RefusalCode::TargetTimedOut);
+            assert_eq!(refusal.text, format!("hangs is 192.0.2.1:22 there: no answer in {text} s"));
+        }
+    }
 
     #[test]
     fn a_target_is_a_name_and_an_address() {

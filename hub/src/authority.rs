@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use std::sync::Arc;
 use towline_transports::tls::Credentials;
 
@@ -64,7 +65,7 @@ impl Authority {
     ///
     /// The system has no entropy.
     pub fn new(now: UnixTime) -> Result<(Self, Issued), IssueError> {
-        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let key = new_key()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -102,7 +103,7 @@ impl Authority {
         now: UnixTime,
         lifetime: Duration,
     ) -> Result<Issued, IssueError> {
-        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let key = new_key()?;
         let mut params = CertificateParams::new(hosts.to_vec())?;
         params.subject_alt_names.push(SanType::URI(identity.to_string().try_into()?));
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -136,9 +137,51 @@ impl Authority {
     }
 }
 
+/// A new key, in version 1 of PKCS #8: without its public half, since OpenSSL 3 reads no other.
+fn new_key() -> Result<KeyPair, rcgen::Error> {
+    let key = Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1());
+    let key = key.map_err(|_| rcgen::Error::RingUnspecified)?;
+    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key.as_ref()), &PKCS_ED25519)
+}
+
 fn set_validity(params: &mut CertificateParams, now: UnixTime, lifetime: Duration) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let now = Duration::from_secs(now.as_secs());
     params.not_before = epoch + now.saturating_sub(CLOCK_SKEW);
     params.not_after = epoch + now + lifetime;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Environment;
+    use towline_transports::tls::client_config;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Authorities and keys of before, or of other programs, may be of version 2.
+    #[test]
+    fn keys_with_and_without_their_public_half_are_read() {
+        let environment = Environment::system();
+        let now = environment.tls.time.current_time().unwrap();
+        let (_, mut issued) = Authority::new(now).unwrap();
+        let device: Identity = "spiffe://d/device/press-7".parse().unwrap();
+        for version in [1, 2] {
+            if version == 2 {
+                let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+                let mut params = CertificateParams::default();
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+                issued =
+                    Issued { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() };
+            }
+            let authority = Authority::load(&issued).unwrap();
+            let credentials =
+                authority.credentials(&authority.issue(&device, &[], now, HOUR).unwrap()).unwrap();
+            client_config(credentials, &[], &environment.tls).unwrap();
+            // The authority's own key stands for one of an endpoint.
+            client_config(authority.credentials(&issued).unwrap(), &[], &environment.tls).unwrap();
+            let length = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap().secret_der().len();
+            assert_eq!(length, [48, 83][version - 1], "version {version}");
+        }
+    }
 }

@@ -6,7 +6,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use towline_transports::{LinkClosed, RecvStream, SendStream};
+use tokio_util::task::TaskTracker;
+use towline_transports::{LinkClosed, RecvStream, SendStream, WeakLink};
 
 use crate::codes;
 use crate::core::Backoff;
@@ -26,7 +27,7 @@ const OFFER_DEADLINE: Duration = Duration::from_secs(10);
 /// A device that is, or tries to be, registered with its hub.
 ///
 /// A task of its own keeps the link: it connects again when the link is lost, after a wait that grows and honours
-/// what the hub says. Dropping the device closes the link.
+/// what the hub says. A link to a hub that drains lives on for its tunnels meanwhile. Dropping the device closes all.
 #[derive(Debug)]
 pub struct Device {
     identity: Identity,
@@ -67,7 +68,7 @@ impl Device {
         let (offer, offers) = mpsc::channel(OFFERS);
         let (publish, status) = watch::channel(Status::Connecting);
         let unwanted = CancellationToken::new();
-        let task = tokio::spawn(stay_registered(endpoint, offer, publish, unwanted.clone()));
+        let task = tokio::spawn(run(endpoint, offer, publish, unwanted.clone()));
         Ok(Self { identity, offers, status, task: Some(task), unwanted: unwanted.drop_guard() })
     }
 
@@ -107,6 +108,8 @@ pub struct Offer {
     pub from: Identity,
     /// How the tunnel ends.
     pub profile: Profile,
+    /// When the service gives up waiting for an answer.
+    pub answer_by: Instant,
     send: SendStream,
     recv: RecvStream,
 }
@@ -139,12 +142,26 @@ impl Offer {
     }
 }
 
-/// Connects to the hub for as long as the device is wanted.
-async fn stay_registered(
+/// Runs the device until it is not wanted, and all its links are closed.
+async fn run(
     endpoint: Endpoint,
     offers: mpsc::Sender<Offer>,
     status: watch::Sender<Status>,
     unwanted: CancellationToken,
+) {
+    let links = TaskTracker::new();
+    stay_registered(endpoint, offers, status, &unwanted, &links).await;
+    links.close();
+    links.wait().await;
+}
+
+/// Connects to the hub for as long as the device is wanted. `links` are those that live on for their tunnels only.
+async fn stay_registered(
+    endpoint: Endpoint,
+    offers: mpsc::Sender<Offer>,
+    status: watch::Sender<Status>,
+    unwanted: &CancellationToken,
+    links: &TaskTracker,
 ) {
     let mut backoff = Backoff::default();
     loop {
@@ -154,15 +171,15 @@ async fn stay_registered(
             Ok(connected) => {
                 status.send_replace(Status::Online);
                 let since = Instant::now();
-                let (closed, goodbye) = serve(connected, &offers, &unwanted).await;
+                let goodbye = serve(connected, &offers, unwanted, links).await;
                 if unwanted.is_cancelled() {
                     return;
                 }
                 backoff.connected_for(since.elapsed());
                 let random = endpoint.environment.random();
                 match goodbye {
-                    Some(refusal) => (refusal.to_string(), wait_after(&refusal, &mut backoff, random)),
-                    None => (closed.to_string(), backoff.next(random)),
+                    Ok(refusal) => (refusal.to_string(), wait_after(&refusal, &mut backoff, random)),
+                    Err(closed) => (closed.to_string(), backoff.next(random)),
                 }
             }
             Err(ConnectError::Refused(refusal)) => {
@@ -189,13 +206,18 @@ fn wait_after(refusal: &Refusal, backoff: &mut Backoff, random: u64) -> Duration
     }
 }
 
-/// Receives offers until the link is over or the device is not wanted any more. Returns why, and what the hub said
-/// about it.
+/// Receives offers until the hub says goodbye or the device is not wanted any more. Returns what the hub said. Then the
+/// link is closed; but if the hub drains, it lives on for its tunnels.
+///
+/// # Errors
+///
+/// The link ended without a goodbye.
 async fn serve(
-    connected: Connected,
+    mut connected: Connected,
     offers: &mpsc::Sender<Offer>,
     unwanted: &CancellationToken,
-) -> (LinkClosed, Option<Refusal>) {
+    links: &TaskTracker,
+) -> Result<Refusal, LinkClosed> {
     let link = connected.link.clone();
     let receive = async {
         while let Ok((send, recv)) = link.accept_bi().await {
@@ -210,26 +232,46 @@ async fn serve(
         }
         std::future::pending::<()>().await;
     };
+    let goodbye = tokio::select! {
+        biased;
+        goodbye = connected.goodbye() => Some(goodbye?),
+        () = unwanted.cancelled() => None,
+        () = receive => None,
+    };
+    match goodbye {
+        Some(refusal) if refusal.code == RefusalCode::HubDraining => {
+            links.spawn(live_on(link.downgrade(), unwanted.clone()));
+            Ok(refusal)
+        }
+        goodbye => {
+            // Whoever still holds a tunnel over it.
+            link.close(codes::NONE, "");
+            let closed = link.closed().await;
+            goodbye.ok_or(closed)
+        }
+    }
+}
+
+/// A link that nothing holds but its tunnels: it ends with the last of them, or with the device.
+async fn live_on(link: WeakLink, unwanted: CancellationToken) {
     tokio::select! {
         biased;
-        ended = connected.ended() => return ended,
-        () = unwanted.cancelled() => {}
-        () = receive => {}
+        _ = link.closed() => return,
+        () = unwanted.cancelled() => link.close(codes::NONE, ""),
     }
-    // Whoever still holds a tunnel over it.
-    link.close(codes::NONE, "");
-    (link.closed().await, None)
+    link.closed().await;
 }
 
 async fn receive_offer(mut send: SendStream, mut recv: RecvStream) -> Option<Offer> {
     let offer: Result<message::Offer, _> = message::read(&mut recv).await;
-    let parsed = offer.ok().and_then(|message::Offer { tunnel, service, from, profile, .. }| {
-        Some((tunnel, service.parse().ok()?, from.parse().ok()?, profile))
+    let parsed = offer.ok().and_then(|message::Offer { tunnel, service, from, profile, deadline_ms }| {
+        let answer_by = Instant::now() + Duration::from_millis(deadline_ms.into());
+        Some((tunnel, service.parse().ok()?, from.parse().ok()?, profile, answer_by))
     });
-    let Some((tunnel, service, from, profile)) = parsed else {
+    let Some((tunnel, service, from, profile, answer_by)) = parsed else {
         send.reset(codes::BAD_MESSAGE);
         recv.stop(codes::BAD_MESSAGE);
         return None;
     };
-    Some(Offer { tunnel, service, from, profile, send, recv })
+    Some(Offer { tunnel, service, from, profile, answer_by, send, recv })
 }

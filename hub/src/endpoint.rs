@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials, HandshakeError};
 use towline_transports::{Config, Link, LinkClosed, RecvStream, SendStream, Side};
 
+use crate::core::TUNNELS_PER_DEVICE;
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
 use crate::message::{self, Answer, Goodbye, Hello, MessageError, Request, VERSION};
@@ -24,16 +25,48 @@ pub const AGENT: &str = concat!("towline/", env!("CARGO_PKG_VERSION"));
 /// The engine's limits on a link to a hub, at the end that is `side`.
 ///
 /// A stream for each tunnel: as many as anybody may reasonably have, since those that are not open cost nothing.
+///
+/// A reader that stalls holds a stream window of the session's. So that the tunnels to one device, if all stall, hold up
+/// nobody else, the session window has room for [`TUNNELS_PER_DEVICE`] of them and for one more: 64 MiB. One that stalls
+/// in the middle of bulk holds what its window had grown to, which is less here than the engine would allow. Credit is a
+/// promise and takes no memory before it is used; but that is the worst case of what a link's peer can make this end
+/// keep of received bytes.
 pub fn link_config(side: Side) -> Config {
     let mut config = Config::default();
     config.max_streams_bidi = 1 << 16;
     config.max_streams_uni = 0;
-    config.session_window = 32 << 20;
+    config.session_window = room_for(TUNNELS_PER_DEVICE, &config).max(config.session_window);
+    config.max_stream_window = MAX_STREAM_WINDOW;
     if side == Side::Server {
         // The endpoint asks for signs of life, and its asking is one for the hub, which so need not ask as well.
         config.keep_alive = config.keep_alive.map(|interval| interval * 3 / 2);
     }
     config
+}
+
+/// As [`link_config`], at the end of a hub that allows this many tunnels to a device, for a peer in the role of `peer`.
+///
+/// More tunnels than [`TUNNELS_PER_DEVICE`] cost a stream window each, on each link. The devices do not hear of it: at
+/// their ends it takes that many readers that stall, and no more, to hold up others.
+pub(crate) fn hub_link_config(tunnels_per_device: u32, peer: Option<Role>) -> Config {
+    let mut config = link_config(Side::Server);
+    config.session_window = config.session_window.max(room_for(tunnels_per_device, &config));
+    if peer != Some(Role::Service) {
+        config.max_streams_bidi = DEVICE_STREAMS;
+    }
+    config
+}
+
+/// How large a tunnel's window may grow on a link, in bytes: 40 MB/s at a round trip of 100 ms, and a sixteenth of what a
+/// link may hold.
+const MAX_STREAM_WINDOW: u64 = 4 << 20;
+
+/// How many streams a device may open at a time: the hello takes one, and whatever it asks on others is refused.
+const DEVICE_STREAMS: u64 = 8;
+
+/// The session window that leaves one stream window over when this many readers stall.
+fn room_for(tunnels: u32, config: &Config) -> u64 {
+    (u64::from(tunnels) + 1) * config.stream_window
 }
 
 /// Where the hub is, and who asks.
@@ -73,7 +106,7 @@ pub enum SetupError {
 #[non_exhaustive]
 pub enum ConnectError {
     /// There is nobody at the address, or no way to it.
-    #[error("cannot reach the hub at {hub}: {error}; start `towline hub` there, or name another with --hub")]
+    #[error("cannot reach the hub at {hub}: {error}; {}", remedy_of_unreachable(.error))]
     Unreachable {
         /// The hub's address.
         hub: String,
@@ -87,7 +120,7 @@ pub enum ConnectError {
         hub: String,
     },
     /// Who is there is not the hub, or speaks something else.
-    #[error("{hub} is not a hub that this end trusts: {error}; check --hub and the authority's certificate")]
+    #[error("{hub} {}: {error}; {}", verdict_of_handshake(.error), remedy_of_handshake(.error))]
     NotTrusted {
         /// The hub's address.
         hub: String,
@@ -102,6 +135,18 @@ pub enum ConnectError {
         /// Whose certificate it is.
         found: Identity,
     },
+    /// Who is there is the hub of another trust domain.
+    #[error(
+        "{hub} shows the certificate of {found}, and this end is of the trust domain {wanted}; check --hub"
+    )]
+    OtherTrustDomain {
+        /// The hub's address.
+        hub: String,
+        /// Whose certificate it is.
+        found: Identity,
+        /// This end's trust domain.
+        wanted: String,
+    },
     /// The hub does not take this end's certificate.
     #[error("the hub at {hub} refuses this end: {reason}; make a new certificate with `towline identity`")]
     CertificateRefused {
@@ -114,13 +159,45 @@ pub enum ConnectError {
     #[error("the hub refuses: {0}")]
     Refused(Refusal),
     /// The link ended during the hello.
-    #[error("the link to the hub at {hub} ended: {error}")]
+    #[error("the link to the hub at {hub} ended: {error}; try again")]
     Lost {
         /// The hub's address.
         hub: String,
         /// What was said last.
         error: MessageError,
     },
+}
+
+fn remedy_of_unreachable(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "start `towline hub` there, or name another with --hub",
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::TimedOut => {
+            "check this machine's network, and the address in --hub"
+        }
+        // The system's own errors have numbers; those of the resolver have none.
+        _ if error.raw_os_error().is_none() => "check the host's name in --hub, and this machine's DNS",
+        _ => "check this machine's network, or name another hub with --hub",
+    }
+}
+
+fn verdict_of_handshake(error: &HandshakeError) -> &'static str {
+    match error {
+        HandshakeError::Io(_) => "did not shake hands",
+        _ => "is not a hub that this end trusts",
+    }
+}
+
+fn remedy_of_handshake(error: &HandshakeError) -> &'static str {
+    use rustls::{CertificateError, Error};
+    match error {
+        HandshakeError::Io(_) => "check that a hub listens there, and try again",
+        HandshakeError::Tls(Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => {
+            "use such a name with --hub, or make the hub a certificate with `towline identity init --hub-name`"
+        }
+        _ => "check --hub and the authority's certificate",
+    }
 }
 
 /// An endpoint that can connect to its hub, again and again.
@@ -179,11 +256,15 @@ impl Endpoint {
         let socket = socket.map_err(|error| ConnectError::Unreachable { hub: hub(), error })?;
         let pipe = tls::connect(socket, self.server_name.clone(), self.tls.clone()).await;
         let pipe = pipe.map_err(|error| ConnectError::NotTrusted { hub: hub(), error })?;
-        // A hub's certificate may be one for a web server, which names no identity. A device's never will do.
-        if let Some(Ok(found)) = pipe.peer_certificates().first().map(Identity::of_certificate)
-            && found.role != Role::Hub
-        {
-            return Err(ConnectError::NotAHub { hub: hub(), found });
+        // A hub's certificate may be one for a web server, which names no identity. One that does must fit.
+        if let Some(Ok(found)) = pipe.peer_certificates().first().map(Identity::of_certificate) {
+            if found.role != Role::Hub {
+                return Err(ConnectError::NotAHub { hub: hub(), found });
+            }
+            if found.trust_domain != self.identity.trust_domain {
+                let wanted = self.identity.trust_domain.clone();
+                return Err(ConnectError::OtherTrustDomain { hub: hub(), found, wanted });
+            }
         }
         let link = Link::start(pipe, Side::Client, link_config(Side::Client));
         match self.say_hello(&link).await {
@@ -210,12 +291,30 @@ impl Endpoint {
 }
 
 impl Connected {
-    /// Waits until the link is over. Returns why, in the hub's words if it said goodbye.
-    pub(crate) async fn ended(mut self) -> (LinkClosed, Option<Refusal>) {
-        let goodbye = message::read::<Goodbye>(&mut self.control.1).await.ok();
-        if goodbye.is_some() {
-            self.link.close(crate::codes::NONE, "");
+    /// Waits until the hub says goodbye. Returns what it says. Not cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// The link ended first.
+    pub(crate) async fn goodbye(&mut self) -> Result<Refusal, LinkClosed> {
+        match message::read::<Goodbye>(&mut self.control.1).await {
+            Ok(Goodbye { refusal }) => Ok(refusal),
+            // The link may go on without the stream of the hello.
+            Err(_) => Err(self.link.closed().await),
         }
-        (self.link.closed().await, goodbye.map(|goodbye| goodbye.refusal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hubs_window_follows_the_tunnels_that_it_allows() {
+        let window = |tunnels| hub_link_config(tunnels, Some(Role::Device)).session_window;
+        assert_eq!(link_config(Side::Client).session_window, 64 << 20);
+        assert_eq!([window(1), window(TUNNELS_PER_DEVICE)], [64 << 20; 2]);
+        assert_eq!(window(4095), 256 << 20);
+        assert_eq!(window(u32::MAX), 1 << 48);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials};
@@ -19,9 +19,9 @@ use towline_transports::{Link, Listener, RecvStream, SendStream, Side, Socket};
 
 use crate::codes;
 use crate::core::{Action, Core, Limits, LinkId, Lobby, Offered, TunnelId, Visitor};
-use crate::endpoint::{SetupError, link_config};
+use crate::endpoint::{SetupError, hub_link_config};
 use crate::environment::Environment;
-use crate::identity::{Identity, Role};
+use crate::identity::{BadIdentity, Identity, Role};
 use crate::message::{self, Accepted, Answer, Goodbye, MessageError, Offer, Open, Request, millis};
 use crate::policy::Policy;
 use crate::refusal::{Refusal, RefusalCode};
@@ -29,6 +29,12 @@ use crate::relay::{StreamLeg, relay};
 
 /// How long the first message of a stream may take to come.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long an endpoint that is dismissed may take to make room for the goodbye.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long the links that are left at the end of a drain may take to close.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long to wait before accepting again, when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -136,7 +142,7 @@ impl Hub {
     /// The certificate does not do, or the address cannot be listened on.
     pub async fn start(config: HubConfig, environment: Environment) -> Result<Self, StartError> {
         let HubConfig { listen, credentials, limits, policy } = config;
-        let certificate = credentials.chain.first().ok_or(crate::identity::BadIdentity::Malformed);
+        let certificate = credentials.chain.first().ok_or(BadIdentity::Malformed);
         let identity = certificate.and_then(Identity::of_certificate).map_err(SetupError::from)?;
         if identity.role != Role::Hub {
             return Err(SetupError::WrongRole { found: identity, wanted: Role::Hub }.into());
@@ -169,7 +175,8 @@ impl Hub {
             running: running.clone(),
         });
         inner.spawn(accept_connections(inner.clone(), listener));
-        inner.spawn(watch_the_clock(inner.clone()));
+        // Not among the tasks that a drain waits for.
+        tokio::spawn(running.clone().run_until_cancelled_owned(watch_the_clock(inner.clone())));
         Ok(Self { inner, address, _running: running.drop_guard() })
     }
 
@@ -206,6 +213,10 @@ impl Hub {
         }
         inner.tasks.close();
         let _ = timeout(deadline, inner.tasks.wait()).await;
+        for peer in inner.lock().links.values() {
+            peer.link.close(codes::NONE, "");
+        }
+        let _ = timeout(CLOSE_DEADLINE, inner.tasks.wait()).await;
         inner.running.cancel();
         inner.tasks.wait().await;
     }
@@ -314,10 +325,25 @@ fn arrive(inner: &Inner) -> (Visitor, CancellationToken) {
 
 /// Somebody who has shown who they are and said hello.
 struct Admitted {
-    id: LinkId,
+    registered: Registered,
     link: Link,
     control: (SendStream, RecvStream),
     dismissed: oneshot::Receiver<Refusal>,
+}
+
+/// A link that is registered until this is dropped.
+struct Registered {
+    inner: Arc<Inner>,
+    id: LinkId,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut state = self.inner.lock();
+        state.links.remove(&self.id);
+        state.core.handle_link_closed(self.inner.now(), self.id);
+        self.inner.perform(&mut state);
+    }
 }
 
 /// A connection, from its first byte to its last.
@@ -329,8 +355,7 @@ async fn receive(
     evicted: CancellationToken,
     seat: OwnedSemaphorePermit,
 ) {
-    let handshake = timeout(inner.limits.handshake, admit(&inner, socket, address));
-    let admitted = evicted.run_until_cancelled(handshake).await;
+    let admitted = evicted.run_until_cancelled(admit(&inner, socket, address)).await;
     {
         let mut state = inner.lock();
         state.lobby.leave(visitor);
@@ -338,29 +363,50 @@ async fn receive(
     }
     drop(seat);
     match admitted {
-        Some(Ok(Some(admitted))) => serve(inner, admitted).await,
-        Some(Ok(None)) => {}
-        Some(Err(_)) => tracing::debug!(%address, "no hello in time"),
+        Some(Some(admitted)) => serve(inner, admitted).await,
+        Some(None) => {}
         None => tracing::debug!(%address, "dropped for a newer connection"),
     }
 }
 
-/// Shakes hands: TLS, then the hello. `None` if that came to nothing; why is in the log.
+/// Shakes hands: TLS, then the hello, both under one deadline. `None` if that came to nothing; why is in the log.
 async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr) -> Option<Admitted> {
-    let pipe = match tls::accept(socket, inner.tls.clone()).await {
-        Ok(pipe) => pipe,
-        Err(error) => {
+    let deadline = Instant::now() + inner.limits.handshake;
+    let pipe = match timeout_at(deadline, tls::accept(socket, inner.tls.clone())).await {
+        Ok(Ok(pipe)) => pipe,
+        Ok(Err(error)) => {
             tracing::debug!(%address, %error, "no handshake");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!(%address, "no handshake in time");
             return None;
         }
     };
     let identity = pipe.peer_certificates().first().map(Identity::of_certificate);
-    let link = Link::start(pipe, Side::Server, link_config(Side::Server));
+    let role = identity.as_ref().and_then(|identity| identity.as_ref().ok()).map(|identity| identity.role);
+    let config = hub_link_config(inner.limits.tunnels_per_device, role);
+    let link = Link::start(pipe, Side::Server, config);
+    let Ok(admitted) = timeout_at(deadline, hear_hello(inner, &link, identity, address)).await else {
+        tracing::debug!(%address, "no hello in time");
+        link.close(codes::NO_HELLO, "");
+        return None;
+    };
+    admitted
+}
+
+/// Hears the hello, and answers it.
+async fn hear_hello(
+    inner: &Arc<Inner>,
+    link: &Link,
+    identity: Option<Result<Identity, BadIdentity>>,
+    address: SocketAddr,
+) -> Option<Admitted> {
     let (mut send, mut recv) = link.accept_bi().await.ok()?;
     let outcome = match (identity, message::read(&mut recv).await) {
         (Some(Ok(identity)), Ok(Request::Hello(hello))) => {
             tracing::debug!(%address, %identity, agent = %hello.agent.escape_debug(), "hello");
-            register(inner, &link, identity, address, hello)
+            register(inner, link, identity, address, hello)
         }
         (Some(Err(bad)), Ok(_)) => Err(Refusal::new(RefusalCode::Forbidden, bad.to_string())),
         (_, Ok(_)) => Err(Refusal::new(RefusalCode::BadRequest, "the first request on a link is a hello")),
@@ -371,13 +417,9 @@ async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr)
         (_, Err(error)) => Err(Refusal::new(RefusalCode::BadRequest, error.to_string())),
     };
     match outcome {
-        Ok((id, dismissed)) => {
-            let answer = Answer::Accepted(Accepted::default());
-            if message::write(&mut send, &answer).await.is_err() {
-                depart(inner, id);
-                return None;
-            }
-            Some(Admitted { id, link, control: (send, recv), dismissed })
+        Ok((registered, dismissed)) => {
+            message::write(&mut send, &Answer::Accepted(Accepted::default())).await.ok()?;
+            Some(Admitted { registered, link: link.clone(), control: (send, recv), dismissed })
         }
         Err(refusal) => {
             tracing::info!(%address, %refusal, "refused");
@@ -392,12 +434,12 @@ async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr)
 
 /// Registers a link that said hello.
 fn register(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     link: &Link,
     identity: Identity,
     address: SocketAddr,
     hello: message::Hello,
-) -> Result<(LinkId, oneshot::Receiver<Refusal>), Refusal> {
+) -> Result<(Registered, oneshot::Receiver<Refusal>), Refusal> {
     if identity.trust_domain != inner.identity.trust_domain {
         let text =
             format!("{identity} is of another trust domain; this hub is of {}", inner.identity.trust_domain);
@@ -412,43 +454,44 @@ fn register(
     state.links.insert(id, Peer { link: link.clone(), dismiss: Some(dismiss) });
     inner.perform(&mut state);
     tracing::info!(link = id.0, %role, %name, %address, "online");
-    Ok((id, dismissed))
+    Ok((Registered { inner: inner.clone(), id }, dismissed))
 }
 
-/// The link is over.
-fn depart(inner: &Inner, id: LinkId) {
-    let mut state = inner.lock();
-    state.links.remove(&id);
-    state.core.handle_link_closed(inner.now(), id);
-    inner.perform(&mut state);
-}
-
-/// Serves a link until it is over or dismissed.
+/// Serves a link until it is over. One that was dismissed is served on: who asks too late is told so.
 async fn serve(inner: Arc<Inner>, admitted: Admitted) {
-    let Admitted { id, link, control: (mut send, _recv), mut dismissed } = admitted;
-    let refusal = loop {
-        tokio::select! {
-            biased;
-            refusal = &mut dismissed => break refusal.ok(),
-            stream = link.accept_bi() => match stream {
-                Ok((send, recv)) => inner.spawn(serve_request(inner.clone(), id, send, recv)),
-                Err(_) => break None,
-            },
+    let Admitted { registered, link, control: (send, _recv), dismissed } = admitted;
+    let id = registered.id;
+    let dismissal = async {
+        if let Ok(refusal) = dismissed.await {
+            tracing::info!(link = id.0, %refusal, "dismissed");
+            dismiss(&link, send, refusal).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let requests = async {
+        while let Ok((send, recv)) = link.accept_bi().await {
+            inner.spawn(serve_request(inner.clone(), id, send, recv));
         }
     };
-    if let Some(refusal) = refusal {
-        tracing::info!(link = id.0, %refusal, "dismissed");
-        // Live tunnels go on while the hub drains; a device that was replaced has lost them anyway.
-        let stays = refusal.code == RefusalCode::HubDraining;
-        let _ = message::write(&mut send, &Goodbye { refusal }).await;
-        let _ = send.finish();
-        if !stays {
-            link.close(codes::DISMISSED, "");
-        }
+    tokio::select! {
+        biased;
+        () = dismissal => {}
+        () = requests => {}
     }
     let closed = link.closed().await;
     tracing::info!(link = id.0, %closed, "offline");
-    depart(&inner, id);
+}
+
+/// Says goodbye on a link, and closes it unless it may live on for its tunnels.
+async fn dismiss(link: &Link, mut control: SendStream, refusal: Refusal) {
+    // Live tunnels go on while the hub drains; a device that was replaced has lost them anyway.
+    let stays = refusal.code == RefusalCode::HubDraining;
+    // Who takes no goodbye goes without one.
+    let _ = timeout(GOODBYE_DEADLINE, message::write(&mut control, &Goodbye { refusal })).await;
+    let _ = control.finish();
+    if !stays {
+        link.close(codes::DISMISSED, "");
+    }
 }
 
 /// Serves a stream that an endpoint has opened.
@@ -475,7 +518,7 @@ async fn serve_request(inner: Arc<Inner>, link: LinkId, mut send: SendStream, mu
 }
 
 async fn list(inner: &Inner, link: LinkId, send: &mut SendStream) -> Result<(), Refusal> {
-    let devices = inner.lock().core.devices(inner.now(), link)?;
+    let devices = inner.lock().core.handle_list(inner.now(), link)?;
     // Whoever does not want the whole list need not have it.
     let _ = async {
         message::write(send, &Answer::Accepted(Accepted::default())).await?;

@@ -1,5 +1,8 @@
 //! `towline`: the hub, the device agent and the service client in one program.
 
+// They panic where the output is gone or full; see `cli/output.rs`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod cli;
 
 use std::process::ExitCode;

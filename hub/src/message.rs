@@ -18,6 +18,9 @@ pub const VERSION: u32 = 1;
 /// The longest message, in bytes. One that claims to be longer is refused before anything is kept for it.
 pub const MAX_MESSAGE: usize = 4096;
 
+/// The most characters of what an endpoint calls its software. The rest is cut off.
+pub const MAX_AGENT: usize = 100;
+
 /// What an endpoint asks of the hub, as the first message of a stream that it opens.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(flat)]
@@ -44,8 +47,8 @@ pub struct Hello {
     /// instance is a reconnect; one of another instance is another holder of the identity.
     #[n(1)]
     pub instance: u64,
-    /// What the endpoint runs, for the operator's eyes.
-    #[n(2)]
+    /// What the endpoint runs, for the operator's eyes; at most [`MAX_AGENT`] characters.
+    #[cbor(n(2), decode_with = "text::<MAX_AGENT, _>")]
     pub agent: String,
 }
 
@@ -237,6 +240,14 @@ pub fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<T, MessageError
     Ok(message)
 }
 
+/// Reads a text, and keeps its first `MAX` characters, so that it can be passed on in a message of its own.
+pub(crate) fn text<const MAX: usize, C>(
+    decoder: &mut minicbor::Decoder<'_>,
+    _: &mut C,
+) -> Result<String, minicbor::decode::Error> {
+    Ok(decoder.str()?.chars().take(MAX).collect())
+}
+
 /// Writes a message.
 ///
 /// # Errors
@@ -311,7 +322,8 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refusal::RefusalCode;
+    use crate::identity::MAX_NAME;
+    use crate::refusal::{MAX_TEXT, RefusalCode};
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -373,6 +385,36 @@ mod tests {
         ] {
             assert!(matches!(decode::<Request>(bytes), Err(MessageError::Malformed(_))), "{why}");
         }
+    }
+
+    /// What peers say is passed on in messages that are no longer than allowed, whatever they say.
+    #[test]
+    fn long_words_of_others_are_cut() {
+        let widest = "\u{10ffff}".repeat(1000);
+        let read = |agent: &str| {
+            let hello = Request::Hello(Hello { version: 1, instance: u64::MAX, agent: agent.to_owned() });
+            decode::<Request>(&encode(&hello)[2..]).unwrap()
+        };
+        let Request::Hello(Hello { agent, .. }) = read(&widest) else { panic!("a hello") };
+        assert_eq!(agent, "\u{10ffff}".repeat(MAX_AGENT));
+        let status = DeviceStatus {
+            device: "d".repeat(MAX_NAME),
+            online: true,
+            for_ms: u64::MAX,
+            tunnels: u32::MAX,
+            address: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535".into(),
+            agent,
+            takeovers: u32::MAX,
+            last_takeover_ms: Some(u64::MAX),
+        };
+        assert!(encode(&status).len() < MAX_MESSAGE);
+
+        let refusal = Refusal { code: RefusalCode::Rejected, text: widest, retry_after_ms: Some(u64::MAX) };
+        let Answer::Refused(refusal) = decode(&encode(&Answer::Refused(refusal))[2..]).unwrap() else {
+            panic!("a refusal")
+        };
+        assert_eq!(refusal.text, "\u{10ffff}".repeat(MAX_TEXT));
+        assert!(encode(&Goodbye { refusal }).len() < MAX_MESSAGE);
     }
 
     proptest::proptest! {

@@ -40,7 +40,7 @@ pub enum RefusalCode {
     /// The handshake took longer than the asker allowed.
     #[n(9)]
     DeadlinePassed,
-    /// The asker opens too many tunnels in too short a time.
+    /// The asker asks for too many tunnels, or lists, in too short a time.
     #[n(10)]
     RateLimited,
     /// The device has as many tunnels as the hub allows.
@@ -96,7 +96,7 @@ impl RefusalCode {
     /// What whoever asked can do about it.
     pub const fn remedy(self) -> &'static str {
         match self {
-            Self::BadRequest => "use the same version of towline at both ends",
+            Self::BadRequest => "check the names, and that both ends run the same version of towline",
             Self::DeviceUnknown => {
                 "check the ID against `towline devices`, and that the device uses this hub"
             }
@@ -138,7 +138,7 @@ impl RefusalCode {
     }
 }
 
-/// The most characters of a refusal's words that are sent or kept.
+/// The most characters of a refusal's words that are sent or kept. The rest is cut off.
 pub const MAX_TEXT: usize = 500;
 
 /// Why something was not granted.
@@ -148,8 +148,8 @@ pub struct Refusal {
     /// The outcome.
     #[n(0)]
     pub code: RefusalCode,
-    /// What happened, in one line, for people.
-    #[n(1)]
+    /// What happened, in one line, for people; at most [`MAX_TEXT`] characters.
+    #[cbor(n(1), decode_with = "crate::message::text::<MAX_TEXT, _>")]
     pub text: String,
     /// How long to wait before trying again, in milliseconds, if the hub says so.
     #[n(2)]
@@ -175,8 +175,20 @@ impl fmt::Display for Refusal {
     /// One line: what happened, the peer's words made fit for a terminal, and the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text: String = self.text.chars().take(MAX_TEXT).collect();
-        write!(f, "{}: {}; {}", self.code.name(), text.escape_debug(), self.code.remedy())
+        write!(f, "{}: {}; {}", self.code.name(), readable(&text), self.code.remedy())
     }
+}
+
+/// A peer's words with what a terminal would obey escaped. Quotation marks are words.
+fn readable(text: &str) -> String {
+    let mut readable = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' => readable.push(c),
+            c => readable.extend(c.escape_debug()),
+        }
+    }
+    readable
 }
 
 impl std::error::Error for Refusal {}
@@ -205,6 +217,12 @@ mod tests {
         assert_eq!(
             refusal.to_string(),
             "rejected by the device: \\u{1b}[2J\\rgone\\n; ask the device's owner"
+        );
+        let refusal = Refusal::new(RefusalCode::Rejected, "don't \"ask\"");
+        assert_eq!(
+            refusal.to_string(),
+            "rejected by the device: don't \"ask\"; ask the device's owner",
+            "a quotation mark is no trick"
         );
         assert_eq!(Refusal::new(RefusalCode::Rejected, "x".repeat(9999)).text.len(), MAX_TEXT);
     }

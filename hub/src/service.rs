@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +13,10 @@ use towline_transports::{Code, Link, LinkClosed, RecvStream, SendStream};
 use crate::codes;
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
-use crate::identity::{Identity, Role};
-use crate::message::{self, Accepted, Answer, DeviceStatus, List, MessageError, Open, Profile, Request};
+use crate::identity::{BadName, Identity, Name, Role};
+use crate::message::{
+    self, Accepted, Answer, DeviceStatus, Goodbye, List, MessageError, Open, Profile, Request,
+};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::relay::{Gone, Leg, Read, StreamLeg};
 use crate::tunnel::Tunnel;
@@ -24,7 +26,8 @@ const DEADLINE_SLACK: Duration = Duration::from_secs(2);
 
 /// An endpoint that opens tunnels. Cloning it gives another handle to the same link.
 ///
-/// It connects when it is first used, and again when the link was lost in between.
+/// It connects when it is first used, and again when the link was lost, or the hub said goodbye, in between. Tunnels over
+/// a link to a hub that drains go on meanwhile.
 #[derive(Clone, Debug)]
 pub struct Service {
     inner: Arc<Inner>,
@@ -36,11 +39,22 @@ struct Inner {
     link: Mutex<Option<Kept>>,
 }
 
-/// The link, and the stream that must stay open with it.
+/// The link, and the stream that must stay open with it, on which the hub says goodbye.
 #[derive(Debug)]
 struct Kept {
     link: Link,
-    _control: (SendStream, RecvStream),
+    control: (SendStream, RecvStream),
+    /// The goodbye as far as it has come.
+    goodbye: message::Reader,
+}
+
+impl Kept {
+    /// Whether streams may be opened on it: it is not over, and the hub has not said goodbye.
+    fn is_open(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let goodbye = self.goodbye.poll_next::<Goodbye>(&mut context, &mut self.control.1);
+        goodbye.is_pending() && !self.link.is_closed()
+    }
 }
 
 /// How to open a tunnel.
@@ -109,13 +123,18 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// The hub cannot be reached.
+    /// The names are none, or the hub cannot be reached.
     pub async fn begin(
         &self,
         device: &str,
         service: &str,
         options: OpenOptions,
     ) -> Result<Opening, OpenError> {
+        // The hub would say the same, if the names are not too long for a message.
+        for name in [device, service] {
+            let bad = |bad: BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
+            name.parse::<Name>().map_err(bad)?;
+        }
         let deadline_ms = u32::try_from(options.deadline.as_millis()).unwrap_or(u32::MAX);
         let open = Open {
             device: device.to_owned(),
@@ -145,7 +164,7 @@ impl Service {
         Ok(devices)
     }
 
-    /// Closes the link, once everything has gone out.
+    /// Closes the link, once everything has gone out. An older one, to a hub that drains, lives on for its tunnels.
     pub async fn close(&self) {
         if let Some(Kept { link, .. }) = self.inner.link.lock().await.take() {
             link.close(codes::NONE, "");
@@ -176,16 +195,16 @@ impl Service {
     /// The link that is kept, or a new one.
     async fn link(&self, renew: bool) -> Result<Link, ConnectError> {
         let mut kept = self.inner.link.lock().await;
-        if renew {
-            *kept = None;
-        }
-        if let Some(Kept { link, .. }) = &*kept
-            && !link.is_closed()
+        if let Some(kept) = &mut *kept
+            && !renew
+            && kept.is_open()
         {
-            return Ok(link.clone());
+            return Ok(kept.link.clone());
         }
+        // It lives on while there are tunnels over it.
+        *kept = None;
         let Connected { link, control } = self.inner.endpoint.connect().await?;
-        *kept = Some(Kept { link: link.clone(), _control: control });
+        *kept = Some(Kept { link: link.clone(), control, goodbye: message::Reader::default() });
         Ok(link)
     }
 }

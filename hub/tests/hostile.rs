@@ -5,18 +5,20 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, online};
+use common::{World, online, until};
 use minicbor::Encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use towline::agent::{self, Target};
 use towline::core::Limits;
-use towline::message::{self, Answer, Hello, Open, Profile, Request};
+use towline::message::{self, Answer, Goodbye, Hello, List, Open, Profile, Request};
 use towline::policy::AllowAll;
-use towline::refusal::RefusalCode;
-use towline::{Device, Hub, OpenError, Service, link_config};
+use towline::refusal::{MAX_TEXT, Refusal, RefusalCode};
+use towline::{Device, Hub, OpenError, Service, codes, link_config};
 use towline_transports::tls::{self, ALPN_LINK, Credentials};
-use towline_transports::{Link, LinkClosed, Network, RecvStream, SendStream, Side, Socket, TcpNetwork};
+use towline_transports::{
+    Config, Link, LinkClosed, Network, RecvStream, SendStream, Side, Socket, TcpNetwork,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -99,8 +101,9 @@ async fn a_peer_that_says_nothing_is_dropped_at_the_handshake_deadline() {
     half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await.unwrap();
     is_hung_up_on(half).await;
     let link = raw_link(&world, &honest, world.credentials("device/silent")).await.unwrap();
-    assert!(timeout(SOON, link.closed()).await.is_ok());
-    assert_eq!(honest.hub.stats().unauthenticated, 0);
+    let closed = timeout(SOON, link.closed()).await.unwrap();
+    assert!(matches!(closed, LinkClosed::Peer { code, .. } if code == codes::NO_HELLO), "{closed}");
+    until(|| honest.hub.stats().unauthenticated == 0).await;
     honest.check().await;
 }
 
@@ -110,14 +113,30 @@ async fn raw_link(
     honest: &Honest,
     credentials: Credentials,
 ) -> Result<Link, tls::HandshakeError> {
+    raw_link_with(world, honest, credentials, link_config(Side::Client)).await
+}
+
+/// The same, with limits of its own.
+async fn raw_link_with(
+    world: &World,
+    honest: &Honest,
+    credentials: Credentials,
+    limits: Config,
+) -> Result<Link, tls::HandshakeError> {
     let config = tls::client_config(credentials, &[ALPN_LINK], &world.environment.tls).unwrap();
     let name = "127.0.0.1".try_into().unwrap();
     let pipe = tls::connect(honest.dial().await, name, config).await?;
-    Ok(Link::start(pipe, Side::Client, link_config(Side::Client)))
+    Ok(Link::start(pipe, Side::Client, limits))
 }
 
 fn hello() -> Request {
     Request::Hello(Hello { version: message::VERSION, instance: 1, agent: "test".into() })
+}
+
+/// Asks for a tunnel to a device that echoes.
+fn open(device: &str) -> Request {
+    let (device, service) = (device.to_owned(), "echo".to_owned());
+    Request::Open(Open { device, service, profile: Profile::Native, deadline_ms: 1000 })
 }
 
 /// Says something on a new stream, and reads the answer.
@@ -160,19 +179,22 @@ async fn a_stranger_is_told_why_it_gets_nowhere() {
 }
 
 #[tokio::test]
+async fn a_hub_of_another_trust_domain_gets_no_hello() {
+    let world = World::new();
+    let hub = world.hub_of(world.credentials_in("elsewhere", "hub/h")).await;
+    let error = world.service("ops", &hub).open("press-7", "echo").await.unwrap_err().to_string();
+    let shows = format!("{} shows the certificate of spiffe://elsewhere/hub/h, and", hub.local_addr());
+    assert!(error.starts_with(&shows), "{error}");
+}
+
+#[tokio::test]
 async fn a_device_cannot_do_what_a_service_does() {
     let world = World::new();
     let honest = Honest::new(&world, Limits::default()).await;
     let link = raw_link(&world, &honest, world.credentials("device/curious")).await.unwrap();
     assert!(matches!(ask(&link, &hello()).await, Ok(Answer::Accepted(_))));
-    let open = Request::Open(Open {
-        device: "press-7".into(),
-        service: "echo".into(),
-        profile: Profile::Native,
-        deadline_ms: 1000,
-    });
-    assert_eq!(refused(ask(&link, &open).await), RefusalCode::Forbidden);
-    assert_eq!(refused(ask(&link, &Request::List(message::List {})).await), RefusalCode::Forbidden);
+    assert_eq!(refused(ask(&link, &open("press-7")).await), RefusalCode::Forbidden);
+    assert_eq!(refused(ask(&link, &Request::List(List {})).await), RefusalCode::Forbidden);
     assert_eq!(refused(ask(&link, &hello()).await), RefusalCode::BadRequest, "hello, twice");
     // A hub's certificate is for being one.
     let link = raw_link(&world, &honest, world.credentials("hub/other")).await;
@@ -184,13 +206,36 @@ async fn a_device_cannot_do_what_a_service_does() {
 }
 
 #[tokio::test]
+async fn only_a_service_may_open_many_streams() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    for (who, may) in [("device/busy", false), ("service/busy", true)] {
+        let link = raw_link(&world, &honest, world.credentials(who)).await.unwrap();
+        let mut opened = vec![link.open_bi().await.unwrap()];
+        // The hub's limits are known with the first stream: to open one more takes no time, or all of it.
+        let many = loop {
+            tokio::select! {
+                biased;
+                streams = link.open_bi() => opened.push(streams.unwrap()),
+                () = std::future::ready(()) => break false,
+            }
+            if opened.len() > 100 {
+                break true;
+            }
+        };
+        assert_eq!(many, may, "{who} opened {}", opened.len());
+    }
+    honest.check().await;
+}
+
+#[tokio::test]
 async fn a_link_that_begins_with_anything_but_hello_is_refused() {
     let world = World::new();
     let honest = Honest::new(&world, Limits::default()).await;
     let link = raw_link(&world, &honest, world.credentials("service/hasty")).await.unwrap();
-    assert_eq!(refused(ask(&link, &Request::List(message::List {})).await), RefusalCode::BadRequest);
+    assert_eq!(refused(ask(&link, &Request::List(List {})).await), RefusalCode::BadRequest);
     let closed = timeout(SOON, link.closed()).await.unwrap();
-    assert!(matches!(closed, LinkClosed::Peer { code, .. } if code == towline::codes::REFUSED), "{closed}");
+    assert!(matches!(closed, LinkClosed::Peer { code, .. } if code == codes::REFUSED), "{closed}");
     honest.check().await;
 }
 
@@ -199,6 +244,74 @@ async fn write_raw(link: &Link, bytes: &[u8]) -> (SendStream, RecvStream) {
     let (mut send, recv) = link.open_bi().await.unwrap();
     send.write_all(bytes).await.unwrap();
     (send, recv)
+}
+
+#[tokio::test]
+async fn a_device_that_takes_no_answer_to_its_hello_is_not_online() {
+    let world = World::new();
+    let limits = Limits::default().handshake(Duration::from_secs(1));
+    let honest = Honest::new(&world, limits).await;
+    let registered = || (honest.hub.stats().devices, honest.hub.stats().links);
+    let before = registered();
+    let mut deaf = link_config(Side::Client);
+    deaf.stream_window = 0;
+    let link = raw_link_with(&world, &honest, world.credentials("device/deaf"), deaf).await.unwrap();
+    let (mut send, _recv) = link.open_bi().await.unwrap();
+    message::write(&mut send, &hello()).await.unwrap();
+    timeout(SOON, link.closed()).await.expect("the hub hangs up");
+    until(|| registered() == before).await;
+    assert!(honest.service.devices().await.unwrap().iter().any(|d| d.device == "deaf" && !d.online));
+    honest.check().await;
+}
+
+#[tokio::test]
+async fn a_device_that_takes_no_goodbye_is_dismissed_all_the_same() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let mut deaf = link_config(Side::Client);
+    // As many bytes as the answer to the hello has.
+    deaf.stream_window = 5;
+    let link = raw_link_with(&world, &honest, world.credentials("device/deaf"), deaf).await.unwrap();
+    let (mut send, mut recv) = link.open_bi().await.unwrap();
+    message::write(&mut send, &hello()).await.unwrap();
+    until(|| honest.hub.stats().devices == 2).await;
+    let _newer = world.device("deaf", &honest.hub).await;
+    let closed = timeout(SOON, link.closed()).await.expect("the hub hangs up");
+    assert!(matches!(closed, LinkClosed::Peer { code, .. } if code == codes::DISMISSED), "{closed}");
+    assert!(matches!(message::read(&mut recv).await, Ok(Answer::Accepted(_))));
+    honest.check().await;
+}
+
+#[tokio::test]
+async fn a_request_after_the_goodbye_is_answered() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("service/late")).await.unwrap();
+    let (mut send, mut recv) = link.open_bi().await.unwrap();
+    message::write(&mut send, &hello()).await.unwrap();
+    assert!(matches!(message::read(&mut recv).await, Ok(Answer::Accepted(_))));
+    let Honest { hub, .. } = honest;
+    let hour = Duration::from_secs(3600);
+    let _drain = tokio::spawn(hub.drain(Duration::from_secs(1), hour));
+    let goodbye: Goodbye = timeout(SOON, message::read(&mut recv)).await.unwrap().unwrap();
+    assert_eq!(goodbye.refusal.code, RefusalCode::HubDraining);
+    for request in [open("press-7"), Request::List(List {})] {
+        assert_eq!(refused(ask(&link, &request).await), RefusalCode::HubDraining, "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_that_is_over_has_closed_every_link() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("service/stays")).await.unwrap();
+    let (mut send, mut recv) = link.open_bi().await.unwrap();
+    message::write(&mut send, &hello()).await.unwrap();
+    assert!(matches!(message::read(&mut recv).await, Ok(Answer::Accepted(_))));
+    let Honest { hub, .. } = honest;
+    hub.drain(Duration::from_secs(1), Duration::ZERO).await;
+    assert!(link.is_closed(), "whoever ends the program now cuts off nobody");
+    assert!(matches!(link.closed().await, LinkClosed::Peer { code, .. } if code == codes::NONE));
 }
 
 #[tokio::test]
@@ -225,7 +338,7 @@ async fn malformed_and_oversized_messages_are_refused_one_by_one() {
     assert_eq!(refused(message::read(&mut recv).await), RefusalCode::BadRequest);
     drop(write_raw(&link, &[0x00, 0x10, 0x82]).await);
     // The link lives on: each was answered on its own stream.
-    assert!(matches!(ask(&link, &Request::List(message::List {})).await, Ok(Answer::Accepted(_))));
+    assert!(matches!(ask(&link, &Request::List(List {})).await, Ok(Answer::Accepted(_))));
     honest.check().await;
 }
 
@@ -251,6 +364,35 @@ async fn a_device_that_answers_nonsense_is_the_tunnels_end_and_not_the_hubs() {
         }
     }
     odd.abort();
+    honest.check().await;
+}
+
+#[tokio::test]
+async fn a_device_that_talks_too_much_is_cut_short() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    let link = raw_link(&world, &honest, world.credentials("device/chatty")).await.unwrap();
+    // As long as a message can be, so that a list with all of it in it would be longer.
+    let agent = "\u{1f99c}".repeat(1020);
+    let hello = Request::Hello(Hello { version: message::VERSION, instance: 1, agent });
+    assert!(matches!(ask(&link, &hello).await, Ok(Answer::Accepted(_))));
+    let devices = honest.service.devices().await.unwrap();
+    let chatty = devices.iter().find(|device| device.device == "chatty").unwrap();
+    assert_eq!(chatty.agent, "\u{1f99c}".repeat(message::MAX_AGENT));
+
+    let opened = tokio::spawn({
+        let service = honest.service.clone();
+        async move { service.open("chatty", "x").await }
+    });
+    let (mut send, mut recv) = link.accept_bi().await.unwrap();
+    let _: message::Offer = message::read(&mut recv).await.unwrap();
+    let text = "\u{1f99c}".repeat(1000);
+    let refusal = Refusal { code: RefusalCode::Rejected, text, retry_after_ms: None };
+    message::write(&mut send, &Answer::Refused(refusal)).await.unwrap();
+    match opened.await.unwrap() {
+        Err(OpenError::Refused(refusal)) => assert_eq!(refusal.text, "\u{1f99c}".repeat(MAX_TEXT)),
+        other => panic!("{other:?}"),
+    }
     honest.check().await;
 }
 

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use field::{Field, Running, Sshd, digest_of, find, free_port, success, until, user};
+use field::{Field, Running, Sshd, digest_of, find, find_nc, free_port, success, until, user};
 
 /// Real programs are heavy, and the machine small: one test at a time.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
@@ -180,7 +180,7 @@ fn curl_gets_puts_chunks_expects_and_does_a_hundred_things_at_once() {
 fn half_close_as_in_tar_to_nc() {
     let _turn = one_at_a_time();
     let field = Field::new();
-    let (Some(nc), Some(socat), Some(tar)) = (find("nc"), find("socat"), find("tar")) else { return };
+    let (Some(nc), Some(socat), Some(tar)) = (find_nc(), find("socat"), find("tar")) else { return };
     let port = free_port();
     let mut server = Command::new(socat);
     // Reads to the end of file, and only then answers.

@@ -5,13 +5,15 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, online, pattern};
+use common::{World, online, pattern, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use towline::core::Limits;
 use towline::message::Profile;
 use towline::policy::{AllowAll, Rules};
 use towline::refusal::{Refusal, RefusalCode};
 use towline::{Device, OpenError, OpenOptions, Service, Status, Tunnel};
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// A device that answers every offer with an echo until the end.
 fn echo(mut device: Device) -> tokio::task::JoinHandle<()> {
@@ -79,17 +81,6 @@ async fn many_tunnels_at_once() {
     until(|| hub.stats().tunnels == 0).await;
 }
 
-/// Waits until something is so, which other tasks are about to bring about.
-async fn until(mut is_so: impl FnMut() -> bool) {
-    tokio::time::timeout(Duration::from_secs(20), async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("it should be so within 20 s");
-}
-
 #[tokio::test]
 async fn the_service_learns_one_exact_outcome() {
     let world = World::new();
@@ -117,6 +108,9 @@ async fn the_service_learns_one_exact_outcome() {
     };
     assert_eq!(code(open("press-8", "ssh").await), RefusalCode::DeviceUnknown);
     assert_eq!(code(open("a/b", "ssh").await), RefusalCode::BadRequest);
+    let long = "x".repeat(5000);
+    assert_eq!(code(service.open(&long, "ssh").await), RefusalCode::BadRequest);
+    assert_eq!(code(service.open("press-7", &long).await), RefusalCode::BadRequest);
     assert_eq!(code(open("press-7", "ssh").await), RefusalCode::ServiceUnknown);
     assert_eq!(code(open("press-7", "refused").await), RefusalCode::TargetRefused);
     assert_eq!(code(open("press-7", "dropped").await), RefusalCode::Rejected);
@@ -213,6 +207,89 @@ async fn a_draining_hub_says_when_to_come_back() {
     let Status::Waiting { why, wait } = waiting else { unreachable!() };
     assert!(wait >= Duration::from_secs(3), "{wait:?}");
     assert!(why.starts_with("hub draining"), "{why}");
+}
+
+#[tokio::test]
+async fn a_drain_ends_as_soon_as_nothing_is_left() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let _device = world.device("press-7", &hub).await;
+    let drained = hub.drain(Duration::from_secs(1), Duration::from_secs(3600));
+    tokio::time::timeout(SOON, drained).await.expect("there is no tunnel");
+}
+
+/// Says something, and hears it again.
+async fn check(tunnel: &mut Tunnel) {
+    tunnel.write_all(b"still here").await.unwrap();
+    let mut read = [0; 10];
+    tokio::time::timeout(SOON, tunnel.read_exact(&mut read)).await.expect("an echo").unwrap();
+    assert_eq!(&read, b"still here");
+}
+
+#[tokio::test]
+async fn a_drain_leaves_tunnels_alone_and_the_device_comes_back_meanwhile() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let address = hub.local_addr().to_string();
+    let _echo = echo(world.device("press-7", &hub).await);
+    let service = world.service("ops", &hub);
+    let mut tunnel = service.open("press-7", "echo").await.unwrap();
+    check(&mut tunnel).await;
+    let drained = tokio::spawn(hub.drain(Duration::from_millis(100), Duration::from_secs(3600)));
+    let successor = world.successor(&address).await;
+    until(|| successor.stats().devices == 1).await;
+    check(&mut tunnel).await;
+    let mut new = world.service("other", &successor).open("press-7", "echo").await.unwrap();
+    check(&mut new).await;
+    check(&mut tunnel).await;
+    // The last tunnel and the last handle end the old link, and that the drain, an hour early.
+    tunnel.shutdown().await.unwrap();
+    tunnel.read_to_end(&mut Vec::new()).await.unwrap();
+    drop((tunnel, service));
+    tokio::time::timeout(SOON, drained).await.expect("nothing is left to wait for").unwrap();
+    check(&mut new).await;
+}
+
+#[tokio::test]
+async fn a_service_that_was_told_goodbye_connects_anew_and_keeps_its_tunnels() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let address = hub.local_addr().to_string();
+    let _echo = echo(world.device("press-7", &hub).await);
+    let service = world.service("ops", &hub);
+    let mut tunnel = service.open("press-7", "echo").await.unwrap();
+    let _drained = tokio::spawn(hub.drain(Duration::from_millis(100), Duration::from_secs(3600)));
+    let successor = world.successor(&address).await;
+    until(|| successor.stats().devices == 1).await;
+    let reopen = async {
+        loop {
+            match service.open("press-7", "echo").await {
+                // The goodbye is on its way.
+                Err(OpenError::Refused(refusal)) if refusal.code == RefusalCode::HubDraining => {}
+                outcome => return outcome.unwrap(),
+            }
+        }
+    };
+    let mut new = tokio::time::timeout(SOON, reopen).await.expect("a new link");
+    check(&mut new).await;
+    check(&mut tunnel).await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_closed_takes_its_tunnels_over_a_draining_hub_along() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let (opened, kept) = tokio::join!(service.open("press-7", "x"), async {
+        device.next_offer().await.accept().await.unwrap()
+    });
+    let mut status = device.status();
+    let _drained = tokio::spawn(hub.drain(Duration::from_secs(60), Duration::from_secs(3600)));
+    status.wait_for(|status| matches!(status, Status::Waiting { .. })).await.unwrap();
+    tokio::time::timeout(SOON, device.close()).await.expect("the links are closed");
+    assert!(opened.unwrap().read(&mut [0]).await.is_err());
+    drop(kept);
 }
 
 #[tokio::test]
@@ -352,6 +429,34 @@ async fn a_slow_reader_holds_up_its_writer_and_nobody_else() {
     }
     // Windows on two links, what the hub holds, and what waits to be sent at the service.
     let written = writer.await.unwrap();
-    assert!(written <= 2 * (256 << 10) + (64 << 10) + 4 * (128 << 10), "{written} bytes were taken");
+    assert!(written <= 2 * (64 << 10) + (64 << 10) + 4 * (128 << 10), "{written} bytes were taken");
+    drop(stalled);
+}
+
+/// More tunnels than there were stream windows in a session's once, all of whose readers stall, both ways.
+#[tokio::test]
+async fn many_readers_that_stall_hold_up_nobody_else() {
+    const TUNNELS: usize = 130;
+    let world = World::new();
+    let hub = world.hub().await;
+    let mut device = world.device("press-7", &hub).await;
+    let service = world.service("ops", &hub);
+    let mut stalled = tokio::task::JoinSet::new();
+    for _ in 0..TUNNELS {
+        let (opened, accepted) = tokio::join!(service.open("press-7", "slow"), async {
+            device.next_offer().await.accept().await.unwrap()
+        });
+        for mut tunnel in [opened.unwrap(), accepted] {
+            // What fills the window of the leg that is not read, and holds up the other leg.
+            stalled.spawn(async move {
+                tunnel.write_all(&pattern(140 << 10)).await.unwrap();
+                tunnel
+            });
+        }
+    }
+    let stalled = tokio::time::timeout(SOON, stalled.join_all()).await.expect("there is room for all");
+    let _echo = echo(device);
+    let mut tunnel = service.open("press-7", "echo").await.unwrap();
+    check(&mut tunnel).await;
     drop(stalled);
 }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use towline_engine::PipeClosed;
 
@@ -28,10 +28,11 @@ const RECORD: usize = 16 << 10;
 /// How many slices are written at a time.
 const SLICES: usize = 32;
 
-/// How long the last word may take to get to the peer.
+/// How long the last words may take to get to the peer, and the peer to hang up.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Runs the session of `shared` over `pipe` until it is over and the pipe is closed.
+/// Runs the session of `shared` over `pipe` until it is over and the pipe is closed, which no peer and no pipe can put
+/// off for longer than the session's timeouts and [`LINGER`].
 pub(crate) async fn run(shared: Arc<Shared>, mut pipe: impl Pipe) {
     let now = shared.now();
     shared.lock().session.attach(now, EPOCH).expect("a new session takes a pipe");
@@ -44,7 +45,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut pipe: impl Pipe) {
     loop {
         let step = take_step(&shared, &mut outbox, &mut wakes);
         wakes.drain(..).for_each(Waker::wake);
-        if step.is_over && outbox.is_empty() {
+        if step.is_over {
             break;
         }
         // An alarm that is too early costs a look at the clock; to set it anew for each byte would cost more.
@@ -72,9 +73,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut pipe: impl Pipe) {
     }
 
     let closed = shared.lock().why_closed();
+    // Who has been silent for so long hears no last words; a pipe that is lost carries none.
     if !pipe_is_lost && !matches!(closed, LinkClosed::TimedOut) {
-        // Closing a socket with unread input would reset it, and the reset could overtake our last words.
-        let _ = timeout(LINGER, hang_up(&mut pipe)).await;
+        let _ = timeout(LINGER, hang_up(&shared, &mut pipe, &mut outbox)).await;
     }
     drop(pipe);
     shared.ended.send_replace(Some(closed));
@@ -83,21 +84,18 @@ pub(crate) async fn run(shared: Arc<Shared>, mut pipe: impl Pipe) {
 /// What the loop needs to know before it waits.
 struct Step {
     deadline: Option<Instant>,
-    /// The session is over and has nothing more to say.
+    /// The session is over. It may still have last words to say.
     is_over: bool,
 }
 
 /// Takes the next record if the last one has gone out, and the news.
 fn take_step(shared: &Shared, outbox: &mut Outbox, wakes: &mut Vec<Waker>) -> Step {
     let mut state = shared.lock();
-    if outbox.is_empty() {
-        state.session.poll_transmit(shared.now(), RECORD, &mut outbox.slices);
-        outbox.must_flush = !outbox.slices.is_empty();
-    }
+    outbox.fill(shared, &mut state);
     shared.forward_events(&mut state, wakes);
     Step {
         deadline: state.session.poll_timeout().and_then(|(deadline, _)| shared.time_of(deadline)),
-        is_over: state.session.is_closed() && !state.session.wants_transmit(),
+        is_over: state.session.is_closed(),
     }
 }
 
@@ -150,11 +148,27 @@ fn apply(shared: &Shared, state: &mut State, progress: Progress, inbox: &mut Rea
     false
 }
 
-/// Says goodbye, and listens until the peer has too.
-async fn hang_up(pipe: &mut impl Pipe) -> io::Result<()> {
-    pipe.shutdown().await?;
-    let mut scrap = [0; 1024];
-    while pipe.read(&mut scrap).await? > 0 {}
+/// Gets the last words out, says goodbye, and listens until the peer has too.
+///
+/// It listens all the while: closing a socket with unread input would reset it, and the reset could overtake our last
+/// words; and a peer that writes before it reads takes them only once we have read.
+async fn hang_up(shared: &Shared, pipe: &mut impl Pipe, outbox: &mut Outbox) -> io::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(pipe);
+    let say = async {
+        loop {
+            outbox.fill(shared, &mut shared.lock());
+            if outbox.is_empty() {
+                return writer.shutdown().await;
+            }
+            poll_fn(|context| outbox.poll_write(context, &mut writer)).await?;
+        }
+    };
+    let listen = async {
+        let mut scrap = [0; 1024];
+        while reader.read(&mut scrap).await? > 0 {}
+        Ok(())
+    };
+    tokio::try_join!(say, listen)?;
     Ok(())
 }
 
@@ -172,9 +186,21 @@ impl Outbox {
         self.slices.is_empty() && !self.must_flush
     }
 
+    /// Takes the session's next record, if the last one has gone out.
+    fn fill(&mut self, shared: &Shared, state: &mut State) {
+        if self.is_empty() {
+            state.session.poll_transmit(shared.now(), RECORD, &mut self.slices);
+            self.must_flush = !self.slices.is_empty();
+        }
+    }
+
     /// Writes until all is out and flushed (ready), or the pipe takes no more (pending). Pending if there is
     /// nothing to write.
-    fn poll_write(&mut self, context: &mut Context<'_>, pipe: &mut impl Pipe) -> Poll<io::Result<()>> {
+    fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
         if self.is_empty() {
             return Poll::Pending;
         }

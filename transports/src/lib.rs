@@ -38,7 +38,7 @@ mod stream;
 pub mod tls;
 
 pub use error::{LinkClosed, ReadError, WriteError};
-pub use link::{Link, LinkStats};
+pub use link::{Link, LinkStats, WeakLink};
 pub use network::{Listener, Network, Socket, TcpNetwork};
 pub use read_buffer::ReadBuffer;
 pub use stream::{RecvStream, SendStream};

@@ -27,16 +27,25 @@ pub(crate) struct Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.close(Code::default(), b"");
+        self.shared.close(Code::default(), b"");
     }
 }
 
-impl Owner {
-    fn close(&self, code: Code, reason: &[u8]) {
-        let now = self.shared.now();
-        self.shared.with(|state| state.session.close(now, code, reason));
-        // A session that closed without having to say so leaves an event.
-        self.shared.touched.notify_one();
+/// A handle to a link that does not keep it open.
+#[derive(Clone, Debug)]
+pub struct WeakLink {
+    shared: Arc<Shared>,
+}
+
+impl WeakLink {
+    /// As [`Link::close`].
+    pub fn close(&self, code: Code, reason: &str) {
+        self.shared.close(code, reason.as_bytes());
+    }
+
+    /// As [`Link::closed`].
+    pub async fn closed(&self) -> LinkClosed {
+        self.shared.closed().await
     }
 }
 
@@ -101,14 +110,17 @@ impl Link {
     /// Ends the link once everything that was accepted before has gone out. `reason` is for the peer's eyes.
     /// Without effect on a link that is over.
     pub fn close(&self, code: Code, reason: &str) {
-        self.owner.close(code, reason.as_bytes());
+        self.owner.shared.close(code, reason.as_bytes());
     }
 
     /// Waits until the link is over and its connection is closed. Cancel-safe.
     pub async fn closed(&self) -> LinkClosed {
-        let mut ended = self.owner.shared.ended.subscribe();
-        let why = ended.wait_for(Option::is_some).await.expect("this link holds the sender");
-        why.clone().expect("it was waited for")
+        self.owner.shared.closed().await
+    }
+
+    /// A handle to the same link that does not keep it open.
+    pub fn downgrade(&self) -> WeakLink {
+        WeakLink { shared: self.owner.shared.clone() }
     }
 
     /// Whether the link is over. It may be over soon after it was not.

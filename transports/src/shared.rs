@@ -11,7 +11,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use towline_engine::{Dir, Epoch, Event, PipeClosed, Session, StreamId};
+use towline_engine::{Code, Dir, Epoch, Event, PipeClosed, Session, StreamId};
 
 use crate::error::LinkClosed;
 
@@ -86,6 +86,21 @@ impl Shared {
         value
     }
 
+    /// Ends the link once everything that was accepted before has gone out.
+    pub(crate) fn close(&self, code: Code, reason: &[u8]) {
+        let now = self.now();
+        self.with(|state| state.session.close(now, code, reason));
+        // A session that closed without having to say so leaves an event.
+        self.touched.notify_one();
+    }
+
+    /// Waits until the driver has ended.
+    pub(crate) async fn closed(&self) -> LinkClosed {
+        let mut ended = self.ended.subscribe();
+        let why = ended.wait_for(Option::is_some).await.expect("the sender is here");
+        why.clone().expect("it was waited for")
+    }
+
     /// The session's time.
     pub(crate) fn now(&self) -> towline_engine::Instant {
         self.at(Instant::now())
@@ -143,7 +158,7 @@ impl State {
         match &self.closed {
             Some(closed) => closed.clone(),
             // Closing: it is this end that asked for it, and the event comes when all has gone out.
-            None => LinkClosed::Local(towline_engine::Code::default()),
+            None => LinkClosed::Local(Code::default()),
         }
     }
 

@@ -210,6 +210,23 @@ async fn streams_keep_the_link_alive() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_weak_handle_does_not_keep_the_link_open_and_can_end_it() {
+    let (service, device) = pair(100, Config::default());
+    let (streams, _theirs) = stream(&service, &device).await;
+    let weak = service.downgrade();
+    drop(service);
+    settle().await;
+    assert!(!device.is_closed(), "there are streams");
+    drop(streams);
+    assert!(matches!(weak.closed().await, LinkClosed::Local(code) if code == Code::default()));
+
+    let (service, device) = pair(100, Config::default());
+    let _streams = stream(&service, &device).await;
+    service.downgrade().close(Code::from(3), "enough");
+    assert!(matches!(service.closed().await, LinkClosed::Local(code) if code == Code::from(3)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn blocked_writer_wakes() {
     for end in ["read", "stop", "drop", "close", "lost"] {
         let (ours, theirs) = tokio::io::duplex(100);

@@ -15,7 +15,8 @@ use crate::chunks::Chunks;
 use crate::error::{ReadError, WriteError};
 use crate::id::{Code, StreamId};
 use crate::session::{Phase, Session};
-use crate::streams::{Entry, Urgency};
+use crate::streams::Entry;
+use crate::turns::Urgency;
 
 /// How it stands with what this end sends on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -179,12 +179,9 @@ impl Recv {
         }
     }
 
-    /// The MAX_STREAM_DATA limit to announce, if one is worth a frame.
-    pub(crate) fn credit_owed(&self) -> Option<u64> {
-        if self.state.has_ended() || self.stop.is_some() {
-            return None;
-        }
-        self.window.update_owed(self.window.half())
+    /// Whether a MAX_STREAM_DATA is worth a frame.
+    pub(crate) fn credit_owed(&self) -> bool {
+        !self.state.has_ended() && self.stop.is_none() && self.window.update_owed().is_some()
     }
 
     pub(crate) fn invariants(&self) {

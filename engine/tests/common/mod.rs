@@ -191,6 +191,15 @@ impl Pair {
 
     /// Lets time pass: fires every timer on its way, and carries what the ends have to say.
     pub fn advance(&mut self, duration: Duration) {
+        self.pass(duration, Self::run);
+    }
+
+    /// As [`advance`](Self::advance), but nothing is said or arrives.
+    pub fn advance_cut_off(&mut self, duration: Duration) {
+        self.pass(duration, |_| ());
+    }
+
+    fn pass(&mut self, duration: Duration, after_each: impl Fn(&mut Self)) {
         let end = self.now + duration;
         loop {
             let next = [self.service.poll_timeout(), self.device.poll_timeout()];
@@ -199,13 +208,13 @@ impl Pair {
                 _ => break,
             }
             self.fire();
-            self.run();
+            after_each(self);
         }
         self.now = end;
     }
 
-    /// As [`advance`](Self::advance), but nothing that is said arrives.
-    pub fn advance_cut_off(&mut self, duration: Duration) {
+    /// Both ends were suspended for so long.
+    pub fn jump(&mut self, duration: Duration) {
         self.now = self.now + duration;
         self.fire();
     }
@@ -289,4 +298,9 @@ pub fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
     change(&mut config);
     config
+}
+
+/// Windows that a test's hundred thousand bytes fit.
+pub fn wide() -> Config {
+    config(|c| c.stream_window = 256 << 10)
 }

@@ -1,45 +1,90 @@
 //! `towline connect`: a tunnel on the standard input and output.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use clap::Args;
+use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
 use towline::core::Ended;
-use towline::identity::Role;
+use towline::identity::{Name, Role};
 use towline::relay::{PairLeg, relay};
 use towline::{Environment, Service, codes};
 
-use super::failure::{Failure, RESET, STATUSES, UNAVAILABLE};
+use super::failure::{Failure, IO, UNAVAILABLE};
+use super::output::{OutputError, Watched};
+use super::signals::{self, Stop, Stops};
 use super::{EndpointArgs, OpenArgs};
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\n{STATUSES}"))]
+#[command(after_help = "\
+Example, for ~/.ssh/config:
+  Host press-*
+    ProxyCommand towline connect %h ssh")]
 pub(crate) struct ConnectArgs {
     /// The device's ID
-    device: String,
+    device: Name,
     /// Which of the services that the device offers
-    service: String,
+    service: Name,
     #[command(flatten)]
     open: OpenArgs,
     #[command(flatten)]
     endpoint: EndpointArgs,
 }
 
-const EXAMPLE: &str = "\
-Example, for ~/.ssh/config:
-  Host press-*
-    ProxyCommand towline connect %h ssh";
+/// How long a tunnel has to end by itself when this program is asked to.
+const GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(), Failure> {
+    let mut stops = Stops::new();
     let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
+    let stop = {
+        let mut carrying = pin!(carry(&args, &service));
+        let stop = tokio::select! {
+            outcome = &mut carrying => return outcome,
+            stop = stops.next() => stop,
+        };
+        // ssh closes the input before it sends SIGHUP, so the end of file and its answer may be on their way. Ctrl-C
+        // means that they are not wanted.
+        if stop != Stop::Interrupt {
+            tokio::select! {
+                outcome = &mut carrying => return outcome,
+                () = sleep(GRACE) => {}
+                _ = stops.next() => {}
+            }
+        }
+        stop
+    };
+    // The tunnel was dropped, and so is reset: half of something must not look like all of it.
+    signals::end(service.close(), &mut stops).await;
+    Err(Failure::new(stop.status(), ""))
+}
+
+/// Carries bytes until the tunnel is over and the hub has heard it. Cancelling it resets the tunnel.
+async fn carry(args: &ConnectArgs, service: &Service) -> Result<(), Failure> {
     let options = args.open.options();
-    let opening = service.begin(&args.device, &args.service, options).await?;
+    let opening = service.begin(args.device.as_str(), args.service.as_str(), options).await?;
     let mut tunnel = opening.into_leg();
-    let mut local = PairLeg::new(tokio::io::stdin(), tokio::io::stdout());
+    let (mut input, mut output) = (Watched::new(tokio::io::stdin()), Watched::new(tokio::io::stdout()));
+    let mut local = PairLeg::new(&mut input, &mut output);
     let relayed = relay(&mut local, &mut tunnel, options.profile).await;
     tracing::debug!(bytes = ?relayed.bytes, ended = ?relayed.ended, "closed");
+    // However the tunnel ended, what came before is for the reader. An error is kept.
+    let _ = output.flush().await;
     let refusal = tunnel.refusal();
     // What was said last, a FIN for one, is still on its way.
     service.close().await;
     if let Some(error) = refusal {
         return Err(error.into());
+    }
+    if let Some(error) = output.error {
+        return Err(OutputError::from(error).into());
+    }
+    if let Some(error) = input.error {
+        return Err(Failure::new(
+            IO,
+            format!("cannot read the standard input: {error}; the tunnel was reset"),
+        ));
     }
     let [_, back] = relayed.ended;
     match back {
@@ -49,7 +94,7 @@ pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(
         }
         Ended::Reset(code) if code != codes::STRICT => {
             let message = format!("{} of {} reset the connection", args.service, args.device);
-            Err(Failure::new(RESET, message))
+            Err(Failure::new(IO, message))
         }
         Ended::Finished | Ended::Stopped(_) | Ended::Reset(_) => Ok(()),
     }

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use rustls::pki_types::UnixTime;
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
@@ -30,7 +30,8 @@ use super::diagnostics::{self, FILE_SIZE};
 use super::failure::Failure;
 use super::identity::write;
 use super::keys::files_of;
-use super::signals::stop_requested;
+use super::output::{OutputError, print_line};
+use super::signals::Stops;
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -44,17 +45,21 @@ const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(args: DemoArgs, environment: Environment) -> Result<(), Failure> {
+    let mut stops = Stops::new();
     let outcome = tokio::select! {
         outcome = show(args, environment) => outcome,
-        () = stop_requested() => Ok(()),
+        _ = stops.next() => Ok(()),
     };
-    outcome.map_err(|error| Failure::internal(format!("the demo failed: {error:#}")))
+    outcome.map_err(|error| match error.downcast::<OutputError>() {
+        Ok(error) => error.into(),
+        Err(error) => Failure::internal(format!("the demo failed: {error:#}")),
+    })
 }
 
 async fn show(args: DemoArgs, environment: Environment) -> anyhow::Result<()> {
     let folder = TempDir::with_prefix("towline-demo-").context("cannot make a temporary folder")?;
     make_identities(folder.path(), &environment)?;
-    println!("authority   a throw-away one, with certificates for all three");
+    print_line("authority   a throw-away one, with certificates for all three")?;
 
     let read = |stem: &str| read_keys(folder.path(), stem);
     let config = HubConfig {
@@ -64,7 +69,7 @@ async fn show(args: DemoArgs, environment: Environment) -> anyhow::Result<()> {
         policy: Box::new(AllowAll),
     };
     let hub = Hub::start(config, environment.clone()).await?;
-    println!("hub         listens on {}", hub.local_addr());
+    print_line(format_args!("hub         listens on {}", hub.local_addr()))?;
 
     let address = hub.local_addr();
     let endpoint =
@@ -81,15 +86,15 @@ async fn show(args: DemoArgs, environment: Environment) -> anyhow::Result<()> {
         options: OpenOptions::default(),
     };
     tokio::spawn(forward.run(listener));
-    println!("service     {local} leads to the web page of {DEVICE}, through the hub");
+    print_line(format_args!("service     {local} leads to the web page of {DEVICE}, through the hub"))?;
 
     check_page(local).await?;
     check_file(local).await?;
     if args.once {
-        println!("all as it should be");
+        print_line("all as it should be")?;
         return Ok(());
     }
-    explain(local, folder.path(), address);
+    explain(local, folder.path(), address)?;
     std::future::pending().await
 }
 
@@ -129,7 +134,7 @@ async fn start_device(
     let mut status = device.status();
     let online = status.wait_for(|status| matches!(status, Status::Online));
     timeout(PATIENCE, online).await.context("the device did not get online")??;
-    println!("device      {DEVICE} is online; it offers a web page, and ssh");
+    print_line(format_args!("device      {DEVICE} is online; it offers a web page, and ssh"))?;
     let targets: Vec<Target> = vec![format!("web={page}").parse()?, "ssh=127.0.0.1:22".parse()?];
     let environment = environment.clone();
     tokio::spawn(async move { agent::serve(&mut device, targets, environment).await });
@@ -141,12 +146,13 @@ async fn check_page(local: SocketAddr) -> anyhow::Result<()> {
     let page = fetch(local, "/").await?.into_body().collect().await?.to_bytes();
     ensure!(page.starts_with(b"<!doctype html>"), "the page is not the device's");
     ensure!(std::str::from_utf8(&page)?.contains(DEVICE), "the page does not name the device");
-    println!("page        {} bytes in {} ms", page.len(), start.elapsed().as_millis());
+    print_line(format_args!("page        {} bytes in {} ms", page.len(), start.elapsed().as_millis()))?;
     Ok(())
 }
 
 async fn check_file(local: SocketAddr) -> anyhow::Result<()> {
-    let bar = ProgressBar::new(FILE_SIZE);
+    // Ctrl-C ends it as well.
+    let bar = ProgressBar::new(FILE_SIZE).with_finish(ProgressFinish::AndClear);
     let style = "file        {bar:30} {bytes:>10} of {total_bytes}  {binary_bytes_per_sec}";
     bar.set_style(ProgressStyle::with_template(style).context("the template is fixed")?);
     if !std::io::stderr().is_terminal() {
@@ -167,13 +173,13 @@ async fn check_file(local: SocketAddr) -> anyhow::Result<()> {
     ensure!(fetched == FILE_SIZE, "{fetched} bytes came of {FILE_SIZE}");
     let (expected, got) = (diagnostics::file_digest(), context.finish());
     ensure!(expected.as_ref() == got.as_ref(), "the file's SHA-256 is not what it should be");
-    println!(
+    print_line(format_args!(
         "file        {} MiB in {:.2} s, {:.0} MiB/s, over two encrypted legs; SHA-256 {} is right",
         FILE_SIZE >> 20,
         elapsed.as_secs_f64(),
         (FILE_SIZE >> 20) as f64 / elapsed.as_secs_f64(),
         got.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "...",
-    );
+    ))?;
     Ok(())
 }
 
@@ -191,15 +197,15 @@ async fn fetch(local: SocketAddr, path: &str) -> anyhow::Result<Response<Incomin
     Ok(response)
 }
 
-fn explain(local: SocketAddr, folder: &Path, hub: SocketAddr) {
+fn explain(local: SocketAddr, folder: &Path, hub: SocketAddr) -> Result<(), OutputError> {
     let program = std::env::current_exe().map_or("towline".into(), |path| path.display().to_string());
     let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
-    println!();
-    println!("Open        http://{local}/");
-    println!("Or, if this machine has an ssh server, in another terminal:");
-    println!(
+    print_line("")?;
+    print_line(format_args!("Open        http://{local}/"))?;
+    print_line("Or, if this machine has an ssh server, in another terminal:")?;
+    print_line(format_args!(
         "  ssh -o ProxyCommand='{program} connect --dir {} --hub {hub} %h ssh' {user}@{DEVICE}",
         folder.display()
-    );
-    println!("Ctrl-C ends it and removes its files.");
+    ))?;
+    print_line("Ctrl-C ends it and removes its files.")
 }

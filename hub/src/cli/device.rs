@@ -1,13 +1,15 @@
 //! `towline device`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use towline::agent::{self, Target};
 use towline::identity::Role;
 use towline::{Device, Environment, Status};
 
 use super::EndpointArgs;
-use super::failure::Failure;
-use super::signals::stop_requested;
+use super::failure::{Failure, USAGE};
+use super::signals::{self, Stops};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -22,17 +24,23 @@ pub(crate) struct DeviceArgs {
 }
 
 pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<(), Failure> {
+    let mut names = BTreeSet::new();
+    if let Some(target) = args.service.iter().find(|target| !names.insert(&target.name)) {
+        let message =
+            format!("--service {} is given twice; give each address a name of its own", target.name);
+        return Err(Failure::new(USAGE, message));
+    }
     let config = args.endpoint.config(Role::Device)?;
+    let mut stops = Stops::new();
     let mut device = Device::register(config, environment.clone())?;
     let names: Vec<_> = args.service.iter().map(|target| target.name.as_str()).collect();
     tracing::info!(device = %device.identity(), services = names.join(","), "starting");
     let mut status = device.status();
     let report = async {
         loop {
-            match &*status.borrow_and_update() {
-                Status::Online => tracing::info!(hub = args.endpoint.hub, "online"),
-                Status::Waiting { why, wait } => tracing::warn!(?wait, "not online: {why}"),
-                _ => {}
+            // What goes wrong is in the log already.
+            if matches!(*status.borrow_and_update(), Status::Online) {
+                tracing::info!(hub = args.endpoint.hub, "online");
             }
             if status.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -42,8 +50,8 @@ pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<()
     tokio::select! {
         () = agent::serve(&mut device, args.service, environment) => {}
         () = report => {}
-        () = stop_requested() => {}
+        _ = stops.next() => {}
     }
-    device.close().await;
+    signals::end(device.close(), &mut stops).await;
     Ok(())
 }

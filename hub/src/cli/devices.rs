@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 use towline::identity::Role;
 use towline::message::DeviceStatus;
@@ -11,6 +11,7 @@ use towline::{Environment, Service};
 
 use super::EndpointArgs;
 use super::failure::Failure;
+use super::output::print_line;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -51,11 +52,11 @@ pub(crate) async fn run(args: DevicesArgs, environment: Environment) -> Result<(
     let rows: Vec<_> = devices.iter().map(row).collect();
     if args.json {
         let json = serde_json::to_string_pretty(&rows);
-        println!("{}", json.map_err(|error| Failure::internal(error.to_string()))?);
+        print_line(json.map_err(|error| Failure::internal(error.to_string()))?)?;
     } else if rows.is_empty() {
-        println!("no device has been here since this hub was started");
+        print_line("no device has been here since this hub was started")?;
     } else {
-        println!("{}", table(&rows));
+        print_line(table(&rows).trim_fmt())?;
     }
     Ok(())
 }
@@ -80,9 +81,7 @@ fn table(rows: &[Row<'_>]) -> Table {
     for row in rows {
         let note = match (row.takeovers, row.last_takeover_seconds) {
             (0, _) | (_, None) => String::new(),
-            (count, Some(ago)) => {
-                format!("identity held twice: taken over {count} times, last {} ago", spell(ago))
-            }
+            (count, Some(ago)) => takeovers(count, ago),
         };
         table.add_row([
             row.device.to_owned(),
@@ -95,7 +94,21 @@ fn table(rows: &[Row<'_>]) -> Table {
             note,
         ]);
     }
+    // Where the terminal is narrow, the note is broken: an ID or an address in pieces cannot be copied.
+    let mut widths = [ColumnConstraint::ContentWidth; 7];
+    if let Some(note) = widths.last_mut() {
+        *note = ColumnConstraint::LowerBoundary(Width::Fixed(24));
+    }
+    table.set_constraints(widths);
     table
+}
+
+fn takeovers(count: u32, seconds_ago: u64) -> String {
+    let ago = spell(seconds_ago);
+    match count {
+        1 => format!("identity held twice: taken over once, {ago} ago"),
+        _ => format!("identity held twice: taken over {count} times, last {ago} ago"),
+    }
 }
 
 /// A duration in its two largest units.
@@ -121,18 +134,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_device_cannot_play_tricks_on_the_terminal() {
-        let status = DeviceStatus {
+    fn status(agent: &str) -> DeviceStatus {
+        DeviceStatus {
             device: "press-7".into(),
             online: true,
             for_ms: 1000,
             tunnels: 2,
             address: "192.0.2.1:5".into(),
-            agent: "\x1b[31mred".into(),
-            takeovers: 0,
-            last_takeover_ms: None,
-        };
-        assert!(!table(&[row(&status)]).to_string().contains('\x1b'));
+            agent: agent.into(),
+            takeovers: 1,
+            last_takeover_ms: Some(1000),
+        }
+    }
+
+    #[test]
+    fn a_device_cannot_play_tricks_on_the_terminal() {
+        assert!(!table(&[row(&status("\x1b[31mred"))]).to_string().contains('\x1b'));
+    }
+
+    #[test]
+    fn only_the_note_is_broken_to_fit_a_narrow_terminal() {
+        for width in [0, 40, 80] {
+            let status = status("towline/0.1.0");
+            let mut table = table(&[row(&status)]);
+            let text = table.set_width(width).to_string();
+            assert!(text.contains("press-7  online  1s   2        192.0.2.1:5  towline/0.1.0"), "{text}");
+            assert!(text.lines().count() < 6, "{text}");
+        }
+    }
+
+    #[test]
+    fn takeovers_are_counted_in_words() {
+        assert_eq!(takeovers(1, 61), "identity held twice: taken over once, 1m 01s ago");
+        assert_eq!(takeovers(2, 61), "identity held twice: taken over 2 times, last 1m 01s ago");
     }
 }

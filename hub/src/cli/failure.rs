@@ -1,6 +1,11 @@
 //! How a command fails: one line that names the remedy, and an exit status for each kind of trouble.
 
+use towline::refusal::RefusalCode;
 use towline::{ConnectError, CredentialError, OpenError, SetupError, StartError};
+use towline_transports::tls::HandshakeError;
+
+use super::output::{OutputError, complain};
+use super::signals::Stop;
 
 /// The command line makes no sense (`EX_USAGE` of sysexits).
 pub(crate) const USAGE: u8 = 64;
@@ -12,33 +17,51 @@ pub(crate) const INTERNAL: u8 = 70;
 pub(crate) const SYSTEM: u8 = 71;
 /// A file is in the way, or cannot be made (`EX_CANTCREAT`).
 pub(crate) const CANNOT_CREATE: u8 = 73;
-/// The tunnel was reset while it carried bytes (`EX_IOERR`).
-pub(crate) const RESET: u8 = 74;
+/// Bytes were lost: the tunnel was reset, or the output takes no more (`EX_IOERR`).
+pub(crate) const IO: u8 = 74;
 /// One end does not trust the other (`EX_NOPERM`).
 pub(crate) const NOT_TRUSTED: u8 = 77;
 /// A certificate, a key or an address does not do (`EX_CONFIG`).
 pub(crate) const CONFIG: u8 = 78;
 
-/// What `--help` says about exit statuses.
-pub(crate) const STATUSES: &str = "\
-Exit status:
-   0  done
-  20  bad request          27  target unreachable
-  21  device unknown       28  target timed out
-  22  device offline       29  deadline passed
-  23  forbidden            30  rate limited
-  24  rejected by device   31  too many tunnels
-  25  service unknown      32  hub draining
-  26  target refused
-  64  wrong usage          74  the connection was reset
-  69  hub unreachable      77  hub or certificate not trusted
-  70  a bug                78  certificate, key or address unusable
-  71  system trouble";
+/// What `--help` says about them, besides refusals.
+const STATUSES: [(u8, &str); 8] = [
+    (USAGE, "wrong usage"),
+    (UNAVAILABLE, "hub unreachable"),
+    (INTERNAL, "a bug"),
+    (SYSTEM, "system trouble"),
+    (CANNOT_CREATE, "file exists, or cannot be written"),
+    (IO, "connection reset, or output full"),
+    (NOT_TRUSTED, "hub or certificate not trusted"),
+    (CONFIG, "certificate, key or address unusable"),
+];
+
+/// The table of exit statuses, for `--help`. With those of tunnels if the command asks a hub for something.
+pub(crate) fn table_of_statuses(asks: bool) -> String {
+    let refusals = RefusalCode::ALL.map(|code| (code.exit_status(), code.name()));
+    let mut table = "Exit status:\n   0  done".to_owned();
+    for statuses in [if asks { &refusals[..] } else { &[] }, &STATUSES] {
+        let (left, right) = statuses.split_at(statuses.len().div_ceil(2));
+        for (n, (status, text)) in left.iter().enumerate() {
+            table += &format!("\n{status:>4}  {text:<24}");
+            if let Some((status, text)) = right.get(n) {
+                table += &format!("{status:>4}  {text}");
+            }
+        }
+    }
+    if asks {
+        let [hangup, interrupt, terminate] =
+            [Stop::Hangup, Stop::Interrupt, Stop::Terminate].map(Stop::status);
+        table += &format!("\n {hangup}, {interrupt}, {terminate}  ended by SIGHUP, SIGINT, SIGTERM");
+    }
+    table
+}
 
 /// Why a command did not do what it should.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) status: u8,
+    /// Empty if there is nobody to tell, or nothing that they do not know.
     pub(crate) message: String,
 }
 
@@ -49,6 +72,21 @@ impl Failure {
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(INTERNAL, message)
+    }
+
+    /// Says why on the standard error, and returns the exit status.
+    pub(crate) fn tell(&self) -> u8 {
+        if !self.message.is_empty() {
+            complain(format_args!("towline: {}", self.message));
+        }
+        self.status
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        // Other programs are ended by SIGPIPE then, without a word. To stop reading is no failure of ours.
+        if error.nobody_reads() { Self::new(0, "") } else { Self::new(IO, error.to_string()) }
     }
 }
 
@@ -86,6 +124,8 @@ pub(crate) fn cannot_listen(address: &str, error: &std::io::Error) -> Failure {
         std::io::ErrorKind::AddrNotAvailable => {
             "this machine has no such address; choose another with --listen"
         }
+        // The system's own errors have numbers; those of the resolver have none.
+        _ if error.raw_os_error().is_none() => "check the host's name in --listen, or write an address",
         _ => "choose another with --listen",
     };
     Failure::new(SYSTEM, format!("cannot listen on {address}: {error}; {remedy}"))
@@ -95,8 +135,10 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let status = match &error {
             ConnectError::Refused(refusal) => refusal.code.exit_status(),
+            ConnectError::NotTrusted { error: HandshakeError::Io(_), .. } => UNAVAILABLE,
             ConnectError::NotTrusted { .. }
             | ConnectError::NotAHub { .. }
+            | ConnectError::OtherTrustDomain { .. }
             | ConnectError::CertificateRefused { .. } => NOT_TRUSTED,
             _ => UNAVAILABLE,
         };
@@ -117,17 +159,13 @@ impl From<OpenError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use towline::refusal::RefusalCode;
 
     #[test]
-    fn help_tells_every_exit_status() {
-        for code in RefusalCode::ALL {
-            if code != RefusalCode::Superseded {
-                assert!(STATUSES.contains(&code.exit_status().to_string()), "{}", code.name());
-            }
-        }
-        for status in [USAGE, UNAVAILABLE, INTERNAL, SYSTEM, RESET, NOT_TRUSTED, CONFIG] {
-            assert!(STATUSES.contains(&status.to_string()), "{status}");
-        }
+    fn statuses_stand_in_two_columns() {
+        let table = table_of_statuses(true);
+        assert!(table.contains("\n  20  bad request               27  target unreachable\n"), "{table}");
+        assert!(table.contains("\n  71  system trouble            78  certificate, key or"), "{table}");
+        assert!(table.ends_with("\n 129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM"), "{table}");
+        assert_eq!(table.lines().count(), 2 + 7 + 4 + 1);
     }
 }

@@ -1,12 +1,13 @@
 //! `towline forward`.
 
 use clap::Args;
-use towline::identity::Role;
+use towline::identity::{Name, Role};
 use towline::{Environment, Forward, Service};
 
 use super::failure::{Failure, cannot_listen};
-use super::signals::stop_requested;
-use super::{EndpointArgs, OpenArgs};
+use super::output::print_line;
+use super::signals::{self, Stops};
+use super::{EndpointArgs, OpenArgs, listen_address};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -14,11 +15,11 @@ Example, a device's remote desktop on a local port:
   towline forward press-7 rdp --listen 127.0.0.1:3389")]
 pub(crate) struct ForwardArgs {
     /// The device's ID
-    device: String,
+    device: Name,
     /// Which of the services that the device offers
-    service: String,
+    service: Name,
     /// Where to listen; port 0 takes one that is free, and says which
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    #[arg(long, default_value = "127.0.0.1:0", value_parser = listen_address, value_name = "HOST:PORT")]
     listen: String,
     #[command(flatten)]
     open: OpenArgs,
@@ -32,13 +33,15 @@ pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(
     let listener = network.listen(&args.listen).await;
     let listener = listener.map_err(|error| cannot_listen(&args.listen, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;
-    println!("{address} leads to {} of {}", args.service, args.device);
+    let mut stops = Stops::new();
+    print_line(format_args!("{address} leads to {} of {}", args.service, args.device))?;
     let options = args.open.options();
-    let forward = Forward { service: service.clone(), device: args.device, name: args.service, options };
+    let (device, name) = (args.device.to_string(), args.service.to_string());
+    let forward = Forward { service: service.clone(), device, name, options };
     tokio::select! {
         () = forward.run(listener) => {}
-        () = stop_requested() => {}
+        _ = stops.next() => {}
     }
-    service.close().await;
+    signals::end(service.close(), &mut stops).await;
     Ok(())
 }

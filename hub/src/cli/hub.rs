@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use clap::Args;
-use towline::core::Limits;
+use towline::core::{Limits, TUNNELS_PER_DEVICE};
 use towline::identity::Role;
 use towline::policy::{AllowAll, Policy, Rule, Rules};
 use towline::{Environment, Hub, HubConfig};
 
 use super::failure::Failure;
 use super::keys::KeyArgs;
-use super::signals::stop_requested;
+use super::listen_address;
+use super::output::print_line;
+use super::signals::Stops;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -20,17 +22,17 @@ Example, for one rule more than nothing:
 A device that connects twice: the newer connection wins, the older is told so and stays away for 30 s or more.")]
 pub(crate) struct HubArgs {
     /// Where to listen; 443 is what firewalls let through
-    #[arg(long, env = "TOWLINE_LISTEN", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
+    #[arg(long, env = "TOWLINE_LISTEN", default_value = "127.0.0.1:4433", value_parser = listen_address, value_name = "HOST:PORT")]
     listen: String,
     /// Allow a service to open something: SERVICE-ENDPOINT:DEVICE:SERVICE, '*' for anything; may be repeated.
     /// Without any, every service of the trust domain may open everything
     #[arg(long, value_name = "RULE")]
     allow: Vec<Rule>,
-    /// How many tunnels a service may open in a second; twice as many at once, after a rest
+    /// How many tunnels a service may open, or lists it may ask for, in a second; twice as many at once, after a rest
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     opens_per_second: u32,
     /// How many tunnels to one device may be live at a time
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    #[arg(long, default_value_t = TUNNELS_PER_DEVICE, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     tunnels_per_device: u32,
     /// How many connections may be in the handshake; one more, and the oldest of them is dropped
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
@@ -51,18 +53,22 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
         .opens(args.opens_per_second, args.opens_per_second.saturating_mul(2))
         .tunnels_per_device(args.tunnels_per_device)
         .unauthenticated(args.unauthenticated.into());
-    let policy: Box<dyn Policy> =
-        if args.allow.is_empty() { Box::new(AllowAll) } else { Box::new(Rules(args.allow)) };
+    let allows_all = args.allow.is_empty();
+    let policy: Box<dyn Policy> = if allows_all { Box::new(AllowAll) } else { Box::new(Rules(args.allow)) };
     let credentials = args.keys.read(Role::Hub, None)?;
     let config = HubConfig { listen: args.listen, credentials, limits, policy };
     let hub = Hub::start(config, environment).await?;
-    println!("listening on {} as {}", hub.local_addr(), hub.identity());
-    stop_requested().await;
+    let mut stops = Stops::new();
+    print_line(format_args!("listening on {} as {}", hub.local_addr(), hub.identity()))?;
+    if allows_all {
+        tracing::info!("every service of the trust domain may open everything; --allow makes rules");
+    }
+    stops.next().await;
     let stats = hub.stats();
     tracing::info!(tunnels = stats.tunnels, links = stats.links, "stopping; once more to stop at once");
     tokio::select! {
         () = hub.drain(RETRY, Duration::from_secs(args.drain)) => {}
-        () = stop_requested() => {}
+        _ = stops.next() => {}
     }
     Ok(())
 }

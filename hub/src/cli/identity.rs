@@ -1,18 +1,21 @@
 //! `towline identity`: a development authority, and certificates of its making.
 
+use std::fmt::Display;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use towline::Environment;
 use towline::authority::{Authority, Issued};
 use towline::identity::{Identity, Name, Role, is_trust_domain};
 
 use super::failure::{CANNOT_CREATE, CONFIG, Failure};
 use super::keys::{KeyFolder, with_suffix};
+use super::output::print_line;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
@@ -29,10 +32,10 @@ pub(crate) struct InitArgs {
     #[command(flatten)]
     files: FileArgs,
     /// The trust domain: whose devices and services these are
-    #[arg(long, default_value = "towline.local", value_name = "DOMAIN")]
+    #[arg(long, default_value = "towline.local", value_parser = trust_domain, value_name = "DOMAIN")]
     trust_domain: String,
     /// A name or address under which the hub is reached, besides localhost, 127.0.0.1 and ::1; may be repeated
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_parser = host, value_name = "HOST")]
     hub_name: Vec<String>,
 }
 
@@ -56,6 +59,21 @@ struct FileArgs {
     force: bool,
 }
 
+fn trust_domain(text: &str) -> Result<String, &'static str> {
+    if is_trust_domain(text) {
+        return Ok(text.to_owned());
+    }
+    Err("use lower-case letters, digits, '.', '_' and '-'")
+}
+
+/// A host name, one with `*` for its first part, or an address.
+fn host(text: &str) -> Result<String, &'static str> {
+    match ServerName::try_from(text.strip_prefix("*.").unwrap_or(text)) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("write a host name or an address, without a port"),
+    }
+}
+
 impl FileArgs {
     fn lifetime(&self) -> Duration {
         Duration::from_secs(self.days * 24 * 60 * 60)
@@ -73,13 +91,6 @@ pub(crate) fn run(command: IdentityCommand, environment: &Environment) -> Result
 }
 
 fn init(args: &InitArgs, now: UnixTime) -> Result<(), Failure> {
-    if !is_trust_domain(&args.trust_domain) {
-        let message = format!(
-            "\"{}\" is no trust domain; use lower-case letters, digits, '.', '_' and '-'",
-            args.trust_domain.escape_debug()
-        );
-        return Err(Failure::new(CONFIG, message));
-    }
     let folder = args.files.folder.path()?;
     let (authority, certificate) = Authority::new(now).map_err(bad)?;
     let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
@@ -92,9 +103,9 @@ fn init(args: &InitArgs, now: UnixTime) -> Result<(), Failure> {
     for (stem, issued) in places.iter().zip([&certificate, &hub]) {
         write(stem, issued, args.files.force)?;
     }
-    println!("authority      {}", folder.join("ca.pem").display());
-    println!("hub            {} ({})", folder.join("hub.pem").display(), hosts.join(", "));
-    println!("next           towline identity device NAME; towline identity service NAME");
+    print_line(format_args!("authority      {}", folder.join("ca.pem").display()))?;
+    print_line(format_args!("hub            {} ({})", folder.join("hub.pem").display(), hosts.join(", ")))?;
+    print_line("next           towline identity device NAME; towline identity service NAME")?;
     Ok(())
 }
 
@@ -123,20 +134,22 @@ fn issue(args: &NameArgs, role: Role, now: UnixTime) -> Result<(), Failure> {
     let issued = authority.issue(&identity, &[], now, args.files.lifetime()).map_err(bad)?;
     let stem = folder.join(role.to_string()).join(args.name.as_str());
     write(&stem, &issued, args.files.force)?;
-    println!("{identity} {}", with_suffix(&stem, "pem").display());
+    print_line(format_args!("{identity} {}", with_suffix(&stem, "pem").display()))?;
     Ok(())
 }
 
 /// The trust domain, as the hub's certificate has it.
 fn trust_domain_of(folder: &Path) -> Result<String, Failure> {
-    let files = super::keys::files_of(folder, &folder.join("hub"));
-    let credentials = files.read()?;
-    let identity = credentials.chain.first().map(Identity::of_certificate);
-    match identity {
-        Some(Ok(identity)) => Ok(identity.trust_domain),
-        Some(Err(error)) => Err(Failure::new(CONFIG, format!("{}: {error}", files.certificate.display()))),
-        None => Err(Failure::internal("a file that was read holds a certificate")),
-    }
+    let path = folder.join("hub.pem");
+    let unusable = |error: &dyn Display| {
+        let path = path.display();
+        let remedy = "it names the trust domain, so copy it here";
+        Failure::new(CONFIG, format!("cannot read the hub's certificate at {path}: {error}; {remedy}"))
+    };
+    let contents = std::fs::read(&path).map_err(|error| unusable(&error))?;
+    let certificate = CertificateDer::from_pem_slice(&contents).map_err(|error| unusable(&error))?;
+    let identity = Identity::of_certificate(&certificate).map_err(|error| unusable(&error))?;
+    Ok(identity.trust_domain)
 }
 
 fn identity_in(trust_domain: &str, role: Role, name: Name) -> Identity {

@@ -54,21 +54,25 @@ pub(crate) struct KeyArgs {
 impl KeyArgs {
     /// The credentials of a `role`: those of `identity`, or the only ones in the folder.
     pub(crate) fn read(&self, role: Role, identity: Option<&Name>) -> Result<Credentials, Failure> {
-        if let (Some(certificate), Some(key), Some(authority)) = (&self.cert, &self.key, &self.ca) {
-            let files = CredentialFiles {
+        let files = if let (Some(certificate), Some(key), Some(authority)) = (&self.cert, &self.key, &self.ca)
+        {
+            CredentialFiles {
                 certificate: certificate.clone(),
                 key: key.clone(),
                 authority: authority.clone(),
+            }
+        } else {
+            let folder = self.folder.path()?;
+            let stem = match (role, identity) {
+                (Role::Hub, _) => folder.join("hub"),
+                (_, Some(name)) => folder.join(role.to_string()).join(name.as_str()),
+                (_, None) => the_only_one(&folder, role)?,
             };
-            return Ok(files.read()?);
-        }
-        let folder = self.folder.path()?;
-        let stem = match (role, identity) {
-            (Role::Hub, _) => folder.join("hub"),
-            (_, Some(name)) => folder.join(role.to_string()).join(name.as_str()),
-            (_, None) => the_only_one(&folder, role)?,
+            files_of(&folder, &stem)
         };
-        Ok(files_of(&folder, &stem).read()?)
+        let CredentialFiles { certificate, authority, .. } = &files;
+        tracing::debug!(certificate = %certificate.display(), authority = %authority.display(), "reading");
+        Ok(files.read()?)
     }
 }
 

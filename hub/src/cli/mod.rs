@@ -10,20 +10,22 @@ mod forward;
 mod hub;
 mod identity;
 mod keys;
+mod output;
 mod signals;
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use towline::identity::{Name, Role};
 use towline::message::Profile;
 use towline::{EndpointConfig, Environment, OpenOptions};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use failure::Failure;
+use failure::{Failure, table_of_statuses};
 use keys::KeyArgs;
+use output::OutputError;
 
 /// Reach any device by its ID, through connections that the device and the caller both make outward.
 #[derive(Debug, Parser)]
@@ -104,6 +106,7 @@ struct EndpointArgs {
 impl EndpointArgs {
     fn config(&self, role: Role) -> Result<EndpointConfig, Failure> {
         let credentials = self.keys.read(role, self.identity.as_ref())?;
+        tracing::debug!(hub = self.hub, "going to");
         Ok(EndpointConfig { hub: self.hub.clone(), credentials })
     }
 }
@@ -128,30 +131,68 @@ impl OpenArgs {
     }
 }
 
+/// Reads where to listen.
+fn listen_address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        None => Err("there is no port: write HOST:PORT, such as 127.0.0.1:4433".to_owned()),
+        Some((_, port)) if port.parse::<u16>().is_err() => {
+            Err("the port is no number from 0 to 65535".to_owned())
+        }
+        // Whether all addresses are those of IPv4 or of both differs from program to program.
+        Some(("", port)) => {
+            Err(format!("there is no host: write 0.0.0.0:{port}, or [::]:{port} for IPv6 as well"))
+        }
+        Some(_) => Ok(text.to_owned()),
+    }
+}
+
 /// Runs the command that was given, and returns the exit status.
 pub(crate) fn run() -> u8 {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are asked for; everything else is a mistake. There is nothing to do if neither can
-            // be printed.
-            let _ = error.print();
-            return if error.use_stderr() { failure::USAGE } else { 0 };
+            // Help and version are asked for; everything else is a mistake.
+            let printed = error.print();
+            return match printed {
+                _ if error.use_stderr() => failure::USAGE,
+                Ok(()) => 0,
+                Err(error) => Failure::from(OutputError::from(error)).tell(),
+            };
         }
     };
     start_log(&cli);
+    let log_format = cli.log.log_format;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run_command(cli.command)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run_command(cli.command));
+            // To drop it is to wait for its threads, and one may be in a read of the standard input.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => Err(Failure::internal(format!("cannot start: {error}"))),
     };
     match outcome {
         Ok(()) => 0,
-        Err(failure) => {
-            eprintln!("towline: {}", failure.message);
+        Err(failure) if matches!(log_format, LogFormat::Json) && !failure.message.is_empty() => {
+            tracing::error!(status = failure.status, "{}", failure.message);
             failure.status
         }
+        Err(failure) => failure.tell(),
     }
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = with_statuses(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// The command and those beneath it, with their exit statuses in `--help`.
+fn with_statuses(command: clap::Command) -> clap::Command {
+    let example = command.get_after_help().map(|example| format!("{example}\n\n"));
+    let statuses = table_of_statuses(matches!(command.get_name(), "towline" | "connect" | "devices"));
+    command.after_long_help(example.unwrap_or_default() + &statuses).mut_subcommands(with_statuses)
 }
 
 async fn run_command(command: Command) -> Result<(), Failure> {
@@ -189,8 +230,9 @@ fn start_log(cli: &Cli) {
     let ours = format!("{},towline={level}", if verbose < 2 { LevelFilter::WARN } else { level });
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // A line that cannot be written is lost. To complain about it would be to panic, on the same standard error.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let log = log.with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match log_format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
@@ -200,10 +242,9 @@ fn start_log(cli: &Cli) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        with_statuses(Cli::command()).debug_assert();
     }
 }

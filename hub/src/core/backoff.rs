@@ -12,8 +12,9 @@ pub const MAX_WAIT: Duration = Duration::from_secs(10);
 /// everybody in and throws them out would be called on twenty times a second.
 pub const SETTLED: Duration = Duration::from_secs(5);
 
-/// The longest wait of one of several holders of the same identity.
-pub const MAX_SUPERSEDED_WAIT: Duration = Duration::from_secs(15 * 60);
+/// The longest wait that a hub can ask for, and of one of several holders of the same identity, but for jitter: whatever
+/// number a hub says, its devices come back.
+pub const MAX_HINTED_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// Exponential back-off with full jitter: each wait is drawn from a range that doubles, so that devices which lost
 /// their hub at the same moment do not come back at the same moment.
@@ -34,13 +35,14 @@ impl Backoff {
 
     /// The wait after the hub said when to come back: at least that long, and up to a quarter more.
     pub fn next_with_hint(&mut self, hint: Duration, random: u64) -> Duration {
+        let hint = hint.min(MAX_HINTED_WAIT);
         self.next(random).max(between(hint, hint + hint / 4, random))
     }
 
     /// The wait after another holder of the identity took our place: at least `hint`, and twice as long each time,
     /// so that the two do not take turns for ever.
     pub fn next_superseded(&mut self, hint: Duration, random: u64) -> Duration {
-        let wait = hint.saturating_mul(1 << self.takeovers.min(10)).min(MAX_SUPERSEDED_WAIT.max(hint));
+        let wait = hint.saturating_mul(1 << self.takeovers.min(10)).min(MAX_HINTED_WAIT);
         self.takeovers += 1;
         between(wait, wait + wait / 4, random)
     }
@@ -50,7 +52,7 @@ impl Backoff {
         if duration >= SETTLED {
             self.failures = 0;
         }
-        if duration >= MAX_SUPERSEDED_WAIT {
+        if duration >= MAX_HINTED_WAIT {
             self.takeovers = 0;
         }
     }
@@ -97,6 +99,17 @@ mod tests {
         for random in [0, MOST / 2, MOST] {
             let wait = backoff.next_with_hint(hint, random);
             assert!(wait >= hint && wait <= hint * 5 / 4);
+        }
+    }
+
+    #[test]
+    fn a_hub_cannot_send_anybody_away_for_ever() {
+        for hint in [MAX_HINTED_WAIT * 2, Duration::from_millis(u64::MAX), Duration::MAX] {
+            for random in [0, MOST] {
+                let expected = MAX_HINTED_WAIT..=MAX_HINTED_WAIT * 5 / 4;
+                assert!(expected.contains(&Backoff::default().next_with_hint(hint, random)));
+                assert!(expected.contains(&Backoff::default().next_superseded(hint, random)));
+            }
         }
     }
 

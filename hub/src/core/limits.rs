@@ -4,15 +4,21 @@ use std::time::Duration;
 
 use towline_engine::Instant;
 
+/// How many tunnels to one device may be live at a time, unless a hub's limits say otherwise. The windows of links are made
+/// for as many.
+pub const TUNNELS_PER_DEVICE: u32 = 1000;
+
 /// What a hub allows. Each has a flag of `towline hub`, and a default that suits a hub of some thousand devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How many tunnels a service may open in a second, in the long run. Default: 100.
+    /// How many tunnels a service may open, or lists it may ask for, in a second, in the long run. Default: 100.
     pub opens_per_second: u32,
     /// How many it may open at once, after a rest. Default: 200.
     pub open_burst: u32,
-    /// How many tunnels to one device may be live at a time. Default: 1,000.
+    /// How many tunnels to one device may be live at a time. Default: [`TUNNELS_PER_DEVICE`].
+    ///
+    /// More cost more: a hub may have to keep a stream window, 64 KiB or more, for each, on every link.
     pub tunnels_per_device: u32,
     /// How many connections may be on their way through the handshake; one more, and the oldest of them is
     /// dropped. Default: 1,000.
@@ -30,7 +36,7 @@ impl Default for Limits {
         Self {
             opens_per_second: 100,
             open_burst: 200,
-            tunnels_per_device: 1_000,
+            tunnels_per_device: TUNNELS_PER_DEVICE,
             unauthenticated: 1_000,
             handshake: Duration::from_secs(10),
             remembered: 100_000,

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use towline_engine::Instant;
 
-pub use backoff::{Backoff, MAX_SUPERSEDED_WAIT, MAX_WAIT, MIN_WAIT, SETTLED};
-pub use limits::{Limits, MAX_DEADLINE};
+pub use backoff::{Backoff, MAX_HINTED_WAIT, MAX_WAIT, MIN_WAIT, SETTLED};
+pub use limits::{Limits, MAX_DEADLINE, TUNNELS_PER_DEVICE};
 pub use lobby::{Lobby, Visitor};
 pub use splice::{Ended, Fate, Flow, MAX_HELD, Splice, Way};
 
@@ -76,7 +76,7 @@ pub struct Core {
     policy: Box<dyn Policy>,
     registry: Registry,
     links: BTreeMap<LinkId, Link>,
-    /// Opens per service. A bucket that is full again is forgotten.
+    /// Opens and lists per service. A bucket that is full again is forgotten.
     buckets: BTreeMap<Name, TokenBucket>,
     tunnels: BTreeMap<TunnelId, Tunnel>,
     /// Tunnels whose device has not answered, by when it must have.
@@ -211,6 +211,24 @@ impl Core {
         Ok(Offered { tunnel, link, device, service, profile: open.profile, deadline })
     }
 
+    /// Somebody asks, on `link`, which devices are or were here.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not told.
+    pub fn handle_list(&mut self, now: Instant, link: LinkId) -> Result<Vec<DeviceStatus>, Refusal> {
+        let asker = self.links.get(&link).filter(|asker| asker.identity.role == Role::Service);
+        let Some(asker) = asker else {
+            return Err(Refusal::new(RefusalCode::Forbidden, "only services may list the devices"));
+        };
+        if let Some(retry) = self.draining {
+            return Err(draining(retry));
+        }
+        let asker = asker.identity.name.clone();
+        self.take_token(now, &asker)?;
+        Ok(self.registry.list(now).collect())
+    }
+
     /// The device answers an offer. Returns the answer for the service, or `None` if the tunnel is over: its
     /// deadline has passed, or the service is gone.
     pub fn handle_answer(&mut self, tunnel: TunnelId, answer: Answer) -> Option<Answer> {
@@ -240,9 +258,14 @@ impl Core {
         }
     }
 
-    /// The hub is about to go: nothing new is granted, and everybody is asked to come back after `retry`.
+    /// The hub is about to go: nothing new is granted, what waits for a device's answer included, and everybody is
+    /// asked to come back after `retry`.
     pub fn handle_drain(&mut self, retry: Duration) {
         self.draining = Some(retry);
+        while let Some(&(_, tunnel)) = self.deadlines.first() {
+            self.actions.push_back(Action::Refuse(tunnel, draining(retry)));
+            self.handle_tunnel_closed(tunnel);
+        }
         self.actions.extend(self.links.keys().map(|&link| Action::Dismiss(link, draining(retry))));
     }
 
@@ -269,20 +292,6 @@ impl Core {
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
-    }
-
-    /// The devices that are or were here, for those who may ask.
-    ///
-    /// # Errors
-    ///
-    /// Whoever is on `link` may not ask.
-    pub fn devices(&self, now: Instant, link: LinkId) -> Result<Vec<DeviceStatus>, Refusal> {
-        match self.links.get(&link) {
-            Some(Link { identity, .. }) if identity.role == Role::Service => {
-                Ok(self.registry.list(now).collect())
-            }
-            _ => Err(Refusal::new(RefusalCode::Forbidden, "only services may list the devices")),
-        }
     }
 
     /// Who is on a link.
@@ -318,7 +327,7 @@ impl Core {
             .entry(service.clone())
             .or_insert_with(|| TokenBucket::new(now, opens_per_second, open_burst));
         bucket.take(now).map_err(|wait| {
-            let text = format!("{service} opens more than {opens_per_second} tunnels a second");
+            let text = format!("{service} asks for more than {opens_per_second} tunnels and lists a second");
             Refusal::new(RefusalCode::RateLimited, text).retry_after(wait)
         })
     }

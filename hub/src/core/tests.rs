@@ -57,11 +57,11 @@ fn a_tunnel_is_offered_answered_and_counted() {
     let answer = Answer::Accepted(Accepted::default());
     assert_eq!(core.handle_answer(offered.tunnel, answer.clone()), Some(answer.clone()));
     assert_eq!(core.poll_timeout(), None, "an answered offer has no deadline");
-    assert_eq!(core.devices(at(0), LinkId(2)).unwrap()[0].tunnels, 1);
+    assert_eq!(core.handle_list(at(0), LinkId(2)).unwrap()[0].tunnels, 1);
     assert_eq!(core.handle_answer(offered.tunnel, answer), None, "once");
     core.handle_tunnel_closed(offered.tunnel);
     core.handle_tunnel_closed(offered.tunnel);
-    assert_eq!((core.devices(at(0), LinkId(2)).unwrap()[0].tunnels, core.tunnels()), (0, 0));
+    assert_eq!((core.handle_list(at(0), LinkId(2)).unwrap()[0].tunnels, core.tunnels()), (0, 0));
     core.check_invariants();
 }
 
@@ -137,7 +137,7 @@ fn the_newer_holder_of_an_identity_wins_and_the_older_learns_why() {
     assert_eq!(open(&mut core, at(1_000), 2, "press-7").unwrap().link, LinkId(3));
     // The older link's end does not make the device offline.
     core.handle_link_closed(at(1_001), LinkId(1));
-    let status = &core.devices(at(3_000), LinkId(2)).unwrap()[0];
+    let status = &core.handle_list(at(3_000), LinkId(2)).unwrap()[0];
     assert!(status.online);
     assert_eq!((status.takeovers, status.last_takeover_ms), (1, Some(2_000)));
 }
@@ -148,7 +148,7 @@ fn a_reconnect_of_the_same_process_is_no_takeover() {
     come(&mut core, at(1_000), 3, "device/press-7", 10).unwrap();
     let [Action::Dismiss(LinkId(1), refusal)] = &actions(&mut core)[..] else { panic!("one dismissal") };
     assert_eq!(refusal.retry_after_ms, Some(0));
-    assert_eq!(core.devices(at(1_000), LinkId(2)).unwrap()[0].takeovers, 0);
+    assert_eq!(core.handle_list(at(1_000), LinkId(2)).unwrap()[0].takeovers, 0);
 }
 
 #[test]
@@ -158,9 +158,9 @@ fn tunnels_of_a_replaced_link_do_not_count_for_the_new_one() {
     come(&mut core, at(1), 3, "device/press-7", 10).unwrap();
     let new = open(&mut core, at(2), 2, "press-7").unwrap();
     core.handle_tunnel_closed(old.tunnel);
-    assert_eq!(core.devices(at(3), LinkId(2)).unwrap()[0].tunnels, 1);
+    assert_eq!(core.handle_list(at(3), LinkId(2)).unwrap()[0].tunnels, 1);
     core.handle_tunnel_closed(new.tunnel);
-    assert_eq!(core.devices(at(3), LinkId(2)).unwrap()[0].tunnels, 0);
+    assert_eq!(core.handle_list(at(3), LinkId(2)).unwrap()[0].tunnels, 0);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn only_services_open_and_list() {
     let mut core = introduced();
     assert_eq!(code(open(&mut core, at(0), 1, "press-7")), RefusalCode::Forbidden);
     assert_eq!(code(open(&mut core, at(0), 99, "press-7")), RefusalCode::BadRequest, "no hello");
-    assert_eq!(core.devices(at(0), LinkId(1)).unwrap_err().code, RefusalCode::Forbidden);
+    assert_eq!(core.handle_list(at(0), LinkId(1)).unwrap_err().code, RefusalCode::Forbidden);
     assert_eq!(come(&mut core, at(0), 5, "hub/h2", 1).unwrap_err().code, RefusalCode::Forbidden);
 }
 
@@ -186,7 +186,7 @@ fn policy_decides() {
 }
 
 #[test]
-fn opens_are_rated_per_service() {
+fn opens_and_lists_are_rated_per_service() {
     let limits = Limits { opens_per_second: 10, open_burst: 3, ..Limits::default() };
     let mut core = Core::new(limits, Box::new(AllowAll));
     come(&mut core, at(0), 1, "device/press-7", 1).unwrap();
@@ -197,8 +197,15 @@ fn opens_are_rated_per_service() {
     }
     let refusal = open(&mut core, at(0), 2, "press-7").unwrap_err();
     assert_eq!((refusal.code, refusal.retry_after_ms), (RefusalCode::RateLimited, Some(100)));
+    let refusal = core.handle_list(at(0), LinkId(2)).unwrap_err();
+    assert_eq!(
+        (refusal.code, refusal.retry_after_ms),
+        (RefusalCode::RateLimited, Some(100)),
+        "lists count too"
+    );
     assert!(open(&mut core, at(0), 3, "press-7").is_ok(), "others are not affected");
     assert!(open(&mut core, at(100), 2, "press-7").is_ok());
+    assert!(core.handle_list(at(200), LinkId(2)).is_ok());
 }
 
 #[test]
@@ -228,7 +235,29 @@ fn a_hub_that_drains_grants_nothing_and_says_goodbye() {
     let goodbye = |link| (LinkId(link), RefusalCode::HubDraining, Some(2_000));
     assert_eq!(dismissed, [goodbye(1), goodbye(2)]);
     assert_eq!(code(open(&mut core, at(0), 2, "press-7")), RefusalCode::HubDraining);
+    assert_eq!(core.handle_list(at(0), LinkId(2)).unwrap_err().code, RefusalCode::HubDraining);
     assert_eq!(come(&mut core, at(0), 9, "device/x", 1).unwrap_err().code, RefusalCode::HubDraining);
+}
+
+#[test]
+fn a_hub_that_drains_calls_off_what_was_not_answered_and_leaves_what_lives() {
+    let mut core = introduced();
+    let live = open(&mut core, at(0), 2, "press-7").unwrap();
+    let accepted = Answer::Accepted(Accepted::default());
+    assert!(core.handle_answer(live.tunnel, accepted.clone()).is_some());
+    let waiting = open(&mut core, at(0), 2, "press-7").unwrap();
+    core.handle_drain(Duration::from_secs(2));
+    core.check_invariants();
+    let refused: Vec<_> = actions(&mut core)
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Refuse(tunnel, refusal) => Some((tunnel, refusal.code)),
+            Action::Dismiss(..) => None,
+        })
+        .collect();
+    assert_eq!(refused, [(waiting.tunnel, RefusalCode::HubDraining)]);
+    assert_eq!(core.handle_answer(waiting.tunnel, accepted), None, "too late");
+    assert_eq!((core.tunnels(), core.poll_timeout()), (1, None));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -13,18 +13,30 @@ use tokio::time::Instant;
 /// The program.
 pub const TOWLINE: &str = env!("CARGO_BIN_EXE_towline");
 
-/// Where a program is, or `None` after saying that the test is skipped for want of it. With
-/// `TOWLINE_REQUIRE_CLIENTS` set, as in CI, it is an error instead.
+/// Says that a test is skipped, and why. With `TOWLINE_REQUIRE_CLIENTS` set, as in CI, it is an error instead.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "no test may be skipped, but {why}");
+    eprintln!("skipped: {why}");
+}
+
+/// Where OpenBSD's netcat is, whose `-N` says the end of file: others have the same name. `None` as for [`find`].
+pub fn find_nc() -> Option<PathBuf> {
+    let nc = find("nc")?;
+    let help = Command::new(&nc).arg("-h").stdin(Stdio::null()).output().unwrap();
+    if String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("OpenBSD") {
+        return Some(nc);
+    }
+    skip(&format!("{} is not OpenBSD's (netcat-openbsd)", nc.display()));
+    None
+}
+
+/// Where a program is, or `None` after saying that the test is skipped for want of it.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = folders.map(|folder| folder.join(program)).find(|path| path.is_file());
     if found.is_none() {
-        assert!(
-            std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(),
-            "{program} is required and not installed"
-        );
-        eprintln!("skipped: {program} is not installed");
+        skip(&format!("{program} is not installed"));
     }
     found
 }
@@ -53,6 +65,24 @@ impl Running {
             line.push(byte[0].into());
         }
         line
+    }
+
+    /// It, a hub whose output is piped, and the address that it says it listens on.
+    pub fn listening(mut self) -> (Self, SocketAddr) {
+        let line = self.line();
+        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
+        let address = address.and_then(|address| address.parse().ok());
+        (self, address.unwrap_or_else(|| panic!("the hub said {line:?}")))
+    }
+
+    /// Waits until it has ended by itself; returns how.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("it has ended", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
     }
 
     /// SIGKILL: it has no time for a last word.
@@ -111,11 +141,16 @@ impl Field {
     pub fn hub(&self, listen: &str) -> (Running, SocketAddr) {
         let mut command = self.towline("hub");
         command.args(["--quiet", "--listen", listen]).stdout(Stdio::piped());
-        let mut hub = Running::start(&mut command);
-        let line = hub.line();
-        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
-        let address = address.and_then(|address| address.parse().ok());
-        (hub, address.unwrap_or_else(|| panic!("the hub said {line:?}")))
+        Running::start(&mut command).listening()
+    }
+
+    /// A hub that logs to a file, which is returned too.
+    pub fn logging_hub(&self) -> (Running, SocketAddr, PathBuf) {
+        let log = self.path().join("hub.log");
+        let mut command = self.towline("hub");
+        command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+        let (hub, address) = Running::start(command.stderr(std::fs::File::create(&log).unwrap())).listening();
+        (hub, address, log)
     }
 
     /// The device `press-7`, online at the hub, with these services.
@@ -198,6 +233,12 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
         std::thread::park_timeout(Duration::from_millis(20));
     }
+}
+
+/// Sends a signal, such as `HUP`.
+pub fn signal(pid: u32, name: &str) {
+    let kill = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status();
+    assert!(kill.unwrap().success(), "no process {pid}");
 }
 
 /// A port that nobody listens on now.

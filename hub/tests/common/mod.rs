@@ -8,7 +8,7 @@ use towline::authority::Authority;
 use towline::core::Limits;
 use towline::identity::Identity;
 use towline::policy::{AllowAll, Policy};
-use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Service, Status};
+use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Service, StartError, Status};
 use towline_transports::tls::Credentials;
 
 /// An authority, and how to get certificates from it.
@@ -26,7 +26,12 @@ impl World {
 
     /// Credentials of `who`, such as `device/press-7`.
     pub fn credentials(&self, who: &str) -> Credentials {
-        let identity: Identity = format!("spiffe://test/{who}").parse().unwrap();
+        self.credentials_in("test", who)
+    }
+
+    /// The same, in another trust domain than everybody else.
+    pub fn credentials_in(&self, trust_domain: &str, who: &str) -> Credentials {
+        let identity: Identity = format!("spiffe://{trust_domain}/{who}").parse().unwrap();
         let now = self.environment.tls.time.current_time().unwrap();
         let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let hosts = if who.starts_with("hub/") { &hosts[..] } else { &[] };
@@ -39,9 +44,36 @@ impl World {
     }
 
     pub async fn hub_with(&self, listen: &str, limits: Limits, policy: Box<dyn Policy>) -> Hub {
+        self.try_hub(listen, limits, policy).await.unwrap()
+    }
+
+    /// A hub that has this certificate.
+    pub async fn hub_of(&self, credentials: Credentials) -> Hub {
+        let (listen, limits) = ("127.0.0.1:0".to_owned(), Limits::default());
+        let config = HubConfig { listen, credentials, limits, policy: Box::new(AllowAll) };
+        Hub::start(config, self.environment.clone()).await.unwrap()
+    }
+
+    async fn try_hub(
+        &self,
+        listen: &str,
+        limits: Limits,
+        policy: Box<dyn Policy>,
+    ) -> Result<Hub, StartError> {
         let config =
             HubConfig { listen: listen.to_owned(), credentials: self.credentials("hub/h"), limits, policy };
-        Hub::start(config, self.environment.clone()).await.unwrap()
+        Hub::start(config, self.environment.clone()).await
+    }
+
+    /// A hub where another one has listened, as soon as that does not any more.
+    pub async fn successor(&self, listen: &str) -> Hub {
+        loop {
+            match self.try_hub(listen, Limits::default(), Box::new(AllowAll)).await {
+                Ok(hub) => return hub,
+                Err(StartError::Listen { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     pub fn endpoint(&self, who: &str, hub: &Hub) -> EndpointConfig {
@@ -67,6 +99,17 @@ pub async fn online(device: &Device) {
     let mut status = device.status();
     let wait = status.wait_for(|status| matches!(status, Status::Online));
     tokio::time::timeout(Duration::from_secs(20), wait).await.expect("online within 20 s").unwrap();
+}
+
+/// Waits until something is so, which other tasks are about to bring about.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("it should be so within 20 s");
 }
 
 /// Bytes that differ from their neighbours.

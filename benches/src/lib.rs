@@ -1,0 +1,18 @@
+//! Measures Towline, alone and beside others who do the same.
+//!
+//! `benches/README.md` says what is measured, how, and how to read it. The program is `main.rs`; `figures` are the
+//! project's own numbers, `tunnel` is the whole product, `work` and `muxer` are the comparison with peers.
+//!
+//! Counts (bytes, allocations, instructions) come out the same on every run, and are to be trusted before times.
+
+pub mod alloc;
+pub mod clock;
+pub mod compare;
+pub mod figures;
+pub mod instructions;
+pub mod muxer;
+pub mod pair;
+pub mod report;
+pub mod stats;
+pub mod tunnel;
+pub mod work;

@@ -1,0 +1,134 @@
+//! `towline-bench`: the project's figures, the whole product, and the comparison with peers.
+
+use anyhow::bail;
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use towline_bench::muxer::Name;
+use towline_bench::work::{self, Workload};
+use towline_bench::{compare, figures, instructions, tunnel};
+
+/// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
+#[derive(Debug, Parser)]
+#[command(name = "towline-bench", version, after_help = EXAMPLE)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLE: &str = "\
+Example, the figures that come out the same on every run:
+  cargo run --release -p towline-bench -- figures";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Count what idle streams and sessions cost, and what 16 KiB of payload cost on the wire and on the heap
+    #[command(after_help = "\
+Example, one number for a script:
+  towline-bench figures --json | jq '.[] | select(.what | startswith(\"idle stream\"))'")]
+    Figures {
+        /// Over how many streams, sessions and links
+        #[arg(long, default_value_t = 2000, value_name = "N")]
+        count: usize,
+        /// Print JSON: an array of objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure a hub, a device and a service over loopback TLS, beside socat in the same shape
+    #[command(after_help = "\
+Example, a quick look:
+  towline-bench tunnel --size 64 --opens 100 --rounds 3")]
+    Tunnel(TunnelArgs),
+    /// Measure muxers side by side, over a pipe in memory, both ends on one thread
+    #[command(after_help = "\
+Example, a quick look at two of them:
+  towline-bench muxers --quick towline yamux-0.14")]
+    Muxers {
+        /// Which; all, if none is named
+        #[arg(value_name = "MUXER")]
+        muxers: Vec<Name>,
+        /// How many rounds; the muxers take turns
+        #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// A sixteenth of the work
+        #[arg(long)]
+        quick: bool,
+        /// Print JSON: an object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Count instructions with callgrind: for 16 KiB, for an echo, for a stream
+    #[command(after_help = "\
+Example, what a change of ours did:
+  towline-bench instructions towline-engine towline --json | jq .rows")]
+    Instructions {
+        /// Which; all, if none is named
+        #[arg(value_name = "MUXER")]
+        muxers: Vec<Name>,
+        /// Print JSON: an object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Do one thing so many times and nothing else, to be watched by a profiler
+    #[command(after_help = "\
+Example, where an echo's instructions go:
+  valgrind --tool=callgrind towline-bench once towline-engine echo 10000")]
+    Once {
+        /// Which muxer
+        muxer: Name,
+        /// At what
+        workload: Workload,
+        /// How many times
+        times: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+struct TunnelArgs {
+    /// How much one transfer moves, in MiB
+    #[arg(long, default_value_t = 512, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    size: u64,
+    /// How many tunnels are opened in a round; a tenth of that with socat, which is that much slower
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    opens: u32,
+    /// How many rounds; the ways take turns
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Print JSON: an object
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Figures { count, json } => figures::print(&figures::measure(count), json),
+        Command::Tunnel(args) => run_tunnel(&args),
+        Command::Muxers { muxers, rounds, quick, json } => {
+            let options = compare::Options { muxers, rounds: rounds.into(), quick };
+            compare::print(&compare::measure(&options), json)
+        }
+        Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
+        Command::Once { muxer, workload, times } => work::run(muxer, workload, 0, times).map(|_| ()),
+    }
+}
+
+fn run_tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
+    let options = tunnel::Options {
+        bytes: args.size << 20,
+        opens: args.opens.try_into()?,
+        rounds: args.rounds.try_into()?,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let results = runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // Whichever way it ends, what was started is dropped, and ends with it.
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+            results = tunnel::measure(options) => results,
+        }
+    });
+    runtime.shutdown_background();
+    tunnel::print(&results?, args.json)
+}

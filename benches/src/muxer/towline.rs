@@ -1,0 +1,88 @@
+//! Our links.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
+use towline_transports::{Config, Link, RecvStream, SendStream, Side};
+
+use super::{Accept, BIG_SESSION, BIG_STREAM, Muxer, Open, Pipe, Stream, UP, Windows};
+
+/// How many streams may be open at a time.
+const STREAMS: u64 = 1 << 16;
+
+/// Links, in one of three ways.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Towline {
+    pub(crate) windows: Windows,
+    /// Copy bytes in and out, instead of handing slices over.
+    pub(crate) copies: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct Opener(Link, bool);
+
+pub(crate) struct Acceptor(Link, bool);
+
+pub(crate) struct LinkStream {
+    send: SendStream,
+    recv: RecvStream,
+    copies: bool,
+}
+
+impl Muxer for Towline {
+    type Opener = Opener;
+    type Acceptor = Acceptor;
+
+    async fn start(self, ours: Pipe, theirs: Pipe) -> (Opener, Acceptor) {
+        let mut config = Config::default();
+        config.max_streams_bidi = STREAMS;
+        if self.windows == Windows::Big {
+            config.stream_window = BIG_STREAM.into();
+            config.session_window = BIG_SESSION.into();
+            config.send_buffer = BIG_STREAM.into();
+        }
+        let opener = Link::start(ours, Side::Client, config.clone());
+        let acceptor = Link::start(theirs, Side::Server, config);
+        (Opener(opener, self.copies), Acceptor(acceptor, self.copies))
+    }
+}
+
+impl Open for Opener {
+    type Stream = LinkStream;
+
+    async fn open(&self) -> LinkStream {
+        let (send, recv) = self.0.open_bi().await.expect(UP);
+        LinkStream { send, recv, copies: self.1 }
+    }
+}
+
+impl Accept for Acceptor {
+    type Stream = LinkStream;
+
+    async fn accept(&mut self) -> Option<LinkStream> {
+        let (send, recv) = self.0.accept_bi().await.ok()?;
+        Some(LinkStream { send, recv, copies: self.1 })
+    }
+}
+
+impl Stream for LinkStream {
+    async fn write(&mut self, mut data: Bytes) {
+        if self.copies {
+            AsyncWriteExt::write_all(&mut self.send, &data).await.expect(UP);
+        } else {
+            self.send.write_chunk(&mut data).await.expect(UP);
+        }
+    }
+
+    async fn read(&mut self) -> usize {
+        if self.copies {
+            return super::scratch::read(Pin::new(&mut self.recv)).await;
+        }
+        self.recv.read_chunk(usize::MAX).await.expect(UP).map_or(0, |chunk| chunk.len())
+    }
+
+    async fn finish(&mut self) {
+        self.send.finish().expect(UP);
+    }
+}

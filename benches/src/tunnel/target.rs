@@ -1,0 +1,137 @@
+//! What stands at the far end, and how it is talked to from the near one: plain TCP, in threads of their own.
+//!
+//! A connection begins with nine bytes: what is wanted, and how many bytes of it. The near end measures everything,
+//! since the last thing that comes back says that all has arrived.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many bytes are read and written at a time.
+pub(crate) const PIECE: usize = 64 << 10;
+
+/// How long anything may stand still.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The bytes of a request.
+pub(crate) const REQUEST: usize = 1 << 10;
+
+/// What the near end wants of the target.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wants {
+    /// To send so many bytes, and to get one byte back when all are there.
+    Up,
+    /// To get so many bytes.
+    Down,
+    /// To get back what it sends.
+    Echo,
+}
+
+/// The first bytes of a connection.
+pub(crate) fn head(wants: Wants, bytes: u64) -> [u8; 9] {
+    let mut head = [0; 9];
+    head[0] = match wants {
+        Wants::Up => b'u',
+        Wants::Down => b'd',
+        Wants::Echo => b'e',
+    };
+    head[1..].copy_from_slice(&bytes.to_be_bytes());
+    head
+}
+
+/// Starts the target. It lasts as long as the process.
+pub(crate) fn start() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            // Whoever leaves early measures nothing.
+            thread::spawn(move || _ = serve(socket));
+        }
+    });
+    Ok(address)
+}
+
+fn serve(mut socket: TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut head = [0; 9];
+    socket.read_exact(&mut head)?;
+    let bytes = u64::from_be_bytes(head[1..].try_into().expect("it is eight bytes"));
+    match head[0] {
+        b'u' => {
+            receive(&mut socket, bytes)?;
+            socket.write_all(b"!")
+        }
+        b'd' => send(&mut socket, bytes),
+        _ => {
+            let mut piece = [0; REQUEST];
+            while let count @ 1.. = socket.read(&mut piece)? {
+                socket.write_all(&piece[..count])?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Sends `bytes` bytes to the target through `address`. Returns how long it took until all were there.
+pub(crate) fn upload(address: SocketAddr, bytes: u64) -> io::Result<Duration> {
+    let mut socket = connect(address)?;
+    let start = Instant::now();
+    socket.write_all(&head(Wants::Up, bytes))?;
+    send(&mut socket, bytes)?;
+    socket.read_exact(&mut [0])?;
+    Ok(start.elapsed())
+}
+
+/// Gets `bytes` bytes from the target through `address`. Returns how long it took.
+pub(crate) fn download(address: SocketAddr, bytes: u64) -> io::Result<Duration> {
+    let mut socket = connect(address)?;
+    let start = Instant::now();
+    socket.write_all(&head(Wants::Down, bytes))?;
+    receive(&mut socket, bytes)?;
+    Ok(start.elapsed())
+}
+
+/// Connects to the target through `address`, gets a kibibyte back, and leaves. Returns how long it took.
+pub(crate) fn request(address: SocketAddr) -> io::Result<Duration> {
+    let start = Instant::now();
+    let mut socket = connect(address)?;
+    let mut message = [7; 9 + REQUEST];
+    message[..9].copy_from_slice(&head(Wants::Echo, 0));
+    socket.write_all(&message)?;
+    socket.read_exact(&mut message[9..])?;
+    drop(socket);
+    Ok(start.elapsed())
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+fn send(socket: &mut TcpStream, bytes: u64) -> io::Result<()> {
+    let piece = vec![7; PIECE];
+    let mut left = bytes;
+    while left > 0 {
+        let count = left.min(PIECE as u64);
+        socket.write_all(&piece[..usize::try_from(count).expect("it is at most a piece")])?;
+        left -= count;
+    }
+    Ok(())
+}
+
+fn receive(socket: &mut TcpStream, bytes: u64) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    let mut got = 0;
+    while got < bytes {
+        match socket.read(&mut piece)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => got += count as u64,
+        }
+    }
+    Ok(())
+}

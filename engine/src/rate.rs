@@ -1,0 +1,93 @@
+//! How fast the pipe takes what it is given, and so how long a record may be.
+//!
+//! In: when records were handed to the pipe, and how long they were. Out: the length that takes 20 ms. Keeps: one
+//! sum and one rate. Spec: PROTOCOL §3.4.
+
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// For how long a record of bulk may hold up what is urgent: a fifth of what people notice.
+const RECORD_TIME: Duration = Duration::from_millis(20);
+
+/// No record is made shorter than this: below, headers and system calls cost more than the wait.
+const MIN_RECORD: usize = 1024;
+
+/// How long the pipe is watched for a sample. Shorter, and the system's buffers, which take much at once and then
+/// nothing, would be measured instead.
+const SAMPLE: Duration = Duration::from_millis(100);
+
+/// The estimate for one pipe.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rate {
+    /// Since when there has been something to send at all times, and how much went since.
+    busy: Option<(Instant, u64)>,
+    bytes_per_second: Option<u64>,
+}
+
+impl Rate {
+    /// The pipe has taken what it was given before, and is given `length` bytes, with more to come if `has_more`.
+    pub(crate) fn handle_transmit(&mut self, now: Instant, length: u64, has_more: bool) {
+        let (since, taken) = self.busy.unwrap_or((now, 0));
+        let elapsed = now.saturating_duration_since(since);
+        let mut busy = (since, taken + length);
+        if elapsed >= SAMPLE {
+            let sample = u128::from(taken) * 1_000_000_000 / elapsed.as_nanos();
+            let sample = u64::try_from(sample).unwrap_or(u64::MAX).max(1);
+            // The last samples count most: a path that has become slow must be noticed soon.
+            let mean = |old: u64| old / 2 + sample / 2;
+            self.bytes_per_second = Some(self.bytes_per_second.map_or(sample, mean).max(1));
+            busy = (now, length);
+        }
+        self.busy = has_more.then_some(busy);
+    }
+
+    /// How many bytes a record may have. All that anybody wants, until the pipe is known to be slow.
+    pub(crate) fn record_limit(&self) -> usize {
+        let Some(rate) = self.bytes_per_second else { return usize::MAX };
+        let bytes = u128::from(rate) * RECORD_TIME.as_nanos() / 1_000_000_000;
+        usize::try_from(bytes).unwrap_or(usize::MAX).max(MIN_RECORD)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hands 200 records to a pipe that takes `rate` bytes a second, and returns the length of the last.
+    fn last_record(rate: u64, burst: u64) -> u64 {
+        let mut estimate = Rate::default();
+        let (mut now, mut buffered) = (Instant::default(), 0);
+        let mut length = 0;
+        for _ in 0..200 {
+            length = 16384.min(estimate.record_limit() as u64);
+            estimate.handle_transmit(now, length, true);
+            // The pipe has room for `burst` bytes, and then for as much as has left.
+            buffered += length;
+            let over = buffered.saturating_sub(burst);
+            now = now + Duration::from_nanos(over * 1_000_000_000 / rate);
+            buffered -= over;
+        }
+        length
+    }
+
+    #[test]
+    fn a_record_takes_at_most_20_ms() {
+        for (rate, expected) in [(100_000, 2000), (400_000, 8000), (10_000, 1024), (100_000_000, 16384)] {
+            for burst in [0, 50_000] {
+                let length = last_record(rate, burst);
+                assert!(length.abs_diff(expected) <= expected / 10, "{rate} B/s, burst {burst}: {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_nothing_to_say_is_not_slow() {
+        let mut estimate = Rate::default();
+        for second in 0..100 {
+            let now = Instant::from_nanos(second * 1_000_000_000);
+            estimate.handle_transmit(now, 10, false);
+        }
+        assert_eq!(estimate.record_limit(), usize::MAX);
+    }
+}
