@@ -13,7 +13,10 @@ mod end;
 mod model;
 mod observer;
 mod op;
+mod pipe;
 mod race;
+mod settle;
+mod waiting;
 pub mod wire;
 mod world;
 

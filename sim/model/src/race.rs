@@ -65,11 +65,18 @@ impl World {
     ///
     /// If the server is inconsistent after it.
     pub fn deliver_older(&mut self, older: usize, count: usize) -> usize {
+        let (before, was_there) = (self.server_epoch, !self.peek(Side::Server).is_closed());
         let Some(pipe) = self.older.get_mut(older) else { return 0 };
-        let arrived = pipe.arrive(self.server.get_mut(), self.now, count);
+        let Some(arrived) = pipe.take(Side::Client, count) else { return 0 };
+        let (length, epoch) = (arrived.bytes.len(), pipe.epoch);
+        pipe.arrive(self.server.get_mut(), self.now, arrived.bytes);
+        let is_effective = pipe.acceptor.is_none() && epoch >= before;
         self.note_server_epoch();
+        if is_effective && was_there {
+            self.note_ends(Side::Client, arrived.ends);
+        }
         self.peek(Side::Server).check_invariants();
-        arrived
+        length
     }
 
     /// The older pipe that the server is on, if it has not heard of the present one.

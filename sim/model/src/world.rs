@@ -3,17 +3,17 @@
 //! In: what the pipes and the clock do. Out: whatever the sessions make of it. Keeps: the bytes under way, record by
 //! record. Consistency of both sessions is checked after each step.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use towline_engine::{
-    Acceptor, Arrival, Config, Epoch, Instant, PipeClosed, Resumption, Secret, Session, SessionId, Side,
+    Acceptor, Config, Epoch, Instant, PipeClosed, Resumption, Secret, Session, SessionId, Side, StreamId,
 };
 
 use crate::digest::Digest;
 use crate::end::End;
 use crate::observer::Observer;
+use crate::pipe::Pipe;
 
 /// The name of the session, if it can resume.
 pub const ID: SessionId = SessionId([0x1d; SessionId::LEN]);
@@ -51,26 +51,10 @@ pub struct World {
     /// Those that the client has left while their bytes could still arrive.
     pub(crate) older: Vec<Pipe>,
     observers: [Observer; 2],
+    /// How each half ended where it arrived, by who wrote it: with a FIN, or with a reset.
+    ends: Vec<(StreamId, Side, bool)>,
     /// What the client has begun its later pipes with, each the first record.
     pub(crate) resumes: Vec<(Epoch, Bytes)>,
-}
-
-/// A pipe.
-#[derive(Clone, Debug)]
-pub(crate) struct Pipe {
-    pub(crate) epoch: Epoch,
-    /// Reads its beginning, if it is a later one, until it is known whose it is.
-    pub(crate) acceptor: Option<Acceptor>,
-    /// Records under way, by who wrote them.
-    wires: [VecDeque<Record>; 2],
-}
-
-/// A record under way.
-#[derive(Clone, Debug)]
-struct Record {
-    whole: Bytes,
-    /// What of it has not arrived.
-    left: Bytes,
 }
 
 /// Both ends.
@@ -104,6 +88,7 @@ impl World {
             pipe: Pipe { epoch, acceptor: None, wires: Default::default() },
             older: Vec::new(),
             observers: BOTH.map(Observer::new),
+            ends: Vec::new(),
             resumes: Vec::new(),
         };
         for side in BOTH {
@@ -215,18 +200,34 @@ impl World {
     ///
     /// If a session is inconsistent after it.
     pub fn deliver(&mut self, side: Side, count: usize) -> usize {
-        let arrived = match side {
-            Side::Client => self.pipe.arrive(self.server.get_mut(), self.now, count),
-            Side::Server => {
-                let Some(bytes) = self.pipe.take(side, count) else { return 0 };
-                let arrived = bytes.len();
-                self.client.get_mut().handle_input(self.now, self.pipe.epoch, bytes);
-                arrived
-            }
-        };
+        let was_there = !self.peek(side.peer()).is_closed();
+        let Some(arrived) = self.pipe.take(side, count) else { return 0 };
+        let length = arrived.bytes.len();
+        match side {
+            Side::Client => self.pipe.arrive(self.server.get_mut(), self.now, arrived.bytes),
+            Side::Server => self.client.get_mut().handle_input(self.now, self.pipe.epoch, arrived.bytes),
+        }
         self.note_server_epoch();
+        if was_there && (side == Side::Server || self.pipe.acceptor.is_none()) {
+            self.note_ends(side, arrived.ends);
+        }
         self.peek(side.peer()).check_invariants();
-        arrived
+        length
+    }
+
+    /// How the half of `id` that `sender` writes ended for the other end: with a FIN (`true`), or with a reset.
+    pub fn first_end(&self, id: StreamId, sender: Side) -> Option<bool> {
+        let is_it = |&&(ended, by, _): &&(StreamId, Side, bool)| (ended, by) == (id, sender);
+        self.ends.iter().find(is_it).map(|&(.., is_fin)| is_fin)
+    }
+
+    /// Remembers the ends that have arrived at an end that was there; the first counts.
+    pub(crate) fn note_ends(&mut self, side: Side, ends: Vec<(StreamId, bool)>) {
+        for (id, is_fin) in ends {
+            if !self.peek(side.peer()).is_detached() && self.first_end(id, side).is_none() {
+                self.ends.push((id, side, is_fin));
+            }
+        }
     }
 
     /// Finds out which pipe the server is on.
@@ -367,59 +368,3 @@ impl World {
 
 /// No exchange of what a test has written takes as many records each way.
 const MAX_ROUNDS: usize = 1 << 20;
-
-impl Pipe {
-    pub(crate) fn send(&mut self, side: Side, record: Bytes) {
-        self.wires[index(side)].push_back(Record { left: record.clone(), whole: record });
-    }
-
-    pub(crate) fn is_empty(&self, side: Side) -> bool {
-        self.wires[index(side)].is_empty()
-    }
-
-    /// Bytes that the client wrote arrive at the server. Returns how many.
-    pub(crate) fn arrive(&mut self, server: &mut Session, now: Instant, count: usize) -> usize {
-        let Some(bytes) = self.take(Side::Client, count) else { return 0 };
-        let arrived = bytes.len();
-        let Some(acceptor) = &mut self.acceptor else {
-            server.handle_input(now, self.epoch, bytes);
-            return arrived;
-        };
-        if let Some(Arrival::Resume { epoch, proof, .. }) = acceptor.handle_input(bytes)
-            && server.resume(now, epoch, &proof, acceptor).is_ok()
-        {
-            self.acceptor = None;
-        }
-        arrived
-    }
-
-    fn take(&mut self, side: Side, count: usize) -> Option<Bytes> {
-        let wire = &mut self.wires[index(side)];
-        let record = wire.front_mut()?;
-        let bytes = record.left.split_to(count.min(record.left.len()));
-        if record.left.is_empty() {
-            wire.pop_front();
-        }
-        Some(bytes)
-    }
-
-    /// See [`World::cuts`].
-    pub(crate) fn cuts(&self, side: Side) -> Vec<usize> {
-        let Some(record) = self.wires[index(side)].front() else { return Vec::new() };
-        let done = record.whole.len() - record.left.len();
-        let ahead = crate::wire::cuts(&record.whole).into_iter().filter(|&cut| cut > done);
-        ahead.map(|cut| cut - done).collect()
-    }
-
-    fn digest(&self, digest: &mut Digest) {
-        digest.add(u128::from(self.epoch.0));
-        digest.add(self.acceptor.as_ref().map_or(0, Acceptor::fingerprint));
-        for wire in &self.wires {
-            digest.add(wire.len() as u128);
-            for record in wire {
-                digest.add(record.left.len() as u128);
-                digest.add_bytes(&record.whole);
-            }
-        }
-    }
-}
