@@ -71,7 +71,7 @@ impl Session {
                 Step::Session => {
                     record.frame(&Frame::SessionState(SessionState {
                         opened: self.streams.remote_opened(),
-                        max_data: self.window.limit(),
+                        max_data: if sabotaged!(LimitShrinksOnResume) { 0 } else { self.window.limit() },
                         max_streams: self.streams.remote_limits(),
                     }));
                     Step::Streams(None)
@@ -244,6 +244,9 @@ impl Session {
             let untouched = entry.send.as_ref().is_none_or(|send| send.acked == 0)
                 && entry.recv.as_ref().is_none_or(|recv| recv.progress() == 0);
             return if untouched { Ok(()) } else { Err(Violation::ResumeState) };
+        }
+        if sabotaged!(AbsentGoesOn) {
+            return Ok(());
         }
         if let Some(recv) = &mut entry.recv {
             if !recv.state.has_ended() {

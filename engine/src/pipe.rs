@@ -127,6 +127,9 @@ impl Session {
         if let Some(tombstone) = self.tombstone() {
             return Err(tombstone.refuse(proof, acceptor));
         }
+        if sabotaged!(ResumeBeforeProof) && self.resume.is_some() {
+            self.take_pipe(now, epoch);
+        }
         let known = self.resume.as_ref().filter(|_| self.side == Side::Server);
         if known.is_none_or(|resume| resume.secret != *proof) {
             return Err(acceptor.refuse());
@@ -172,7 +175,7 @@ impl Session {
             resume.gone_at.get_or_insert(now + resume.grace);
             self.rewind();
             if let Some(draining) = &mut self.draining {
-                draining.owed = true;
+                draining.owed |= !sabotaged!(DrainLostAtDetach);
             }
         }
         self.epoch = Some(epoch);
@@ -222,6 +225,6 @@ impl Session {
 
     /// What the peer's bytes said so far about this pipe, for those who read them.
     pub(crate) fn input(&mut self, epoch: Epoch) -> Option<&mut Pipe> {
-        self.pipe.as_mut().filter(|pipe| pipe.epoch == epoch)
+        self.pipe.as_mut().filter(|pipe| pipe.epoch == epoch || sabotaged!(StaleEpochAccepted))
     }
 }

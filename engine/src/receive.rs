@@ -147,7 +147,7 @@ impl Session {
         let recv = entry.recv.as_mut().expect("the peer sends on it");
         let charged = recv.check(&piece)?;
         self.window.check(charged)?;
-        let before = recv.overlap(&piece);
+        let before = if sabotaged!(OverlapNotTrimmed) { 0 } else { recv.overlap(&piece) };
         if before > 0
             && !self.chunks.ends_alike(&recv.queue, recv.window.received() - piece.offset, &piece.data)
         {
@@ -167,7 +167,7 @@ impl Session {
             self.chunks.push_borrowed(&mut recv.queue, data);
         }
         let ended = piece.fin && recv.end(RecvInput::Fin);
-        if (length > 0 || ended) && core::mem::take(&mut recv.waiting) {
+        if (length > 0 || ended && !sabotaged!(ReaderNotWoken)) && core::mem::take(&mut recv.waiting) {
             self.streams.tell(id, |news| news.readable = true);
         }
         if !ended && !is_hidden {
@@ -260,7 +260,9 @@ impl Session {
         let Some(dropped) = send.reset(code) else { return false };
         self.chunks.clear(&mut send.unacked);
         self.chunks.clear(&mut send.queue);
-        self.credit.give_back(dropped.unsent);
+        if !sabotaged!(CreditKeptOnReset) {
+            self.credit.give_back(dropped.unsent);
+        }
         self.held -= dropped.held;
         self.streams.schedule(id);
         self.offer_room();
@@ -292,7 +294,9 @@ impl Session {
         let is_news = send.credit.raise(limit);
         if is_news {
             send.blocked_owed = false;
-            self.offer_room_to(id);
+            if !sabotaged!(WriterNotWoken) {
+                self.offer_room_to(id);
+            }
         }
         is_news
     }

@@ -65,7 +65,7 @@ impl Entry {
     /// Whether nobody needs the entry any more.
     fn is_over(&self, acknowledges: bool) -> bool {
         let is_told = |recv: &Recv| !acknowledges || !recv.ack_owed();
-        self.released
+        (self.released || sabotaged!(SlotReturnedEarly))
             && self.send.as_ref().is_none_or(|send| send.state.is_terminal())
             && self.recv.as_ref().is_none_or(|recv| recv.state.is_terminal() && is_told(recv))
     }

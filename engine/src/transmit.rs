@@ -310,7 +310,7 @@ impl Session {
         matches!(self.phase, Phase::Closing(_))
             && self.pipe.as_ref().is_some_and(|pipe| pipe.exchange.is_none())
             && has_gone_out()
-            && (self.resume.is_none() || has_arrived())
+            && (self.resume.is_none() || has_arrived() || sabotaged!(CloseBeforeArrival))
     }
 
     /// Ends the session once everything that was accepted has gone out.

@@ -247,6 +247,9 @@ impl<'a> Stream<'a> {
             }
             RecvState::ResetRecvd(code) | RecvState::ResetRead(code) => {
                 recv.apply(RecvInput::Read);
+                if sabotaged!(EofOnReset) {
+                    return Ok(false);
+                }
                 Err(ReadError::Reset(code))
             }
         }
@@ -285,6 +288,13 @@ impl<'a> Stream<'a> {
         send.credit.take(count as u64);
         self.session.credit.take(count as u64);
         self.session.held += count as u64;
+        if count < wanted && sabotaged!(UnackedEvicted) {
+            let (send, chunks) = self.send();
+            let evicted = send.sent - send.acked;
+            chunks.clear(&mut send.unacked);
+            send.acked = send.sent;
+            self.session.held -= evicted;
+        }
         if count < wanted {
             self.session.wait_to_write(self.id);
         }

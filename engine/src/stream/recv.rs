@@ -41,6 +41,7 @@ impl RecvState {
     pub(crate) fn on(self, input: RecvInput) -> Option<Self> {
         use RecvInput::{Fin, Read, Reset};
         match (self, input) {
+            (Self::DataRecvd, Reset(code)) if sabotaged!(LateResetTakesBack) => Some(Self::ResetRecvd(code)),
             (Self::Recv, Fin) => Some(Self::DataRecvd),
             (Self::Recv, Reset(code)) => Some(Self::ResetRecvd(code)),
             (Self::Recv, Read) => None, // there is no end yet to learn of
@@ -139,7 +140,7 @@ impl Recv {
     /// There is a new pipe: the peer may send again what it does not know to have arrived.
     pub(crate) fn rewind(&mut self) {
         self.next = 0;
-        self.stop_owed = self.stop.is_some() && !self.state.has_ended();
+        self.stop_owed |= self.stop.is_some() && !self.state.has_ended() && !sabotaged!(StopLostAtDetach);
     }
 
     /// Checks a RESET_STREAM, and returns how many bytes its final size adds to flow control: 0 for a repeat.

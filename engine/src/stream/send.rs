@@ -187,7 +187,7 @@ impl Send {
 
     /// There is a new pipe: everything that was not acknowledged goes out again. The caller moves the bytes.
     pub(crate) fn rewind(&mut self) {
-        if self.end == End::Sent {
+        if self.end == End::Sent && !(sabotaged!(FinLostAtDetach) && self.state == SendState::DataSent) {
             self.end = End::SentBefore;
         }
         if !self.is_reset() {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use towline_engine::{Code, Config, Dir, Event, Side, StreamId};
+use towline_engine::{
+    Code, Config, Dir, Event, OpenError, ReadError, Side, Stream, StreamId, Timer, WriteError,
+};
 
 use crate::model::{CLOSED, Model};
 use crate::op::Op;
+use crate::waiting::{Waiting, What};
 use crate::world::{BOTH, World, pattern};
 
 /// Small windows, few streams and a small send buffer, so that a short list of operations meets every limit.
@@ -22,10 +25,6 @@ fn code(code: u8) -> Code {
     Code::from(u32::from(code))
 }
 
-/// After how many timers a session is over for both ends that is over for one: each may have to give its pipe up, and
-/// then the session.
-const MAX_TIMERS: usize = 8;
-
 /// The code that a release ends streams with.
 const RELEASED: Code = Code::new(99).unwrap();
 
@@ -40,7 +39,8 @@ pub struct Checked {
     pub news: Vec<(Side, Event)>,
     /// Whether to look at what costs more as well: `fencing` and `proof_first`, after each operation.
     pub thorough: bool,
-    window: u64,
+    pub(crate) waiting: Waiting,
+    pub(crate) window: u64,
 }
 
 impl Checked {
@@ -52,8 +52,13 @@ impl Checked {
         for side in BOTH {
             while world.end(side).poll_event().is_some() {}
         }
+        let mut waiting = Waiting::default();
+        // The engine takes the first accepts as asked for; see `Event`.
+        for (side, dir) in BOTH.into_iter().flat_map(|side| [(side, Dir::Bi), (side, Dir::Uni)]) {
+            waiting.add(side, What::Accept(dir));
+        }
         let (model, news) = Default::default();
-        Self { world, model, news, thorough: false, window: config.session_window }
+        Self { world, model, news, thorough: false, waiting, window: config.session_window }
     }
 
     /// As [`new`](Self::new), for who has the time to look at everything.
@@ -69,11 +74,7 @@ impl Checked {
     pub fn apply(&mut self, op: Op) {
         self.news.clear();
         match op {
-            Op::Open(side, dir) => {
-                if let Ok(id) = self.world.end(side).open(dir) {
-                    self.model.on_opened(side, id);
-                }
-            }
+            Op::Open(side, dir) => self.open(side, dir),
             Op::Accept(side, dir) => _ = self.accept(side, dir),
             Op::Write(side, n, count) => self.with(side, n, |this, id| this.write(side, id, count.into())),
             Op::Read(side, n, count) => {
@@ -81,11 +82,9 @@ impl Checked {
             }
             Op::Finish(side, n) => self.with(side, n, |this, id| this.finish(side, id)),
             Op::Reset(side, n, c) => self.with(side, n, |this, id| this.reset(side, id, code(c))),
-            Op::ResetWhenSent(side, n, c) => self.with(side, n, |this, id| {
-                if this.stream(side, id).reset_when_sent(code(c)).is_ok() {
-                    this.model.on_reset(side, id, code(c), true);
-                }
-            }),
+            Op::ResetWhenSent(side, n, c) => {
+                self.with(side, n, |this, id| this.reset_when_sent(side, id, code(c)));
+            }
             Op::Stop(side, n, c) => self.with(side, n, |this, id| this.stop(side, id, code(c))),
             Op::Release(side, n) => self.with(side, n, |this, id| this.release(side, id)),
             Op::SetUrgency(side, n, urgency) => {
@@ -131,27 +130,56 @@ impl Checked {
     }
 
     /// Checks what must hold after each operation, and hears the news.
-    fn look(&mut self) {
+    pub(crate) fn look(&mut self) {
+        let mut news = Vec::new();
         for side in BOTH {
-            self.world.peek(side).check_invariants();
-            while let Some(event) = self.world.end(side).poll_event() {
-                self.on_event(side, &event);
-                self.news.push((side, event));
+            if !self.world.take_touched(side) {
+                continue;
             }
+            self.world.peek(side).check_invariants();
+            news.extend(std::iter::from_fn(|| Some((side, self.world.end(side).poll_event()?))));
+            self.world.take_touched(side); // but for what was heard
         }
+        // The reasons at one end have to do with the other.
+        for (side, _) in news.iter().filter(|(_, event)| matches!(event, Event::Closed(_))) {
+            self.model.on_over(*side);
+        }
+        for (side, event) in &news {
+            self.on_event(*side, event);
+        }
+        self.news.append(&mut news);
         if self.thorough {
             self.world.check_fencing();
             self.world.check_proof_first();
+            self.check_ttl_order();
+        }
+    }
+
+    /// `ttl_order`: the end that accepts pipes never forgets first.
+    fn check_ttl_order(&self) {
+        let gone_at = |side| match self.world.peek(side).poll_timeout() {
+            Some((at, Timer::Grace)) => Some(at),
+            _ => None,
+        };
+        if let (Some(client), Some(server)) = (gone_at(Side::Client), gone_at(Side::Server)) {
+            assert!(client <= server, "ttl_order: the client at {client:?}, the server at {server:?}");
         }
     }
 
     fn on_event(&mut self, side: Side, event: &Event) {
+        self.waiting.on_event(side, event);
         match event {
-            Event::Stopped(id, code) => self.model.on_stopped_by_peer(side, *id, *code),
-            Event::Finished(id) => self.model.on_all_arrived(side, *id),
+            Event::Stopped(id, code) => {
+                self.model.on_told(side, *id);
+                self.model.on_stopped_by_peer(side, *id, *code);
+            }
+            Event::Finished(id) => {
+                self.model.on_told(side, *id);
+                self.model.on_all_arrived(side, *id);
+            }
+            Event::Draining { .. } => self.model.on_drain_heard(side),
             Event::Closed(why) => {
-                let has_flushed = self.model.on_over(side, why);
-                if has_flushed && self.world.is_resumable() {
+                if self.model.has_flushed(side, why) && self.world.is_resumable() {
                     self.check_flushed(side);
                 }
             }
@@ -172,13 +200,26 @@ impl Checked {
         }
     }
 
-    fn stream(&mut self, side: Side, id: StreamId) -> towline_engine::Stream<'_> {
+    fn stream(&mut self, side: Side, id: StreamId) -> Stream<'_> {
         self.world.end(side).stream(id).expect("a stream that is held is there")
+    }
+
+    fn open(&mut self, side: Side, dir: Dir) {
+        match self.world.end(side).open(dir) {
+            Ok(id) => self.model.on_opened(side, id),
+            Err(OpenError::Blocked(_)) => self.waiting.add(side, What::Open(dir)),
+            Err(_) => {}
+        }
     }
 
     /// Accepts a stream, if there is one. Returns whether there was.
     pub fn accept(&mut self, side: Side, dir: Dir) -> bool {
-        let Some(id) = self.world.end(side).accept(dir) else { return false };
+        let Some(id) = self.world.end(side).accept(dir) else {
+            self.waiting.add(side, What::Accept(dir));
+            return false;
+        };
+        // Who accepts although nobody has told it to does not wait any more.
+        self.waiting.remove(side, What::Accept(dir));
         self.model.on_accepted(side, id);
         true
     }
@@ -187,36 +228,79 @@ impl Checked {
     pub fn write(&mut self, side: Side, id: StreamId, count: u64) {
         let from = self.model.half(id, side).written;
         let bytes: Vec<u8> = (from..from + count).map(pattern).collect();
-        let outcome = self.stream(side, id).write(&bytes);
-        self.model.on_write(side, id, outcome.map(|count| count as u64));
+        let outcome = self.stream(side, id).write(&bytes).map(|accepted| accepted as u64);
+        if outcome == Err(WriteError::Blocked) || outcome.is_ok_and(|accepted| accepted < count) {
+            self.waiting.add(side, What::Write(id));
+        }
+        self.model.on_write(side, id, outcome);
     }
 
     /// Reads at most `most` bytes. Returns whether that was all there was.
     pub fn read(&mut self, side: Side, id: StreamId, most: u64) -> bool {
         let outcome = self.stream(side, id).read(usize::try_from(most).unwrap_or(usize::MAX));
+        match &outcome {
+            Err(ReadError::Blocked) => self.waiting.add(side, What::Read(id)),
+            // Who reads although nobody has told it to does not wait any more.
+            _ => self.waiting.remove(side, What::Read(id)),
+        }
         let outcome = outcome.as_ref().map(|bytes| bytes.as_deref()).map_err(|error| *error);
+        self.check_end(side, id, &outcome);
         self.model.on_read(side, id, most, outcome)
+    }
+
+    /// What the reader learned of the end is what arrived first: the FIN or the reset.
+    fn check_end(&self, side: Side, id: StreamId, outcome: &Result<Option<&[u8]>, ReadError>) {
+        let first = self.world.first_end(id, side.peer());
+        match outcome {
+            Ok(None) => assert_eq!(first, Some(true), "eof_iff_fin: {id:?} at {side:?}"),
+            Err(ReadError::Reset(_)) => {
+                assert_eq!(first, Some(false), "late_reset_ignored: {id:?} at {side:?}");
+            }
+            _ => {}
+        }
     }
 
     /// Finishes the stream, if it is not too late.
     pub fn finish(&mut self, side: Side, id: StreamId) {
-        if self.stream(side, id).finish().is_ok() {
+        if self.end_stream(side, id, |mut stream| stream.finish().is_ok()) {
+            self.waiting.remove(side, What::Write(id));
             self.model.on_finished(side, id);
         }
     }
 
     /// Resets the stream, if it is not too late.
     pub fn reset(&mut self, side: Side, id: StreamId, code: Code) {
-        if self.stream(side, id).reset(code).is_ok() {
+        if self.end_stream(side, id, |mut stream| stream.reset(code).is_ok()) {
+            self.waiting.remove(side, What::Write(id));
             self.model.on_reset(side, id, code, false);
+        }
+    }
+
+    /// Resets the stream once everything has gone out, if it is not too late.
+    fn reset_when_sent(&mut self, side: Side, id: StreamId, code: Code) {
+        if self.end_stream(side, id, |mut stream| stream.reset_when_sent(code).is_ok()) {
+            self.waiting.remove(side, What::Write(id));
+            self.model.on_reset(side, id, code, true);
         }
     }
 
     /// Stops the stream, if it is not too late.
     pub fn stop(&mut self, side: Side, id: StreamId, code: Code) {
-        if self.stream(side, id).stop(code).is_ok() {
+        if self.end_stream(side, id, |mut stream| stream.stop(code).is_ok()) {
+            self.waiting.remove(side, What::Read(id));
             self.model.on_stopped(side, id, code);
         }
+    }
+
+    /// Ends a half, and says whether that was in time. If it was not, nothing may change (`close_idempotent`).
+    fn end_stream(&mut self, side: Side, id: StreamId, end: impl FnOnce(Stream<'_>) -> bool) -> bool {
+        let before = self.thorough.then(|| self.world.peek(side).fingerprint(self.world.now));
+        let was_in_time = end(self.stream(side, id));
+        if let (Some(before), false) = (before, was_in_time) {
+            let after = self.world.peek(side).fingerprint(self.world.now);
+            assert_eq!(after, before, "close_idempotent: {id:?} at {side:?}");
+        }
+        was_in_time
     }
 
     /// Releases the stream. That resets what has not ended; to know whether it does, it is reset first.
@@ -227,100 +311,7 @@ impl Checked {
         }
         self.model.on_stopped(side, id, RELEASED);
         self.world.end(side).release(id, RELEASED);
+        self.waiting.remove_stream(side, id);
         self.model.on_released(side, id);
-    }
-
-    /// Lets everything that was promised happen, and checks that it has, and that nothing is left in the end.
-    ///
-    /// # Panics
-    ///
-    /// If it has not.
-    pub fn settle(mut self) {
-        self.read_all();
-        if BOTH.into_iter().any(|side| self.world.peek(side).is_closed()) {
-            return self.settle_over();
-        }
-        self.model.check_settled();
-        for side in BOTH {
-            for id in self.model.held(side).to_vec() {
-                self.release(side, id);
-            }
-        }
-        self.world.recover();
-        self.check_at_rest();
-    }
-
-    /// As [`settle`](Self::settle), of a session that is over for one: it will be for the other, and nothing is left.
-    fn settle_over(&mut self) {
-        let is_over = |this: &Self| BOTH.into_iter().all(|side| this.world.peek(side).is_closed());
-        for _ in 0..MAX_TIMERS {
-            if is_over(self) {
-                break;
-            }
-            BOTH.into_iter().for_each(|side| self.world.fire(side));
-            self.read_all();
-        }
-        assert!(is_over(self), "one_terminal_event: it is over for one");
-        for side in BOTH {
-            for id in self.model.held(side).to_vec() {
-                self.release(side, id);
-            }
-            let end = self.world.peek(side);
-            assert_eq!(end.open_streams(), 0, "no_residue: {side:?}");
-            assert_eq!(end.poll_timeout(), None, "no_residue: {side:?}");
-        }
-        self.world.run();
-        for side in BOTH {
-            assert!(!self.world.wants_transmit(side), "no_residue: {side:?} is quiet");
-        }
-    }
-
-    /// Reads and accepts until nothing moves any more.
-    fn read_all(&mut self) {
-        loop {
-            self.world.recover();
-            self.look();
-            let mut quiet = true;
-            for side in BOTH {
-                quiet &= !self.read_here(side);
-            }
-            if quiet {
-                return;
-            }
-        }
-    }
-
-    /// Accepts and reads on `side` what there is. Returns whether there was anything.
-    fn read_here(&mut self, side: Side) -> bool {
-        let mut was_any = false;
-        for dir in [Dir::Bi, Dir::Uni] {
-            while self.accept(side, dir) {
-                was_any = true;
-            }
-        }
-        for id in self.model.held(side).to_vec() {
-            while !self.read(side, id, u64::MAX) {
-                was_any = true;
-            }
-        }
-        was_any
-    }
-
-    fn check_at_rest(&mut self) {
-        for side in BOTH {
-            let window = self.window;
-            let end = self.world.end(side);
-            assert_eq!(end.open_streams(), 0, "no_residue: {side:?}");
-            let credit = end.credit();
-            assert_eq!(credit.unread, 0, "credit_conservation: {side:?}");
-            assert_eq!(credit.promised + credit.withheld, window, "credit_conservation: {side:?}");
-            while let Some(event) = end.poll_event() {
-                assert!(!matches!(event, Event::Closed(_)), "no_violation: {side:?}: {event:?}");
-            }
-            assert!(!end.wants_transmit(), "no_residue: {side:?} is quiet");
-        }
-        let (client, server) = (self.world.client.credit(), self.world.server.credit());
-        assert_eq!(client.available, server.promised, "credit_conservation");
-        assert_eq!(server.available, client.promised, "credit_conservation");
     }
 }

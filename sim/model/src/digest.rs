@@ -1,5 +1,7 @@
 //! Many numbers into one, the same on every machine.
 
+use std::hash::Hasher;
+
 /// Collects numbers; equal sequences give equal results.
 #[derive(Clone, Copy, Debug)]
 pub struct Digest(u128);
@@ -32,7 +34,31 @@ impl Digest {
     }
 
     /// What has come of it.
-    pub fn finish(self) -> u128 {
+    pub fn result(self) -> u128 {
         self.0
+    }
+}
+
+/// So that whatever can be hashed can be added.
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.add_bytes(bytes);
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.add(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.add(value.into());
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.add(value as u128);
+    }
+
+    /// The lower half.
+    fn finish(&self) -> u64 {
+        u64::try_from(self.0 & u128::from(u64::MAX)).expect("64 bits")
     }
 }

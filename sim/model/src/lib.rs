@@ -9,10 +9,14 @@
 
 mod checked;
 mod digest;
+mod end;
 mod model;
 mod observer;
 mod op;
+mod pipe;
 mod race;
+mod settle;
+mod waiting;
 pub mod wire;
 mod world;
 

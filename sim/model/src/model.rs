@@ -26,6 +26,15 @@ pub struct Half {
     pub stopped: Option<Code>,
     /// The reader knows the end.
     pub saw_end: bool,
+    /// The writer was told that all has arrived, or that it was stopped.
+    pub was_told: bool,
+}
+
+impl Half {
+    /// Whether the writer can say no more.
+    pub fn has_ended(&self) -> bool {
+        self.finished || self.reset.is_some()
+    }
 }
 
 /// All streams.
@@ -39,6 +48,8 @@ pub struct Model {
     accepted: BTreeSet<StreamId>,
     /// Which end has begun a drain.
     drained: [bool; 2],
+    /// Which end has heard of one.
+    heard_drain: [bool; 2],
     /// Which end wants the session to end once everything has arrived.
     closing: [bool; 2],
     /// At which end the session is over.
@@ -65,9 +76,15 @@ impl Model {
         self.halves.entry((id, sender)).or_default()
     }
 
+    /// The direction of `id` in which `sender` sends, as it stands.
+    pub fn seen(&self, id: StreamId, sender: Side) -> Half {
+        self.halves.get(&(id, sender)).copied().unwrap_or_default()
+    }
+
     /// All directions of all streams.
     pub fn halves(&self) -> impl Iterator<Item = (StreamId, Side, &Half)> {
-        self.halves.iter().map(|(&(id, sender), half)| (id, sender, half))
+        let there_are = self.halves.iter().filter(|((id, sender), _)| sends(*id, *sender));
+        there_are.map(|(&(id, sender), half)| (id, sender, half))
     }
 
     /// The application on `side` opened `id`.
@@ -92,15 +109,25 @@ impl Model {
         self.closing[index(side)] = true;
     }
 
+    /// Whether the application on `side` wants the session to end once everything has arrived.
+    pub fn is_closing(&self, side: Side) -> bool {
+        self.closing[index(side)]
+    }
+
     /// Whether the session is over at `side`.
     pub fn is_over(&self, side: Side) -> bool {
         self.over[index(side)]
     }
 
-    /// The session is over at `side`. Returns whether that promises that everything has arrived.
-    pub fn on_over(&mut self, side: Side, why: &CloseReason) -> bool {
-        assert!(!self.over[index(side)], "one_terminal_event: {side:?}");
-        self.over[index(side)] = true;
+    /// The session is over at `side`.
+    pub fn on_over(&mut self, side: Side) {
+        let was_over = std::mem::replace(&mut self.over[index(side)], true);
+        assert!(!was_over, "one_terminal_event: {side:?}");
+    }
+
+    /// Why the session is over at `side`: a reason that can be. Returns whether it promises that everything has
+    /// arrived.
+    pub fn has_flushed(&self, side: Side, why: &CloseReason) -> bool {
         let ends = |side: Side| self.closing[index(side)] || self.drained[index(side)];
         match why {
             CloseReason::Local(code) => {
@@ -117,6 +144,27 @@ impl Model {
             why => panic!("no_violation: {side:?} says that {why}"),
         }
         false
+    }
+
+    /// The application on `side` was told how its half of `id` ended.
+    pub fn on_told(&mut self, side: Side, id: StreamId) {
+        let was_told = std::mem::replace(&mut self.half(id, side).was_told, true);
+        assert!(!was_told, "one_terminal_event: {id:?} at {side:?}");
+    }
+
+    /// The application on `side` was told that the other wants the session to end.
+    pub fn on_drain_heard(&mut self, side: Side) {
+        assert!(self.drained[index(side.peer())], "nobody drains {:?}", side.peer());
+        let was_heard = std::mem::replace(&mut self.heard_drain[index(side)], true);
+        assert!(!was_heard, "idempotent_frames: {side:?} hears of a drain twice");
+    }
+
+    /// Who drains is heard.
+    pub fn check_drains_heard(&self) {
+        for side in BOTH {
+            let is_heard = self.heard_drain[index(side.peer())];
+            assert_eq!(self.drained[index(side)], is_heard, "drain_partition: {side:?} drains");
+        }
     }
 
     /// The peer wants no more of what `side` writes to `id`.
@@ -142,7 +190,7 @@ impl Model {
                 half.written += accepted;
             }
             Err(WriteError::Stopped(code)) => self.on_stopped_by_peer(side, id, code),
-            Err(WriteError::Finished) => assert!(half.finished || half.reset.is_some()),
+            Err(WriteError::Finished) => assert!(half.has_ended()),
             Err(WriteError::Blocked | WriteError::ReceiveOnly) => {}
             Err(WriteError::Closed) => {
                 assert!(self.closing[index(side)] || self.over[index(side)], "{id:?} is closed by nobody");
@@ -224,16 +272,15 @@ impl Model {
     /// Everything that was promised must have happened: all was read that could be read.
     pub fn check_settled(&self) {
         BOTH.iter().for_each(|&sender| self.check_settled_from(sender));
+        for (id, sender, half) in self.halves() {
+            let is_told = half.has_ended() || half.stopped.is_none() || !self.held(sender).contains(&id);
+            assert!(is_told, "one_terminal_event: {sender:?} has not heard that {id:?} was stopped");
+        }
     }
 
     /// As [`check_settled`](Self::check_settled), of what `from` wrote.
     pub fn check_settled_from(&self, from: Side) {
-        let sends = |id: StreamId, side| id.dir() == Dir::Bi || id.opener() == side;
-        for (id, sender, half) in self.halves().filter(|&(id, sender, _)| sender == from && sends(id, from)) {
-            let is_told = half.finished || half.reset.is_some();
-            if half.stopped.is_some() && self.held(sender).contains(&id) {
-                assert!(is_told, "one_terminal_event: {sender:?} has not heard that {id:?} was stopped");
-            }
+        for (id, sender, half) in self.halves().filter(|&(_, sender, _)| sender == from) {
             if id.opener() == sender && !self.drained[index(sender.peer())] && half.reset.is_none() {
                 let is_seen = self.accepted.contains(&id) || half.written == 0 && !half.finished;
                 assert!(is_seen, "surfaced_once: {id:?} never was");
@@ -241,7 +288,11 @@ impl Model {
             if !self.held(sender.peer()).contains(&id) || half.stopped.is_some() {
                 continue;
             }
-            assert_eq!(half.saw_end, is_told, "one_terminal_event: {id:?} from {sender:?}, {half:?}");
+            assert_eq!(
+                half.saw_end,
+                half.has_ended(),
+                "one_terminal_event: {id:?} from {sender:?}, {half:?}"
+            );
             // Also what was finished by an application that has released the stream since.
             if half.reset.is_none() {
                 assert_eq!(half.read, half.written, "accepted_means_owed: {id:?} from {sender:?}");
@@ -252,4 +303,9 @@ impl Model {
             }
         }
     }
+}
+
+/// Whether `side` writes to `id`.
+fn sends(id: StreamId, side: Side) -> bool {
+    id.dir() == Dir::Bi || id.opener() == side
 }

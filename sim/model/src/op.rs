@@ -64,8 +64,14 @@ impl Op {
             59 => Self::Wait(low),
             60 => Self::Cut { client_notices: place & 4 == 0, server_notices: place & 8 == 0 },
             61 | 62 => Self::Reconnect,
-            _ if low < 16 => Self::Drain(side),
-            _ => Self::Wait(high),
+            _ => match low {
+                0..16 => Self::Drain(side),
+                16..20 => Self::Close(side),
+                20..60 => Self::Overtake,
+                60..140 => Self::DeliverOlder(stream % 3, 1 + amount % 2000),
+                140..150 => Self::TransmitOlder(300 + amount % 2000),
+                _ => Self::Wait(high),
+            },
         }
     }
 }

@@ -38,7 +38,7 @@ impl World {
 
     /// Whether the server, which has not heard of a newer pipe, has something to say to an older one.
     pub fn wants_transmit_older(&self) -> bool {
-        self.is_behind().is_some() && self.server.wants_transmit()
+        self.is_behind().is_some() && self.peek(Side::Server).wants_transmit()
     }
 
     /// Lets the server, which has not heard of a newer pipe, write a record to an older one. Nobody reads it: the
@@ -51,8 +51,8 @@ impl World {
         let Some(older) = self.is_behind() else { return 0 };
         let epoch = self.older[older].epoch;
         let mut out = Vec::new();
-        let length = self.server.poll_transmit(self.now, max, &mut out);
-        self.server.check_invariants();
+        let length = self.server.get_mut().poll_transmit(self.now, max, &mut out);
+        self.peek(Side::Server).check_invariants();
         if length > 0 {
             self.observe(Side::Server, epoch, &out.concat());
         }
@@ -65,11 +65,18 @@ impl World {
     ///
     /// If the server is inconsistent after it.
     pub fn deliver_older(&mut self, older: usize, count: usize) -> usize {
+        let (before, was_there) = (self.server_epoch, !self.peek(Side::Server).is_closed());
         let Some(pipe) = self.older.get_mut(older) else { return 0 };
-        let arrived = pipe.arrive(&mut self.server, self.now, count);
+        let Some(arrived) = pipe.take(Side::Client, count) else { return 0 };
+        let (length, epoch) = (arrived.bytes.len(), pipe.epoch);
+        pipe.arrive(self.server.get_mut(), self.now, arrived.bytes);
+        let is_effective = pipe.acceptor.is_none() && epoch >= before;
         self.note_server_epoch();
-        self.server.check_invariants();
-        arrived
+        if is_effective && was_there {
+            self.note_ends(Side::Client, arrived.ends);
+        }
+        self.peek(Side::Server).check_invariants();
+        length
     }
 
     /// The older pipe that the server is on, if it has not heard of the present one.
@@ -102,11 +109,11 @@ impl World {
     ///
     /// If it does, or learns anything else.
     pub fn check_proof_first(&self) {
-        if self.server.id().is_none() {
+        if self.peek(Side::Server).id().is_none() {
             return;
         }
-        let before = self.server.fingerprint(self.now);
-        let mut server = self.server.clone();
+        let before = self.peek(Side::Server).fingerprint(self.now);
+        let mut server = self.peek(Side::Server).clone();
         let present = self.epoch_of(Side::Server);
         for epoch in [Epoch(0), present, Epoch(present.0 + 1)] {
             let refused = server.resume(self.now, epoch, &WRONG, &mut self.acceptor());
@@ -131,7 +138,7 @@ impl World {
     fn is_stale(&self, outcome: Result<(), Refused>) -> bool {
         match outcome {
             Err(Refused::Stale(epoch)) => epoch == self.epoch_of(Side::Server),
-            Err(Refused::Expired | Refused::Closed(_)) => self.server.is_closed(),
+            Err(Refused::Expired | Refused::Closed(_)) => self.peek(Side::Server).is_closed(),
             Ok(()) | Err(_) => false,
         }
     }

@@ -3,16 +3,17 @@
 //! In: what the pipes and the clock do. Out: whatever the sessions make of it. Keeps: the bytes under way, record by
 //! record. Consistency of both sessions is checked after each step.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use towline_engine::{
-    Acceptor, Arrival, Config, Epoch, Instant, PipeClosed, Resumption, Secret, Session, SessionId, Side,
+    Acceptor, Config, Epoch, Instant, PipeClosed, Resumption, Secret, Session, SessionId, Side, StreamId,
 };
 
 use crate::digest::Digest;
+use crate::end::End;
 use crate::observer::Observer;
+use crate::pipe::Pipe;
 
 /// The name of the session, if it can resume.
 pub const ID: SessionId = SessionId([0x1d; SessionId::LEN]);
@@ -33,9 +34,9 @@ pub fn pattern(offset: u64) -> u8 {
 #[derive(Clone, Debug)]
 pub struct World {
     /// The end that opens pipes.
-    pub client: Session,
+    pub(crate) client: End,
     /// The end that accepts them.
-    pub server: Session,
+    pub(crate) server: End,
     /// The time, for both.
     pub now: Instant,
     /// The number of the present pipe.
@@ -50,26 +51,10 @@ pub struct World {
     /// Those that the client has left while their bytes could still arrive.
     pub(crate) older: Vec<Pipe>,
     observers: [Observer; 2],
+    /// How each half ended where it arrived, by who wrote it: with a FIN, or with a reset.
+    ends: Vec<(StreamId, Side, bool)>,
     /// What the client has begun its later pipes with, each the first record.
     pub(crate) resumes: Vec<(Epoch, Bytes)>,
-}
-
-/// A pipe.
-#[derive(Clone, Debug)]
-pub(crate) struct Pipe {
-    pub(crate) epoch: Epoch,
-    /// Reads its beginning, if it is a later one, until it is known whose it is.
-    pub(crate) acceptor: Option<Acceptor>,
-    /// Records under way, by who wrote them.
-    wires: [VecDeque<Record>; 2],
-}
-
-/// A record under way.
-#[derive(Clone, Debug)]
-struct Record {
-    whole: Bytes,
-    /// What of it has not arrived.
-    left: Bytes,
 }
 
 /// Both ends.
@@ -93,8 +78,8 @@ impl World {
         }
         let epoch = Epoch(0);
         let mut world = Self {
-            client: Session::new(Side::Client, client),
-            server: Session::new(Side::Server, server.clone()),
+            client: End::new(Session::new(Side::Client, client)),
+            server: End::new(Session::new(Side::Server, server.clone())),
             now: Instant::from_nanos(1_000_000_000),
             epoch,
             connected: true,
@@ -103,6 +88,7 @@ impl World {
             pipe: Pipe { epoch, acceptor: None, wires: Default::default() },
             older: Vec::new(),
             observers: BOTH.map(Observer::new),
+            ends: Vec::new(),
             resumes: Vec::new(),
         };
         for side in BOTH {
@@ -115,22 +101,30 @@ impl World {
     /// One of the ends.
     pub fn end(&mut self, side: Side) -> &mut Session {
         match side {
-            Side::Client => &mut self.client,
-            Side::Server => &mut self.server,
+            Side::Client => self.client.get_mut(),
+            Side::Server => self.server.get_mut(),
         }
     }
 
     /// One of the ends, to look at.
     pub fn peek(&self, side: Side) -> &Session {
         match side {
-            Side::Client => &self.client,
-            Side::Server => &self.server,
+            Side::Client => self.client.get(),
+            Side::Server => self.server.get(),
+        }
+    }
+
+    /// Whether anything may have happened to `side` since this was last asked.
+    pub(crate) fn take_touched(&mut self, side: Side) -> bool {
+        match side {
+            Side::Client => self.client.take_touched(),
+            Side::Server => self.server.take_touched(),
         }
     }
 
     /// Whether the ends can do without the present pipe.
     pub fn is_resumable(&self) -> bool {
-        self.client.id().is_some() && self.server.id().is_some()
+        BOTH.iter().all(|&side| self.peek(side).id().is_some())
     }
 
     /// How many bytes that `side` wrote are under way.
@@ -159,8 +153,7 @@ impl World {
         self.connected
             && match (side, &self.pipe.acceptor) {
                 (Side::Server, Some(acceptor)) => acceptor.wants_transmit(),
-                (Side::Server, None) => self.server.wants_transmit(),
-                (Side::Client, _) => self.client.wants_transmit(),
+                _ => self.peek(side).wants_transmit(),
             }
     }
 
@@ -180,7 +173,7 @@ impl World {
             _ => self.end(side).poll_transmit(now, max, &mut out),
         };
         assert_eq!(length, out.iter().map(Bytes::len).sum::<usize>(), "as long as it says");
-        self.end(side).check_invariants();
+        self.peek(side).check_invariants();
         if length > 0 {
             let record = Bytes::from(out.concat());
             self.observe(side, self.epoch, &record);
@@ -207,18 +200,34 @@ impl World {
     ///
     /// If a session is inconsistent after it.
     pub fn deliver(&mut self, side: Side, count: usize) -> usize {
-        let arrived = match side {
-            Side::Client => self.pipe.arrive(&mut self.server, self.now, count),
-            Side::Server => {
-                let Some(bytes) = self.pipe.take(side, count) else { return 0 };
-                let arrived = bytes.len();
-                self.client.handle_input(self.now, self.pipe.epoch, bytes);
-                arrived
-            }
-        };
+        let was_there = !self.peek(side.peer()).is_closed();
+        let Some(arrived) = self.pipe.take(side, count) else { return 0 };
+        let length = arrived.bytes.len();
+        match side {
+            Side::Client => self.pipe.arrive(self.server.get_mut(), self.now, arrived.bytes),
+            Side::Server => self.client.get_mut().handle_input(self.now, self.pipe.epoch, arrived.bytes),
+        }
         self.note_server_epoch();
-        self.end(side.peer()).check_invariants();
-        arrived
+        if was_there && (side == Side::Server || self.pipe.acceptor.is_none()) {
+            self.note_ends(side, arrived.ends);
+        }
+        self.peek(side.peer()).check_invariants();
+        length
+    }
+
+    /// How the half of `id` that `sender` writes ended for the other end: with a FIN (`true`), or with a reset.
+    pub fn first_end(&self, id: StreamId, sender: Side) -> Option<bool> {
+        let is_it = |&&(ended, by, _): &&(StreamId, Side, bool)| (ended, by) == (id, sender);
+        self.ends.iter().find(is_it).map(|&(.., is_fin)| is_fin)
+    }
+
+    /// Remembers the ends that have arrived at an end that was there; the first counts.
+    pub(crate) fn note_ends(&mut self, side: Side, ends: Vec<(StreamId, bool)>) {
+        for (id, is_fin) in ends {
+            if !self.peek(side.peer()).is_detached() && self.first_end(id, side).is_none() {
+                self.ends.push((id, side, is_fin));
+            }
+        }
     }
 
     /// Finds out which pipe the server is on.
@@ -240,7 +249,7 @@ impl World {
         let (now, epoch) = (self.now, self.epoch);
         for &side in noticed {
             self.end(side).handle_pipe_closed(now, epoch, PipeClosed::Failed);
-            self.end(side).check_invariants();
+            self.peek(side).check_invariants();
         }
     }
 
@@ -258,7 +267,7 @@ impl World {
     /// Attaches the client to another pipe. The last one is the last of the older ones then.
     pub(crate) fn attach_next(&mut self) -> bool {
         let epoch = Epoch(self.epoch.0 + 1);
-        if self.client.attach(self.now, epoch).is_err() {
+        if self.client.get_mut().attach(self.now, epoch).is_err() {
             return false;
         }
         self.epoch = epoch;
@@ -266,8 +275,15 @@ impl World {
         let acceptor = Some(Acceptor::new(&self.config));
         let pipe = Pipe { epoch, acceptor, wires: Default::default() };
         self.older.push(std::mem::replace(&mut self.pipe, pipe));
-        self.client.check_invariants();
+        self.peek(Side::Client).check_invariants();
         true
+    }
+
+    /// Whether the present pipe is of no use any more: it is gone, or an end that was on it has left it.
+    pub fn is_lost(&self) -> bool {
+        let has_left = |side| self.peek(side).is_detached();
+        let was_accepted = self.server_epoch == self.epoch;
+        !self.connected || has_left(Side::Client) || was_accepted && has_left(Side::Server)
     }
 
     /// Lets time pass, and fires the timers that are due then.
@@ -280,7 +296,7 @@ impl World {
         for side in BOTH {
             let now = self.now;
             self.end(side).handle_timeout(now);
-            self.end(side).check_invariants();
+            self.peek(side).check_invariants();
         }
     }
 
@@ -293,7 +309,7 @@ impl World {
     pub fn fire(&mut self, side: Side) {
         if let Some((deadline, _)) = self.peek(side).poll_timeout() {
             self.end(side).handle_timeout(deadline);
-            self.end(side).check_invariants();
+            self.peek(side).check_invariants();
         }
     }
 
@@ -324,7 +340,7 @@ impl World {
 
     /// As [`run`](Self::run), over a new pipe if there is none that works.
     pub fn recover(&mut self) {
-        if !self.connected || self.client.is_detached() || self.server.is_detached() {
+        if self.is_lost() || self.peek(Side::Server).is_detached() {
             self.cut(&[]);
             self.reconnect();
         }
@@ -332,10 +348,11 @@ impl World {
     }
 
     /// A number for the state: equal for worlds that will behave alike from now on.
-    pub fn fingerprint(&self) -> u128 {
+    pub fn fingerprint(&mut self) -> u128 {
         let mut digest = Digest::default();
+        digest.add(self.client.fingerprint(self.now));
+        digest.add(self.server.fingerprint(self.now));
         for side in BOTH {
-            digest.add(self.peek(side).fingerprint(self.now));
             if let Some(tombstone) = self.peek(side).tombstone() {
                 digest.add_bytes(format!("{tombstone:?}").as_bytes());
             }
@@ -345,65 +362,9 @@ impl World {
         if self.connected {
             self.older.iter().chain([&self.pipe]).for_each(|pipe| pipe.digest(&mut digest));
         }
-        digest.finish()
+        digest.result()
     }
 }
 
 /// No exchange of what a test has written takes as many records each way.
 const MAX_ROUNDS: usize = 1 << 20;
-
-impl Pipe {
-    pub(crate) fn send(&mut self, side: Side, record: Bytes) {
-        self.wires[index(side)].push_back(Record { left: record.clone(), whole: record });
-    }
-
-    pub(crate) fn is_empty(&self, side: Side) -> bool {
-        self.wires[index(side)].is_empty()
-    }
-
-    /// Bytes that the client wrote arrive at the server. Returns how many.
-    pub(crate) fn arrive(&mut self, server: &mut Session, now: Instant, count: usize) -> usize {
-        let Some(bytes) = self.take(Side::Client, count) else { return 0 };
-        let arrived = bytes.len();
-        let Some(acceptor) = &mut self.acceptor else {
-            server.handle_input(now, self.epoch, bytes);
-            return arrived;
-        };
-        if let Some(Arrival::Resume { epoch, proof, .. }) = acceptor.handle_input(bytes)
-            && server.resume(now, epoch, &proof, acceptor).is_ok()
-        {
-            self.acceptor = None;
-        }
-        arrived
-    }
-
-    fn take(&mut self, side: Side, count: usize) -> Option<Bytes> {
-        let wire = &mut self.wires[index(side)];
-        let record = wire.front_mut()?;
-        let bytes = record.left.split_to(count.min(record.left.len()));
-        if record.left.is_empty() {
-            wire.pop_front();
-        }
-        Some(bytes)
-    }
-
-    /// See [`World::cuts`].
-    pub(crate) fn cuts(&self, side: Side) -> Vec<usize> {
-        let Some(record) = self.wires[index(side)].front() else { return Vec::new() };
-        let done = record.whole.len() - record.left.len();
-        let ahead = crate::wire::cuts(&record.whole).into_iter().filter(|&cut| cut > done);
-        ahead.map(|cut| cut - done).collect()
-    }
-
-    fn digest(&self, digest: &mut Digest) {
-        digest.add(u128::from(self.epoch.0));
-        digest.add(self.acceptor.as_ref().map_or(0, Acceptor::fingerprint));
-        for wire in &self.wires {
-            digest.add(wire.len() as u128);
-            for record in wire {
-                digest.add(record.left.len() as u128);
-                digest.add_bytes(&record.whole);
-            }
-        }
-    }
-}
