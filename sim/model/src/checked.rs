@@ -178,10 +178,8 @@ impl Checked {
                 self.model.on_all_arrived(side, *id);
             }
             Event::Draining { .. } => self.model.on_drain_heard(side),
-            Event::Closed(why) => {
-                if self.model.has_flushed(side, why) && self.world.is_resumable() {
-                    self.check_flushed(side);
-                }
+            Event::Closed(why) if self.model.has_flushed(side, why) && self.world.is_resumable() => {
+                self.check_flushed(side);
             }
             _ => {}
         }

@@ -1,0 +1,106 @@
+//! A property that does not hold: which, and how it came out.
+//!
+//! The engine, its model and the observer on the wire say so by a panic, whose text begins with the property's name in
+//! docs/INVARIANTS.md. A panic without one is a broken assertion of the engine's (`consistent`).
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use towline_model::Digest;
+
+/// What does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// One of [`PROPERTIES`].
+    pub(crate) property: &'static str,
+    /// What was said about it, and where.
+    pub(crate) message: String,
+}
+
+/// Everything that is checked after each action, or when nothing can happen any more.
+pub(crate) const PROPERTIES: [&str; 21] = [
+    "exact_prefix",
+    "eof_iff_fin",
+    "accepted_means_owed",
+    "one_terminal_event",
+    "halves_independent",
+    "gapless",
+    "never_over_limit",
+    "limits_monotone",
+    "credit_conservation",
+    "ids_monotone_unique",
+    "surfaced_once",
+    "drain_partition",
+    "close_flushes",
+    "closed_truth",
+    "fencing",
+    "proof_first",
+    "retry_converges",
+    "no_stall",
+    "no_residue",
+    "no_violation",
+    CONSISTENT,
+];
+
+/// The engine's own assertions, and those of `Session::check_invariants`.
+const CONSISTENT: &str = "consistent";
+
+impl Broken {
+    fn new(message: String) -> Self {
+        Self { property: property_of(&message), message }
+    }
+
+    pub(crate) fn digest(&self) -> u128 {
+        let mut digest = Digest::default();
+        digest.add_bytes(self.message.as_bytes());
+        digest.result()
+    }
+}
+
+/// The property that a message names.
+pub(crate) fn property_of(message: &str) -> &'static str {
+    let is_named = |name: &&&str| message.contains(**name);
+    PROPERTIES.iter().find(is_named).copied().unwrap_or(CONSISTENT)
+}
+
+thread_local! {
+    /// Whether a panic is to be kept rather than printed, and the last one.
+    static CAUGHT: RefCell<Option<String>> = const { RefCell::new(None) };
+    static IS_CATCHING: RefCell<bool> = const { RefCell::new(false) };
+}
+
+/// Does something that may panic.
+pub(crate) fn catch<T>(what: impl FnOnce() -> T) -> Result<T, Broken> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let otherwise = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if IS_CATCHING.with_borrow(|is_catching| *is_catching) {
+                CAUGHT.set(Some(info.to_string()));
+            } else {
+                otherwise(info);
+            }
+        }));
+    });
+    let before = IS_CATCHING.replace(true);
+    // What panicked is not looked at again, but for its state before.
+    let outcome = catch_unwind(AssertUnwindSafe(what));
+    IS_CATCHING.set(before);
+    outcome.map_err(|_| Broken::new(CAUGHT.take().expect("the hook has seen it")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_names_the_property() {
+        let broken = catch(|| panic!("no_stall: who")).unwrap_err();
+        assert_eq!(broken.property, "no_stall");
+        assert!(broken.message.contains("broken.rs") && broken.message.contains("no_stall: who"));
+        let message = |index: usize| [1][index];
+        assert_eq!(catch(|| message(1)).unwrap_err().property, "consistent");
+        assert_eq!(catch(|| message(0)), Ok(1));
+    }
+}
