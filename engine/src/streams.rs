@@ -354,7 +354,9 @@ impl Streams {
 
     /// Removes the entry whatever its state. For a session that is over.
     pub(crate) fn remove(&mut self, id: StreamId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
+        if self.entries.remove(&id).is_none() {
+            return;
+        }
         // Where it still stands in a queue it is passed over.
         self.pass_over();
         if id.opener() != self.side {
