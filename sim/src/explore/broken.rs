@@ -1,7 +1,7 @@
 //! A property that does not hold: which, and how it came out.
 //!
-//! The engine, its model and the observer on the wire say so by a panic, whose text begins with the property's name in
-//! docs/INVARIANTS.md. A panic without one is a broken assertion of the engine's (`consistent`).
+//! The engine, its model and the observer on the wire say so by a panic, whose text begins with the name of one of
+//! [`PROPERTIES`]. A panic without one is a broken assertion of the engine's (`consistent`).
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
