@@ -380,6 +380,8 @@ pub(crate) const ARRIVALS: &[(&str, Arriving)] = &[
     ("same-epoch", || vec![Step::Greet, Step::Attach { ahead: 0 }, Step::Greet]),
     ("wrong-name", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x41), Step::Transmit { max: 999 }]),
     ("wrong-secret", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x83), says(Kind::StateEnd, 0)]),
+    ("wrong-secret-at-its-end", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x9f)]),
+    ("wrong-name-at-its-end", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x4f)]),
     ("wrong-epoch", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x20)]),
     ("new-session", || vec![says(Kind::Parameters, 0x40), says(Kind::MaxData, 0)]),
     ("no-resume", || vec![says(Kind::Parameters, 0x10), says(Kind::Stream, 0)]),
