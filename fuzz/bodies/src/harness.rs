@@ -49,6 +49,9 @@ pub struct Harness {
 /// The bytes that are fed in one run.
 const MOST_INPUT: usize = 1 << 18;
 
+/// The pieces that one step's bytes arrive in, about.
+const MOST_PIECES: usize = 200;
+
 /// The largest record that is asked for.
 pub(crate) const MOST_OUTPUT: usize = 1 << 16;
 
@@ -219,7 +222,7 @@ impl Harness {
     fn feed(&mut self, bytes: &[u8], cut: usize) {
         let bytes = &bytes[..bytes.len().min(self.left)];
         self.left -= bytes.len();
-        let cut = if cut == 0 { bytes.len().max(1) } else { cut };
+        let cut = if cut == 0 { bytes.len().max(1) } else { cut.max(bytes.len() / MOST_PIECES) };
         for chunk in bytes.chunks(cut) {
             if self.arriving.is_some() {
                 self.feed_arriving(chunk);
