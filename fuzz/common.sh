@@ -3,6 +3,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 ALL_TARGETS=(record_frame session_bytes pair_ops parameters messages resume)
 TOOLCHAIN=${TOOLCHAIN:-nightly}
+rustc "+$TOOLCHAIN" --version >/dev/null 2>&1 || rustup toolchain install "$TOOLCHAIN" --profile minimal >&2
 HOST=$(rustc "+$TOOLCHAIN" -vV | sed -n 's/^host: //p')
 # Nothing of ours is `unsafe`, and without a sanitizer there are several times as many runs; SANITIZER=address looks
 # for mistakes in what we depend on.
@@ -34,4 +35,5 @@ given() {
   done
 }
 
-limits() { echo -max_len=4097 -timeout=10 -rss_limit_mb=2048; }
+# What no run may take more of.
+limits() { echo -timeout=10 -rss_limit_mb=2048; }

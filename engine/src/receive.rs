@@ -166,7 +166,7 @@ impl Session {
         } else {
             self.chunks.push_borrowed(&mut recv.queue, data);
         }
-        let ended = piece.fin && recv.end(RecvInput::Fin);
+        let ended = piece.fin && piece.rest == 0 && recv.end(RecvInput::Fin);
         if (length > 0 || ended && !sabotaged!(ReaderNotWoken)) && core::mem::take(&mut recv.waiting) {
             self.streams.tell(id, |news| news.readable = true);
         }

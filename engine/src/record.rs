@@ -23,7 +23,7 @@ pub(crate) enum Item {
 /// The payload of a STREAM frame, as far as it has arrived in one go.
 ///
 /// Pieces of one frame follow each other without a gap, so they can be treated as frames of their own; only
-/// the checks of the whole frame need [`rest`](Self::rest).
+/// the checks of the whole frame need [`rest`](Self::rest) and [`fin`](Self::fin).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) id: StreamId,
@@ -31,7 +31,7 @@ pub(crate) struct Piece {
     pub(crate) data: Bytes,
     /// How many bytes of the frame's payload follow in later pieces.
     pub(crate) rest: u64,
-    /// Whether the stream ends with this piece.
+    /// Whether the stream ends with the frame, and so with the piece that has no `rest`.
     pub(crate) fin: bool,
 }
 
@@ -117,7 +117,7 @@ impl RecordReader {
                     } else {
                         State::Payload { id, offset: offset + count as u64, rest, fin, left }
                     };
-                    return Ok(Some(Item::Stream(Piece { id, offset, data, rest, fin: fin && rest == 0 })));
+                    return Ok(Some(Item::Stream(Piece { id, offset, data, rest, fin })));
                 }
             }
         }

@@ -375,6 +375,10 @@ impl Session {
 
     /// The next thing that the application must know.
     pub fn poll_event(&mut self) -> Option<Event> {
+        // A stream that is accepted afterwards may still have something to tell, which its verbs tell as well.
+        if matches!(&self.phase, Phase::Closed(closed) if closed.told) {
+            return None;
+        }
         if let Some(how) = self.news.detached.take() {
             return Some(Event::Detached(how));
         }

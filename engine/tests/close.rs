@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{EPOCH, Pair, config, events, read_all, write_some};
 use towline_engine::{
-    CloseReason, Code, Config, Dir, Event, OpenError, PipeClosed, ReadError, Side, WriteError,
+    CloseReason, Code, Config, Dir, Event, OpenError, PipeClosed, ReadError, Sending, Side, WriteError,
 };
 
 const ONE: Code = Code::new(1).unwrap();
@@ -40,6 +40,21 @@ fn close_flushes() {
     assert_eq!((bytes.len(), how), (50_001, Ok(())));
     let (bytes, how) = read_all(&mut pair.device, open);
     assert_eq!((bytes.len(), how), (50_001, Err(ReadError::Closed)), "all of it, but no end");
+}
+
+/// `one_terminal_event`: a stream that is accepted from a session that is over has no news.
+#[test]
+fn nothing_follows_closed() {
+    let mut pair = Pair::new(Config::default());
+    let id = pair.service.open(Dir::Bi).unwrap();
+    write_some(&mut pair.service, id, 0, 10).unwrap();
+    pair.service.stream(id).unwrap().stop(ONE).unwrap();
+    pair.run();
+    pair.device.handle_pipe_closed(pair.now, EPOCH, PipeClosed::Failed);
+    assert!(matches!(events(&mut pair.device)[..], [.., Event::Closed(_)]));
+    assert_eq!(pair.device.accept(Dir::Bi), Some(id));
+    assert_eq!(events(&mut pair.device), []);
+    assert_eq!(pair.device.stream(id).unwrap().sending(), Sending::Stopped(ONE), "it can be asked");
 }
 
 #[test]

@@ -99,6 +99,7 @@ const BROKEN: &[(&str, &str, Violation)] = &[
     ("RFC 9000 §4.5: RESET_STREAM below what came", "04 08 00 6161 04 04 00 00 01", Violation::FinalSize),
     ("RFC 9000 §4.5: data past the FIN", "03 09 00 61 04 0c 00 01 61", Violation::FinalSize),
     ("RFC 9000 §4.5: another FIN", "03 09 00 61 02 09 00", Violation::FinalSize),
+    ("RFC 9000 §4.5: the same, within what came", "05 09 00 616161 04 09 00 6161", Violation::FinalSize),
     ("RFC 9000 §4.5: another final size", "04 04 00 00 01 04 04 00 00 02", Violation::FinalSize),
     ("RFC 9000 §4.5: RESET_STREAM against FIN", "03 09 00 61 04 04 00 00 02", Violation::FinalSize),
     ("RFC 9000 §4.5: data after RESET_STREAM", "04 04 00 00 00 03 08 00 61", Violation::FinalSize),

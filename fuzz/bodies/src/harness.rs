@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use towline_engine::{
-    Acceptor, Arrival, Code, Config, Detached, Epoch, Event, Instant, MIN_TRANSMIT, PipeClosed, Refused,
-    Secret, Session, SessionId, Side, StreamId, Urgency,
+    Acceptor, Arrival, Code, Config, Detached, Epoch, Event, Instant, MIN_TRANSMIT, PipeClosed, Sending,
+    Session, Side, StreamId, Urgency,
 };
-use towline_model::SECRET;
 
+use crate::arrival::{Asker, resume};
 use crate::memory::{Meter, acceptor_bound, bound, momentary_bound};
 use crate::peer::Peer;
 use crate::setup::{Setup, Stage};
 use crate::step::Step;
-use crate::wire::Held;
+use crate::wire::{self, Held};
 
 /// A session under test.
 #[derive(Debug)]
@@ -49,8 +49,11 @@ pub struct Harness {
 /// The bytes that are fed in one run.
 const MOST_INPUT: usize = 1 << 18;
 
+/// The pieces that one step's bytes arrive in, about.
+const MOST_PIECES: usize = 200;
+
 /// The largest record that is asked for.
-const MOST_OUTPUT: usize = 1 << 16;
+pub(crate) const MOST_OUTPUT: usize = 1 << 16;
 
 impl Harness {
     /// A session as `setup` says, as far as it says.
@@ -101,7 +104,7 @@ impl Harness {
                 let mut bytes = Vec::new();
                 for _ in 0..=times {
                     let frame = self.speaker().say(frame);
-                    bytes.extend(crate::wire::record(&frame));
+                    bytes.extend(wire::record(&frame));
                     if bytes.len() > self.left {
                         break;
                     }
@@ -165,7 +168,10 @@ impl Harness {
                     self.fire();
                 }
             }
-            Step::Events => self.events(),
+            Step::Events => {
+                self.events();
+                self.ask();
+            }
             Step::PipeClosed { back: 0, .. } if self.arriving.is_some() => self.drop_arriving(),
             Step::PipeClosed { back, failed } => {
                 let epoch = Epoch(self.peer.epoch.saturating_sub(back.into()));
@@ -181,6 +187,12 @@ impl Harness {
     /// What must hold at any time.
     fn check(&mut self) {
         self.session.check_invariants();
+        if !self.session.is_closed() {
+            let credit = self.session.credit();
+            let window = self.config.session_window.min(wire::MAX);
+            let all = credit.promised + credit.unread + credit.withheld;
+            assert_eq!(all, window, "credit_conservation: {credit:?}");
+        }
         self.most_streams = self.most_streams.max(self.session.open_streams());
         if self.setup.copies_out {
             let most = self.bound();
@@ -210,7 +222,7 @@ impl Harness {
     fn feed(&mut self, bytes: &[u8], cut: usize) {
         let bytes = &bytes[..bytes.len().min(self.left)];
         self.left -= bytes.len();
-        let cut = if cut == 0 { bytes.len().max(1) } else { cut };
+        let cut = if cut == 0 { bytes.len().max(1) } else { cut.max(bytes.len() / MOST_PIECES) };
         for chunk in bytes.chunks(cut) {
             if self.arriving.is_some() {
                 self.feed_arriving(chunk);
@@ -302,6 +314,26 @@ impl Harness {
             assert!(!self.told, "one_terminal_event: nothing follows Closed");
             self.told = closed;
         }
+    }
+
+    /// What an owner may ask at any time.
+    fn ask(&mut self) {
+        let Self { session, meter, held, peer, .. } = self;
+        meter.run(|| {
+            let _ =
+                (session.rtt(), session.stats(), session.side(), session.tombstone(), session.is_detached());
+            for &id in held.iter() {
+                let stream = session.stream(id).expect("a stream that is held is there");
+                let acknowledged = stream.acknowledged();
+                let said = peer.heard.streams.get(&id.to_wire()).map_or(0, |&(said, _)| said);
+                assert!(acknowledged <= said, "offset_window: {acknowledged} of {said} bytes: {id:?}");
+                let is_told =
+                    matches!(stream.sending(), Sending::Finished | Sending::Reset | Sending::Stopped(_));
+                assert!(is_told || wire::sends(session.side(), id.to_wire()));
+            }
+            let unknown = StreamId::from_wire(wire::MAX).expect("the last one");
+            assert!(session.stream(unknown).is_err());
+        });
     }
 
     /// Takes one record, hears it, and says how long it is.
@@ -456,65 +488,6 @@ impl Harness {
         meter.run(|| drop(session));
         assert_eq!(meter.live(), 0, "nothing is left of a session");
     }
-}
-
-/// Who asks for a session.
-struct Asker {
-    name: SessionId,
-    epoch: Epoch,
-    proof: Secret,
-    /// The session has a pipe that is as new.
-    is_stale: bool,
-    /// The session's secret is the one that we know: a mutated hello may have brought another.
-    is_ours: bool,
-}
-
-/// Somebody asks for the session, and is let in or not. Returns whether.
-fn resume(
-    session: &mut Session,
-    acceptor: &mut Acceptor,
-    config: &Config,
-    now: Instant,
-    asker: &Asker,
-) -> bool {
-    let Asker { name, epoch, ref proof, is_stale, is_ours } = *asker;
-    let before = session.fingerprint(now);
-    // Sessions are looked up by their names.
-    let is_there = session.id() == Some(name);
-    let holds = is_there && *proof == SECRET;
-    let buried = session.tombstone().map(|tombstone| tombstone.refuse(proof, &mut acceptor.clone()));
-    let mut unknown = Acceptor::new(config);
-    if !acceptor.wants_transmit() {
-        unknown.poll_transmit(MOST_OUTPUT, &mut Vec::new()); // it has declared itself, too
-    }
-    unknown.refuse();
-    let answer = if is_there { session.resume(now, epoch, proof, acceptor) } else { Err(acceptor.refuse()) };
-    if let (Some(buried), true) = (buried, is_there) {
-        assert_eq!(answer, Err(buried), "a tombstone answers as the session would");
-    }
-    if answer.is_err() {
-        assert_eq!(session.fingerprint(now), before, "proof_first: nothing has changed");
-    }
-    match answer {
-        Ok(()) => assert!(!is_stale && session.id() == Some(name)),
-        Err(Refused::Unknown) => {
-            assert_eq!(all(unknown), all(acceptor.clone()), "proof_first: as if there were no such session");
-        }
-        Err(Refused::Stale(last)) => assert!(is_stale && last >= epoch),
-        Err(Refused::Expired | Refused::Closed(_)) => assert!(session.is_closed()),
-        Err(other) => panic!("an answer of a new kind: {other}"),
-    }
-    if is_ours {
-        assert_eq!(answer != Err(Refused::Unknown), holds, "proof_first: {answer:?}");
-    }
-    answer.is_ok()
-}
-
-/// All that an acceptor has to say.
-fn all(mut acceptor: Acceptor) -> Vec<u8> {
-    let mut slices = Vec::new();
-    while acceptor.poll_transmit(MOST_OUTPUT, &mut slices) > 0 {}
-    slices.concat()
 }
 
 /// What a session says that has no stream, in bytes: the beginning of a pipe and its end, liveness, limits.

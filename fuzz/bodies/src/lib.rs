@@ -5,6 +5,7 @@
 //!
 //! An input is read from its front by `arbitrary`, so that it can be written as well: [`seeds`] are real exchanges.
 
+mod arrival;
 pub mod harness;
 pub mod memory;
 pub mod peer;

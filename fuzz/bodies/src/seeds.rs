@@ -64,6 +64,13 @@ fn session_bytes() -> Seeds {
                 }
             }
         }
+        let setup = Setup { stage: Stage::Again, ..fresh(side, true) };
+        for &(story, tell) in stories::EXCHANGES {
+            let mut input = Vec::new();
+            setup.put(&mut input);
+            tell(side).into_iter().for_each(|step| step.put(&mut input));
+            seeds.insert(name_of(story, side, true), input);
+        }
     }
     seeds
 }

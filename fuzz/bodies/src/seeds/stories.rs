@@ -364,10 +364,11 @@ pub(crate) fn declared(side: Side, resumable: bool) -> Vec<u8> {
     body.to_vec()
 }
 
+type Exchange = fn(Side) -> Vec<Step<'static>>;
 type Arriving = fn() -> Vec<Step<'static>>;
 
 const fn says(kind: Kind, twist: u8) -> Step<'static> {
-    Step::Frame { frame: PeerFrame { kind, stream: 0, number: 9, twist }, times: 0, cut: 0 }
+    Step::Frame { frame: frame(kind, 0, 9, twist), times: 0, cut: 0 }
 }
 
 const LATER: Step<'static> = Step::Attach { ahead: 1 };
@@ -380,14 +381,15 @@ pub(crate) const ARRIVALS: &[(&str, Arriving)] = &[
     ("same-epoch", || vec![Step::Greet, Step::Attach { ahead: 0 }, Step::Greet]),
     ("wrong-name", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x41), Step::Transmit { max: 999 }]),
     ("wrong-secret", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x83), says(Kind::StateEnd, 0)]),
+    ("wrong-secret-at-its-end", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x9f)]),
+    ("wrong-name-at-its-end", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x4f)]),
     ("wrong-epoch", || vec![says(Kind::Parameters, 0), says(Kind::Resume, 0x20)]),
     ("new-session", || vec![says(Kind::Parameters, 0x40), says(Kind::MaxData, 0)]),
     ("no-resume", || vec![says(Kind::Parameters, 0x10), says(Kind::Stream, 0)]),
     ("padding", || vec![says(Kind::Parameters, 0), says(Kind::Padding, 0), says(Kind::Resume, 0)]),
     ("first-is-wrong", || vec![says(Kind::Resume, 0)]),
     ("cut-in-pieces", || {
-        let frame = |kind, number| PeerFrame { kind, stream: 0, number, twist: 0 };
-        let piece = |kind, cut| Step::Frame { frame: frame(kind, 0), times: 0, cut };
+        let piece = |kind, cut| Step::Frame { frame: frame(kind, 0, 0, 0), times: 0, cut };
         vec![piece(Kind::Parameters, 1), piece(Kind::Resume, 7), piece(Kind::SessionState, 1)]
     }),
     ("expired", || {
@@ -408,3 +410,46 @@ pub(crate) const ARRIVALS: &[(&str, Arriving)] = &[
     }),
     ("drains", || vec![Step::Greet, Step::Drain { seconds: 9 }, LATER, Step::Greet, Step::WaitForTimer]),
 ];
+
+/// Beginnings of a later pipe, for a session on either end that has streams, of which the peer has some.
+pub(crate) const EXCHANGES: &[(&str, Exchange)] = &[
+    ("exchange-fair", |_| vec![Step::Greet, Step::Transmit { max: 9999 }, Step::Flush, Step::Events]),
+    ("exchange-closed-in", |side| {
+        vec![
+            says(Kind::Parameters, 0),
+            opening(side),
+            says(Kind::SessionState, 0),
+            says(Kind::CloseApplication, 3),
+        ]
+    }),
+    ("exchange-refused", |_| vec![says(Kind::Parameters, 0), says(Kind::Refused, 0x22), Step::Events]),
+    ("exchange-stale", |_| {
+        let stale = Step::Frame { frame: frame(Kind::Refused, 0, 7, 1), times: 0, cut: 0 };
+        vec![says(Kind::Parameters, 0), stale, Step::Events, Step::Attach { ahead: 1 }, Step::Greet]
+    }),
+    ("exchange-of-states", |side| {
+        let mut steps = vec![says(Kind::Parameters, 0), opening(side), says(Kind::SessionState, 0)];
+        steps.extend((0..4).map(|id| Step::Frame {
+            frame: frame(Kind::StreamState, id, 900, 0),
+            times: 0,
+            cut: 0,
+        }));
+        steps.extend([says(Kind::StateEnd, 0), Step::Transmit { max: 9999 }, says(Kind::Ack, 0)]);
+        steps
+    }),
+    ("exchange-out-of-order", |side| {
+        vec![says(Kind::Parameters, 0), opening(side), says(Kind::StreamState, 0), says(Kind::StateEnd, 0)]
+    }),
+];
+
+const fn frame(kind: Kind, stream: u8, number: u16, twist: u8) -> PeerFrame {
+    PeerFrame { kind, stream, number, twist }
+}
+
+/// What the peer of `side` says first.
+const fn opening(side: Side) -> Step<'static> {
+    match side {
+        Side::Client => says(Kind::Resumed, 0),
+        Side::Server => says(Kind::Resume, 0),
+    }
+}

@@ -1,12 +1,13 @@
 //! Two sessions, driven by an arbitrary list of operations and a schedule of cuts and resumes, against the model.
 //!
 //! Oracles: those of `towline_model::Checked`: `exact_prefix`, `eof_iff_fin`, `surfaced_once`, `accepted_means_owed`,
-//! `credit_conservation`, `no_residue`, `drain_partition`; and no protocol error between two that keep the rules.
+//! `credit_conservation`, `no_residue`, `drain_partition`; no protocol error between two that keep the rules; and, for
+//! those whose reader stopped, `blocked_writer_wakes`.
 
 use std::time::Duration;
 
 use arbitrary::Unstructured;
-use towline_engine::Config;
+use towline_engine::{Config, Dir, Sending};
 use towline_model::{Checked, Op};
 
 /// An input as it was meant.
@@ -69,5 +70,23 @@ pub fn run(data: &[u8]) {
     for op in ops {
         checked.apply(op);
     }
+    check_stops(checked.clone());
     checked.settle();
+}
+
+/// Once everything has arrived, who writes to somebody who stopped reading knows that, whatever became of the pipe.
+fn check_stops(mut checked: Checked) {
+    checked.world.recover();
+    let halves: Vec<_> = checked.model.halves().map(|(id, sender, half)| (id, sender, *half)).collect();
+    for (id, sender, half) in halves {
+        let sends = id.dir() == Dir::Bi || id.opener() == sender;
+        let goes_on = sends && !half.finished && half.reset.is_none();
+        if half.stopped.is_some() && goes_on && checked.model.held(sender).contains(&id) {
+            let stream = checked.world.end(sender).stream(id).expect("a stream that is held is there");
+            assert!(
+                matches!(stream.sending(), Sending::Stopped(_)),
+                "blocked_writer_wakes: {id:?}, {half:?}"
+            );
+        }
+    }
 }
