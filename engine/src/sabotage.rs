@@ -20,7 +20,7 @@ pub enum Bug {
     OverlapNotTrimmed,
     /// A reset takes back an end that had arrived.
     LateResetTakesBack,
-    /// A FIN that went out is not sent again on the next pipe.
+    /// A FIN that went out is not sent again on the next pipe, if all before it was acknowledged.
     FinLostAtDetach,
     /// A STOP_SENDING that went out is not sent again on the next pipe.
     StopLostAtDetach,

@@ -1,57 +1,104 @@
-//! `towline-sim`: looks for mistakes in the engine.
+//! The command line of the simulator.
 
-mod explore;
-#[cfg(towline_sabotage)]
-mod sabotage;
-
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use towline_sim::explore::{Bounds, Case, Progress, Report, Scope, print_json, print_table, walk};
 
-/// Looks for mistakes in the engine's real code.
-#[derive(Debug, Parser)]
-#[command(
-    name = "towline-sim",
-    version,
-    after_help = "\
-Example, the scope in which two pipes contend, and then all of them, a hundred thousand states each:
-  cargo sim explore --scope race
-  cargo sim explore --max-states 100000"
-)]
+/// Looks for mistakes in Towline's engine.
+#[derive(Parser)]
+#[command(name = "towline-sim", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
-    /// Walk every interleaving of two sessions, within a scope
-    Explore(explore::ExploreArgs),
-    /// Arm each known bug in turn, and see who finds it
+    /// Walk every interleaving of two sessions
+    #[command(after_help = "\
+Examples:
+  towline-sim explore                       all scopes but full, in some minutes
+  towline-sim explore --scope race --json   one scope, for programs
+  towline-sim explore --scope full --max-states 3000000
+
+Exit status: 0 if all properties held, 1 if one did not, 2 for wrong usage.")]
+    Explore(Explore),
+    /// Arm known bugs, one by one, and see who finds them
     #[cfg(towline_sabotage)]
-    Sabotage,
-    /// Arm one known bug, and print who finds it, as JSON
-    #[cfg(towline_sabotage)]
-    #[command(hide = true)]
-    Hunt {
-        /// Which
-        bug: u8,
-    },
+    #[command(after_help = "\
+Examples:
+  towline-sim sabotage                          all bugs
+  towline-sim sabotage --bug FinLostAtDetach    one, and the shortest way to it as a test
+
+Exit status: 0 if every bug was found, 1 if one was not, 2 for wrong usage.")]
+    Sabotage(towline_sim::sabotage::Options),
 }
 
-fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Explore(args) => explore::run(&args).map(|held| ExitCode::from(u8::from(!held))),
+#[derive(Args)]
+struct Explore {
+    /// What to walk
+    #[arg(long, value_enum, default_value_t = Scope::All)]
+    scope: Scope,
+    /// How many threads walk [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// End each walk after about so many states, counted as often as they are reached
+    #[arg(long, value_name = "N")]
+    max_states: Option<usize>,
+    /// Print what came of it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Explore(options) => explore(&options),
         #[cfg(towline_sabotage)]
-        Command::Sabotage => sabotage::run(),
-        #[cfg(towline_sabotage)]
-        Command::Hunt { bug } => sabotage::hunt(bug).map(|()| ExitCode::SUCCESS),
-    };
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("towline-sim: {error:#}");
-            ExitCode::from(64)
-        }
+        Command::Sabotage(options) => towline_sim::sabotage::run(&options),
     }
+}
+
+fn explore(options: &Explore) -> anyhow::Result<ExitCode> {
+    let threads = options.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+    let bounds = Bounds { threads: threads.unwrap_or(1), max_states: options.max_states, timeout: None };
+    let reports: Vec<Report> = options.scope.cases().iter().map(|case| walk_loudly(case, bounds)).collect();
+    if options.json {
+        print_json(&reports)?;
+    } else {
+        print_table(&reports);
+    }
+    let all_held = reports.iter().all(|report| report.finding.is_none());
+    Ok(if all_held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Walks, and says on standard error how far it is: over and over on a terminal, else every ten seconds.
+fn walk_loudly(case: &Case, bounds: Bounds) -> Report {
+    let mut stderr = std::io::stderr();
+    let is_terminal = stderr.is_terminal();
+    let mut last = (Duration::ZERO, 0);
+    let report = walk(case, bounds, &mut |progress: Progress| {
+        let since = progress.elapsed.saturating_sub(last.0);
+        if !is_terminal && since < Duration::from_secs(10) {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let rate = progress.states.saturating_sub(last.1) as f64 / since.as_secs_f64().max(0.001);
+        last = (progress.elapsed, progress.states);
+        let scope = format!("{:?}", case.scope).to_lowercase();
+        let (before, after) = if is_terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+        let Progress { what, states, unique, depth, .. } = progress;
+        // Who closed standard error does not want to know.
+        let _ = write!(
+            stderr,
+            "{before}{scope}, {}: {what}, {states} states, {unique} unique, {rate:.0}/s, depth {depth}{after}",
+            case.name
+        );
+    });
+    if is_terminal {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    report
 }

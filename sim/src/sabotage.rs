@@ -1,105 +1,204 @@
-//! Proves that the explorer, and random operations, can fail: arms each known bug in turn and looks for it.
+//! Who finds the known bugs, and how fast.
 //!
-//! In: nothing. Out: a table of who found what, and how fast. Each bug is armed in a process of its own, since arming is
-//! for the whole of it.
+//! Each bug is armed in a process of its own, as it is for the whole process: the explorer walks its scopes, smallest
+//! first, until something breaks; and operations are drawn at random, as the property tests of the engine draw them.
 
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use comfy_table::Table;
+use anyhow::{Context, bail};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use towline_engine::sabotage::{Bug, arm};
-use towline_model::{Checked, Op, config};
 
-use crate::explore::{self, broken, clock};
+use crate::explore::{Bounds, Case, Scope, walk};
+use crate::random;
+use crate::table::{number, seconds, table};
 
-/// How a bug was found.
-#[derive(Debug, Serialize, Deserialize)]
-struct Found {
-    /// The scope, or the number of the case.
-    at: String,
-    seconds: f64,
-    what: String,
+/// What to do, from the command line.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Only this bug; prints the shortest way to it as a test
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
+    /// How many seconds the explorer and the random operations have for each bug, each
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    limit: u64,
+    /// How many threads walk
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    threads: usize,
+    /// Print what came of it as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Who found a bug.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Verdict {
-    explorer: Option<Found>,
-    random: Option<Found>,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    bug: String,
+    explorer: Option<Walked>,
+    random: Option<Drawn>,
 }
 
-/// How many states of each scope are walked, and how many random cases are tried, before a bug counts as missed.
-const STATES: usize = 1_500_000;
-const CASES: u64 = 20_000;
+/// How the explorer found it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Walked {
+    scope: String,
+    property: String,
+    states: usize,
+    seconds: f64,
+    /// How long other scopes took that did not find it.
+    before: f64,
+    steps: usize,
+    is_shortest: bool,
+    test: String,
+}
 
-/// Arms each bug in a process of its own, and prints the table.
-pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    let mut table = Table::new();
-    table.set_header(["bug", "explorer", "random operations"]);
-    let mut missed = 0;
-    for bug in Bug::ALL {
-        eprintln!("{bug:?}");
-        let number = (bug as u8).to_string();
-        let output = Command::new(std::env::current_exe()?).args(["hunt", &number]).output()?;
-        let verdict: Verdict = serde_json::from_slice(&output.stdout)?;
-        missed += u32::from(verdict.explorer.is_none() && verdict.random.is_none());
-        let cell = |found: Option<Found>| {
-            found.map_or("-".into(), |f| format!("{} in {:.1} s: {}", f.at, f.seconds, f.what))
-        };
-        table.add_row([format!("{bug:?}"), cell(verdict.explorer), cell(verdict.random)]);
+/// How random operations found it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Drawn {
+    property: String,
+    cases: u64,
+    seconds: f64,
+}
+
+/// Arms the bugs, one by one, and tells who found them.
+///
+/// # Errors
+///
+/// If there is no such bug, or a process cannot be started.
+pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let outcomes = match &options.bug {
+        Some(name) => vec![search(named(name)?, options)],
+        None => {
+            Bug::ALL.iter().map(|bug| in_its_own_process(*bug, options)).collect::<anyhow::Result<_>>()?
+        }
+    };
+    if options.json {
+        println!("{}", serde_json::to_string(&outcomes)?);
+    } else {
+        print(&outcomes, options.bug.is_some());
     }
-    println!("{table}");
-    println!("{missed} of {} were found by nobody", Bug::ALL.len());
+    let is_missed = |outcome: &&Outcome| outcome.explorer.is_none() && outcome.random.is_none();
+    let missed = outcomes.iter().filter(is_missed).count();
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Arms one bug, and prints who finds it.
-pub(crate) fn hunt(number: u8) -> anyhow::Result<()> {
-    let bug = Bug::ALL.into_iter().find(|bug| *bug as u8 == number);
-    arm(bug.ok_or_else(|| anyhow::anyhow!("there is no bug {number}"))?);
-    let verdict = Verdict { random: by_random_operations(), explorer: by_the_explorer() };
-    println!("{}", serde_json::to_string(&verdict)?);
-    Ok(())
+fn named(name: &str) -> anyhow::Result<Bug> {
+    let is_it = |bug: &&Bug| format!("{bug:?}").eq_ignore_ascii_case(name);
+    let names = || Bug::ALL.map(|bug| format!("{bug:?}")).join(", ");
+    Bug::ALL.iter().find(is_it).copied().with_context(|| format!("no bug {name}; there are {}", names()))
 }
 
-fn by_the_explorer() -> Option<Found> {
-    let start = clock();
-    let found = explore::first_broken(STATES)?;
-    Some(Found {
-        at: format!("{}, {} states", found.0, found.1),
-        seconds: start.elapsed().as_secs_f64(),
-        what: found.2.to_owned(),
-    })
+fn in_its_own_process(bug: Bug, options: &Options) -> anyhow::Result<Outcome> {
+    eprintln!("{bug:?} ...");
+    let program = std::env::current_exe().context("where this program is")?;
+    let output = Command::new(program)
+        .args(["sabotage", "--json", "--bug", &format!("{bug:?}")])
+        .args(["--limit", &options.limit.to_string(), "--threads", &options.threads.to_string()])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("a process for a bug")?;
+    let outcomes: Vec<Outcome> = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("what came of {bug:?}, {}", output.status))?;
+    match outcomes.into_iter().next() {
+        Some(outcome) => Ok(outcome),
+        None => bail!("nothing came of {bug:?}"),
+    }
 }
 
-fn by_random_operations() -> Option<Found> {
-    let start = clock();
-    for case in 0..CASES {
-        let mut seed = case.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let outcome = broken::catch(|| {
-            let mut checked = Checked::new(&config(), true);
-            for _ in 0..250 {
-                checked.apply(Op::decode(five(&mut seed)));
+fn search(bug: Bug, options: &Options) -> Outcome {
+    arm(bug);
+    let limit = Duration::from_secs(options.limit);
+    Outcome { bug: format!("{bug:?}"), explorer: explore(limit, options.threads), random: draw(limit) }
+}
+
+/// Looks into every case a little, and then into all of them.
+fn explore(limit: Duration, threads: usize) -> Option<Walked> {
+    let mut taken = 0.0;
+    for max_states in [Some(A_LITTLE), None] {
+        for case in by_size() {
+            let left = Duration::try_from_secs_f64(limit.as_secs_f64() - taken).ok()?;
+            let report = walk(&case, Bounds { threads, max_states, timeout: Some(left) }, &mut |_| ());
+            if let Some(finding) = report.finding {
+                return Some(Walked {
+                    scope: format!("{:?}, {}", case.scope, case.name).to_lowercase(),
+                    property: finding.property.to_owned(),
+                    states: report.states,
+                    seconds: report.seconds_to_finding.unwrap_or(report.seconds),
+                    before: taken,
+                    steps: finding.steps,
+                    is_shortest: finding.is_shortest,
+                    test: finding.test,
+                });
             }
-            checked.settle();
-        });
-        if let Err(broken) = outcome {
-            let seconds = start.elapsed().as_secs_f64();
-            return Some(Found { at: format!("case {case}"), seconds, what: broken.property.to_owned() });
-        }
-        if start.elapsed() > Duration::from_secs(60) {
-            break;
+            taken += report.seconds;
         }
     }
     None
 }
 
-/// Five random bytes (xorshift64).
-fn five(seed: &mut u64) -> [u8; 5] {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    let [a, b, c, d, e, ..] = seed.to_le_bytes();
-    [a, b, c, d, e]
+const A_LITTLE: usize = 300_000;
+
+/// All cases, the smallest first.
+fn by_size() -> Vec<Case> {
+    let mut cases = Scope::All.cases();
+    cases.sort_by_key(|case| {
+        BY_SIZE.iter().position(|(scope, name)| (case.scope, case.name) == (*scope, *name))
+    });
+    cases
+}
+
+const BY_SIZE: [(Scope, &str); 14] = [
+    (Scope::Close, "one place"),
+    (Scope::Delivery, "one place"),
+    (Scope::Race, "two pipes"),
+    (Scope::Race, "three pipes"),
+    (Scope::Race, "silent pipes"),
+    (Scope::Resume, "in part"),
+    (Scope::Delivery, "one way"),
+    (Scope::Delivery, "both ways"),
+    (Scope::Close, "one stream"),
+    (Scope::Resume, "three pipes"),
+    (Scope::Resume, "no optimism"),
+    (Scope::Close, "session"),
+    (Scope::Close, "two streams"),
+    (Scope::Close, "drain"),
+];
+
+fn draw(limit: Duration) -> Option<Drawn> {
+    let found = random::search(limit)?;
+    Some(Drawn { property: found.property.to_owned(), cases: found.cases, seconds: found.seconds })
+}
+
+fn print(outcomes: &[Outcome], with_test: bool) {
+    let heads = ["bug", "explorer", "", "states", "time", "before", "steps", "random", "cases", "time"];
+    let mut rows = table(&heads);
+    for Outcome { bug, explorer, random } in outcomes {
+        let mut row = vec![bug.clone()];
+        row.extend(match explorer {
+            Some(it) => [
+                it.scope.clone(),
+                it.property.clone(),
+                number(it.states),
+                seconds(it.seconds),
+                seconds(it.before),
+                format!("{}{}", if it.is_shortest { "" } else { "< " }, it.steps),
+            ],
+            None => ["MISSED", "", "", "", "", ""].map(str::to_owned),
+        });
+        row.extend(match random {
+            Some(it) => [
+                it.property.clone(),
+                number(usize::try_from(it.cases).unwrap_or(usize::MAX)),
+                seconds(it.seconds),
+            ],
+            None => ["missed", "", ""].map(str::to_owned),
+        });
+        rows.add_row(row);
+    }
+    println!("{rows}");
+    for walked in outcomes.iter().filter_map(|outcome| outcome.explorer.as_ref()).filter(|_| with_test) {
+        println!("\n{}", walked.test);
+    }
 }

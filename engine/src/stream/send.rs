@@ -187,7 +187,9 @@ impl Send {
 
     /// There is a new pipe: everything that was not acknowledged goes out again. The caller moves the bytes.
     pub(crate) fn rewind(&mut self) {
-        if self.end == End::Sent && !(sabotaged!(FinLostAtDetach) && self.state == SendState::DataSent) {
+        let is_forgotten =
+            sabotaged!(FinLostAtDetach) && self.state == SendState::DataSent && self.held() == 0;
+        if self.end == End::Sent && !is_forgotten {
             self.end = End::SentBefore;
         }
         if !self.is_reset() {

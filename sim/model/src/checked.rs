@@ -189,7 +189,9 @@ impl Checked {
     fn check_flushed(&self, side: Side) {
         let mut then = self.clone();
         then.read_here(side.peer());
-        then.model.check_settled_from(side);
+        if let Err(why) = then.model.is_settled_from(side) {
+            panic!("close_flushes: {side:?} has closed, but {why}");
+        }
     }
 
     fn with(&mut self, side: Side, number: u8, act: impl FnOnce(&mut Self, StreamId)) {

@@ -89,13 +89,13 @@ impl Model {
 
     /// The application on `side` opened `id`.
     pub fn on_opened(&mut self, side: Side, id: StreamId) {
-        assert!(self.held.iter().flatten().all(|&held| held != id), "ids_monotone_unique");
+        assert!(self.held.iter().flatten().all(|&held| held != id), "ids_monotone_unique: {id:?}");
         self.held[index(side)].push(id);
     }
 
     /// The application on `side` accepted `id`.
     pub fn on_accepted(&mut self, side: Side, id: StreamId) {
-        assert!(self.accepted.insert(id), "surfaced_once");
+        assert!(self.accepted.insert(id), "surfaced_once: {id:?} again");
         self.held[index(side)].push(id);
     }
 
@@ -131,11 +131,13 @@ impl Model {
         let ends = |side: Side| self.closing[index(side)] || self.drained[index(side)];
         match why {
             CloseReason::Local(code) => {
-                assert!(ends(side), "nobody closes {side:?}");
+                assert!(ends(side), "no_violation: nobody closes {side:?}");
                 return self.closing[index(side)] && *code == CLOSED;
             }
-            CloseReason::LocalUnflushed(_) => assert!(ends(side), "nobody closes {side:?}"),
-            CloseReason::Peer { .. } => assert!(ends(side.peer()), "nobody closes {:?}", side.peer()),
+            CloseReason::LocalUnflushed(_) => assert!(ends(side), "no_violation: nobody closes {side:?}"),
+            CloseReason::Peer { .. } => {
+                assert!(ends(side.peer()), "no_violation: nobody closes {:?}", side.peer());
+            }
             CloseReason::Expired => {}
             CloseReason::ResumeRefused(Refused::Expired | Refused::Closed(_)) => {
                 assert!(self.over[index(side.peer())], "closed_truth: {why}");
@@ -154,7 +156,7 @@ impl Model {
 
     /// The application on `side` was told that the other wants the session to end.
     pub fn on_drain_heard(&mut self, side: Side) {
-        assert!(self.drained[index(side.peer())], "nobody drains {:?}", side.peer());
+        assert!(self.drained[index(side.peer())], "drain_partition: nobody drains {:?}", side.peer());
         let was_heard = std::mem::replace(&mut self.heard_drain[index(side)], true);
         assert!(!was_heard, "idempotent_frames: {side:?} hears of a drain twice");
     }
@@ -193,7 +195,10 @@ impl Model {
             Err(WriteError::Finished) => assert!(half.has_ended()),
             Err(WriteError::Blocked | WriteError::ReceiveOnly) => {}
             Err(WriteError::Closed) => {
-                assert!(self.closing[index(side)] || self.over[index(side)], "{id:?} is closed by nobody");
+                assert!(
+                    self.closing[index(side)] || self.over[index(side)],
+                    "no_violation: {id:?} is closed by nobody"
+                );
             }
             Err(error) => panic!("{error}"),
         }
@@ -231,8 +236,14 @@ impl Model {
         let half = self.halves.entry((id, side.peer())).or_default();
         match outcome {
             Ok(Some(bytes)) => {
-                assert!(!bytes.is_empty() && bytes.len() as u64 <= most, "as much as was asked for");
-                assert!(half.stopped.is_none() && !half.saw_end, "nothing comes after the end");
+                assert!(
+                    !bytes.is_empty() && bytes.len() as u64 <= most,
+                    "exact_prefix: as much as was asked for"
+                );
+                assert!(
+                    half.stopped.is_none() && !half.saw_end,
+                    "one_terminal_event: nothing comes after the end"
+                );
                 for &byte in bytes {
                     assert_eq!(byte, pattern(half.read), "exact_prefix: {id:?} at {}", half.read);
                     half.read += 1;
@@ -251,9 +262,11 @@ impl Model {
                 }
             }
             Err(ReadError::Stopped) => assert!(half.stopped.is_some()),
-            Err(ReadError::Blocked) => assert!(!half.saw_end, "{id:?}"),
+            Err(ReadError::Blocked) => assert!(!half.saw_end, "one_terminal_event: {id:?}"),
             Err(ReadError::SendOnly) => {}
-            Err(ReadError::Closed) => assert!(self.over[index(side)], "{id:?} is closed by nobody"),
+            Err(ReadError::Closed) => {
+                assert!(self.over[index(side)], "no_violation: {id:?} is closed by nobody");
+            }
             Err(error) => panic!("{error}"),
         }
         true
@@ -269,39 +282,47 @@ impl Model {
         *self.half(id, side.peer()) = Half { reset: Some(code), saw_end: true, ..Half::default() };
     }
 
-    /// Everything that was promised must have happened: all was read that could be read.
+    /// Checks that everything that was promised has happened: all was read that could be read.
+    ///
+    /// # Panics
+    ///
+    /// If it has not.
     pub fn check_settled(&self) {
-        BOTH.iter().for_each(|&sender| self.check_settled_from(sender));
+        for sender in BOTH {
+            if let Err(why) = self.is_settled_from(sender) {
+                panic!("{why}");
+            }
+        }
         for (id, sender, half) in self.halves() {
             let is_told = half.has_ended() || half.stopped.is_none() || !self.held(sender).contains(&id);
             assert!(is_told, "one_terminal_event: {sender:?} has not heard that {id:?} was stopped");
         }
     }
 
-    /// As [`check_settled`](Self::check_settled), of what `from` wrote.
-    pub fn check_settled_from(&self, from: Side) {
+    /// Whether everything that was promised to who writes on `from` has happened.
+    ///
+    /// # Errors
+    ///
+    /// What has not.
+    pub fn is_settled_from(&self, from: Side) -> Result<(), String> {
         for (id, sender, half) in self.halves().filter(|&(_, sender, _)| sender == from) {
-            if id.opener() == sender && !self.drained[index(sender.peer())] && half.reset.is_none() {
-                let is_seen = self.accepted.contains(&id) || half.written == 0 && !half.finished;
-                assert!(is_seen, "surfaced_once: {id:?} never was");
+            let is_seen = self.accepted.contains(&id) || half.written == 0 && !half.finished;
+            let is_refused = half.reset.is_some() || self.drained[index(sender.peer())];
+            if id.opener() == sender && !is_seen && !is_refused {
+                return Err(format!("surfaced_once: {id:?} never was"));
             }
             if !self.held(sender.peer()).contains(&id) || half.stopped.is_some() {
                 continue;
             }
-            assert_eq!(
-                half.saw_end,
-                half.has_ended(),
-                "one_terminal_event: {id:?} from {sender:?}, {half:?}"
-            );
             // Also what was finished by an application that has released the stream since.
-            if half.reset.is_none() {
-                assert_eq!(half.read, half.written, "accepted_means_owed: {id:?} from {sender:?}");
-                assert_eq!(half.saw_end, half.finished, "eof_iff_fin: {id:?} from {sender:?}");
+            if half.read != half.written && (half.reset.is_none() || half.last_words) {
+                return Err(format!("accepted_means_owed: {id:?} from {sender:?}, {half:?}"));
             }
-            if half.last_words {
-                assert_eq!(half.read, half.written, "accepted_means_owed: {id:?} from {sender:?}");
+            if half.saw_end != half.has_ended() {
+                return Err(format!("one_terminal_event: {id:?} from {sender:?}, {half:?}"));
             }
         }
+        Ok(())
     }
 }
 

@@ -117,7 +117,7 @@ impl World {
         let present = self.epoch_of(Side::Server);
         for epoch in [Epoch(0), present, Epoch(present.0 + 1)] {
             let refused = server.resume(self.now, epoch, &WRONG, &mut self.acceptor());
-            assert_eq!(refused, Err(Refused::Unknown), "proof_first");
+            assert_eq!(refused, Err(Refused::Unknown), "proof_first: a wrong one");
         }
         let refused = server.resume(self.now, present, &SECRET, &mut self.acceptor());
         assert!(self.is_stale(refused), "proof_first: the present epoch, {refused:?}");
@@ -131,7 +131,7 @@ impl World {
                 arrival => panic!("proof_first: {arrival:?} in a replay"),
             }
         }
-        assert_eq!(server.fingerprint(self.now), before, "proof_first");
+        assert_eq!(server.fingerprint(self.now), before, "proof_first: it had an effect");
     }
 
     /// Whether that is the server's answer to a proof that holds and an epoch that does not.

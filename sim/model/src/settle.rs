@@ -110,7 +110,7 @@ impl Checked {
         }
         let (client, server) =
             (self.world.peek(Side::Client).credit(), self.world.peek(Side::Server).credit());
-        assert_eq!(client.available, server.promised, "credit_conservation");
-        assert_eq!(server.available, client.promised, "credit_conservation");
+        assert_eq!(client.available, server.promised, "credit_conservation: to the server");
+        assert_eq!(server.available, client.promised, "credit_conservation: to the client");
     }
 }

@@ -367,4 +367,4 @@ impl World {
 }
 
 /// No exchange of what a test has written takes as many records each way.
-const MAX_ROUNDS: usize = 1 << 20;
+const MAX_ROUNDS: usize = 1 << 16;

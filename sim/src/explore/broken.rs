@@ -1,13 +1,16 @@
 //! A property that does not hold: which, and how it came out.
 //!
-//! The engine, its model and the observer on the wire say so by a panic, whose text begins with the name of one of
-//! [`PROPERTIES`]. A panic without one is a broken assertion of the engine's (`consistent`).
+//! The engine, its model and the observer on the wire say so by a panic, in whose text the property's name stands before
+//! a colon. A panic without one is a broken assertion of the engine's (`consistent`).
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use towline_model::Digest;
+
+use crate::explore::program::Verb;
+use crate::explore::scope::Case;
 
 /// What does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +21,11 @@ pub(crate) struct Broken {
     pub(crate) message: String,
 }
 
-/// Everything that is checked after each action, or when nothing can happen any more.
-pub(crate) const PROPERTIES: [&str; 21] = [
+/// Everything that is checked, after each action or when nothing can happen any more.
+pub(crate) const PROPERTIES: [&str; 25] = [
     "exact_prefix",
     "eof_iff_fin",
+    "late_reset_ignored",
     "accepted_means_owed",
     "one_terminal_event",
     "halves_independent",
@@ -31,24 +35,45 @@ pub(crate) const PROPERTIES: [&str; 21] = [
     "credit_conservation",
     "ids_monotone_unique",
     "surfaced_once",
-    "drain_partition",
-    "close_flushes",
-    "closed_truth",
-    "fencing",
-    "proof_first",
-    "retry_converges",
+    "idempotent_frames",
+    "close_idempotent",
     "no_stall",
     "no_residue",
     "no_violation",
     CONSISTENT,
+    "retry_converges",
+    "drain_partition",
+    "close_flushes",
+    "closed_truth",
+    "ttl_order",
+    "fencing",
+    "proof_first",
 ];
+
+/// Those that `case` can break: the others have to do with what does not happen in it.
+pub(crate) fn properties_of(case: &Case) -> Vec<&'static str> {
+    let verbs = || case.programs.iter().flat_map(|program| program.steps).map(|step| step.1);
+    let applies = |property: &&&str| match **property {
+        "retry_converges" => case.is_confluent,
+        "drain_partition" => verbs().any(|verb| verb == Verb::Drain),
+        "close_flushes" => verbs().any(|verb| verb == Verb::Close) && case.is_resumable,
+        "closed_truth" => verbs().any(|verb| matches!(verb, Verb::Close | Verb::Drain)) && case.losses > 0,
+        "idempotent_frames" => case.losses > 0,
+        "close_idempotent" | "fencing" | "proof_first" | "ttl_order" => case.is_thorough,
+        _ => true,
+    };
+    PROPERTIES.iter().filter(applies).copied().collect()
+}
 
 /// The engine's own assertions, and those of `Session::check_invariants`.
 const CONSISTENT: &str = "consistent";
 
 impl Broken {
     fn new(message: String) -> Self {
-        Self { property: property_of(&message), message }
+        // The first that is named, as one may be the reason for another.
+        let place = |name: &&'static str| Some((message.find(&format!("{name}: "))?, *name));
+        let property = PROPERTIES.iter().filter_map(place).min().map_or(CONSISTENT, |(_, name)| name);
+        Self { property, message }
     }
 
     pub(crate) fn digest(&self) -> u128 {
@@ -56,12 +81,6 @@ impl Broken {
         digest.add_bytes(self.message.as_bytes());
         digest.result()
     }
-}
-
-/// The property that a message names.
-pub(crate) fn property_of(message: &str) -> &'static str {
-    let is_named = |name: &&&str| message.contains(**name);
-    PROPERTIES.iter().find(is_named).copied().unwrap_or(CONSISTENT)
 }
 
 thread_local! {
