@@ -3,6 +3,7 @@
 //! In: a pipe's first bytes. Out: this end's parameters, and the answer. Keeps: the bytes, for the session that
 //! they are meant for; at most two records and what was read along with their end. Spec: PROTOCOL §3.1.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 
@@ -136,15 +137,14 @@ impl Acceptor {
 
     fn on_item(&mut self, item: Item) -> Option<Arrival> {
         match (self.progress, item) {
-            (Progress::Start, Item::Frame(Frame::Parameters(Parameters { resume: Some(resume), .. })))
-                if self.ours.resume.is_some() =>
-            {
-                match resume.ticket {
-                    Some((session, _)) => Some(Arrival::New(Some(session))),
-                    None => {
+            (Progress::Start, Item::Frame(Frame::Parameters(theirs))) if self.ours.resume.is_some() => {
+                match theirs.resume.map(|resume| resume.ticket) {
+                    Some(Some((session, _))) => Some(Arrival::New(Some(session))),
+                    Some(None) => {
                         self.progress = Progress::Resuming;
                         None
                     }
+                    None => Some(Arrival::New(None)),
                 }
             }
             (Progress::Resuming, Item::Frame(Frame::Resume { session, secret, epoch })) => {
@@ -179,7 +179,7 @@ impl Acceptor {
     pub fn poll_transmit(&mut self, max: usize, out: &mut Vec<Bytes>) -> usize {
         let mut record = RecordWriter::new(BytesMut::new(), max, MIN_MAX_RECORD_SIZE, out);
         if !self.parameters_sent && record.space() >= crate::frame::MAX_PARAMETERS_FRAME {
-            record.frame(&Frame::Parameters(self.ours.clone()));
+            record.frame(&Frame::Parameters(Box::new(self.ours.clone())));
             self.parameters_sent = true;
         }
         if self.parameters_sent

@@ -139,7 +139,13 @@ impl Chunks {
     pub(crate) fn push_copy(&mut self, queue: &mut Queue, data: &[u8]) {
         for piece in data.chunks(PIECE) {
             if !self.merge(queue, piece) {
-                self.append(queue, Data::Owned(BytesMut::from(piece)), pinned(piece.len()));
+                // Only what is short will ever grow.
+                let data = if piece.len() < SMALL {
+                    Data::Owned(BytesMut::from(piece))
+                } else {
+                    Data::Shared(Bytes::copy_from_slice(piece))
+                };
+                self.append(queue, data, pinned(piece.len()));
             }
         }
     }

@@ -235,10 +235,14 @@ impl SessionWindow {
     /// limits it, for `quantum` bytes, since readers who stall may hold all the rest.
     pub(crate) fn update_owed(&self, quantum: u64, first: u64) -> Option<u64> {
         let Received { limit, received, consumed } = self.counts;
+        let least = quantum.min(self.ahead.size / 2);
+        if self.ahead.size.saturating_sub(limit - received) < least {
+            return None; // whatever the rest says: this is asked very often
+        }
         let paid = consumed.saturating_add(first).saturating_add(self.share.most());
         let most = (consumed + self.total).min(paid);
         let wanted = received + self.ahead.size;
-        let worth = if wanted <= most { self.ahead.size / 2 } else { quantum.min(self.ahead.size / 2) };
+        let worth = if wanted <= most { self.ahead.size / 2 } else { least };
         let more = wanted.min(most).min(varint::MAX).checked_sub(limit)?;
         (more > 0 && more >= worth).then_some(limit + more)
     }

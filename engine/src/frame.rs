@@ -2,6 +2,7 @@
 //!
 //! Spec: draft-02 §4, RFC 9000 §19; those of the resume extension PROTOCOL §6.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::{Buf, BufMut, Bytes};
 
@@ -15,25 +16,66 @@ use crate::varint;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     Padding,
-    ResetStream { id: StreamId, code: Code, final_size: u64 },
-    StopSending { id: StreamId, code: Code },
+    ResetStream {
+        id: StreamId,
+        code: Code,
+        final_size: u64,
+    },
+    StopSending {
+        id: StreamId,
+        code: Code,
+    },
     Stream(StreamHeader),
-    MaxData { limit: u64 },
-    MaxStreamData { id: StreamId, limit: u64 },
-    MaxStreams { dir: Dir, limit: u64 },
-    DataBlocked { limit: u64 },
-    StreamDataBlocked { id: StreamId, limit: u64 },
-    StreamsBlocked { dir: Dir, limit: u64 },
+    MaxData {
+        limit: u64,
+    },
+    MaxStreamData {
+        id: StreamId,
+        limit: u64,
+    },
+    MaxStreams {
+        dir: Dir,
+        limit: u64,
+    },
+    DataBlocked {
+        limit: u64,
+    },
+    StreamDataBlocked {
+        id: StreamId,
+        limit: u64,
+    },
+    StreamsBlocked {
+        dir: Dir,
+        limit: u64,
+    },
     Close(Close),
-    Parameters(Parameters),
-    Ping { sequence: u64 },
-    Pong { sequence: u64 },
-    StreamAck { id: StreamId, received: u64 },
-    Resume { session: SessionId, secret: Secret, epoch: Epoch },
-    Resumed { epoch: Epoch },
+    /// Boxed, as there is one on each pipe, and all other frames are short.
+    Parameters(Box<Parameters>),
+    Ping {
+        sequence: u64,
+    },
+    Pong {
+        sequence: u64,
+    },
+    StreamAck {
+        id: StreamId,
+        received: u64,
+    },
+    Resume {
+        session: SessionId,
+        secret: Secret,
+        epoch: Epoch,
+    },
+    Resumed {
+        epoch: Epoch,
+    },
     ResumeRefused(Refusal),
     SessionState(SessionState),
-    StreamState { id: StreamId, received: u64, limit: u64 },
+    StreamState {
+        id: StreamId,
+        received: u64,
+        limit: u64,
+    },
     StateEnd,
     Drain(Drain),
 }
@@ -187,7 +229,7 @@ impl Frame {
             QX_PING => Self::Ping { sequence: get(input)? },
             QX_PONG => Self::Pong { sequence: get(input)? },
             QX_TRANSPORT_PARAMETERS => {
-                Self::Parameters(Parameters::decode(get_block(input, before, record_left)?)?)
+                Self::Parameters(Box::new(Parameters::decode(get_block(input, before, record_left)?)?))
             }
             STREAM_ACK => Self::StreamAck { id: get_id(input)?, received: get(input)? },
             RESUME => Self::Resume {
@@ -323,6 +365,17 @@ impl Refusal {
 }
 
 impl StreamHeader {
+    /// Reads a STREAM frame up to its payload. `None` if it is another frame, or not all of it is here.
+    pub(crate) fn decode_whole(input: &mut &[u8]) -> Option<Self> {
+        let (&first, mut rest) = input.split_first()?;
+        if !(STREAM..=STREAM_LAST).contains(&u64::from(first)) {
+            return None;
+        }
+        let header = Self::decode(&mut rest, u64::from(first)).ok()?;
+        *input = rest;
+        Some(header)
+    }
+
     fn decode(input: &mut &[u8], frame_type: u64) -> Result<Self, Malformed> {
         let id = get_id(input)?;
         let offset = if frame_type & STREAM_OFF == 0 { 0 } else { get(input)? };
@@ -330,7 +383,7 @@ impl StreamHeader {
         Ok(Self { id, offset, length, fin: frame_type & STREAM_FIN != 0 })
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut impl BufMut) {
         let mut frame_type = STREAM;
         if self.offset > 0 {
             frame_type |= STREAM_OFF;
@@ -535,7 +588,7 @@ mod tests {
                 kind: CloseKind::Application { code },
                 reason
             })),
-            parameters().prop_map(Frame::Parameters),
+            parameters().prop_map(|parameters| Frame::Parameters(Box::new(parameters))),
             number().prop_map(|sequence| Frame::Ping { sequence }),
             number().prop_map(|sequence| Frame::Pong { sequence }),
         ]

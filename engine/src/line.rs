@@ -43,11 +43,14 @@ impl Line {
         }
     }
 
-    /// Drops those at the front that are gone, so that who is at the front is there.
-    pub(crate) fn pass_over(&mut self, is_gone: impl Fn(StreamId) -> bool) {
+    /// Drops those at the front that are gone, so that who is at the front is there. Returns how many.
+    pub(crate) fn pass_over(&mut self, is_gone: impl Fn(StreamId) -> bool) -> usize {
+        let mut count = 0;
         while self.front().is_some_and(&is_gone) {
             self.pop_front();
+            count += 1;
         }
+        count
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -92,9 +95,9 @@ mod tests {
         let mut line = Line::default();
         ids.iter().for_each(|&id| line.push_back(id));
         let is_gone = |id: StreamId| id.index() != 2;
-        line.pass_over(is_gone);
+        assert_eq!(line.pass_over(is_gone), 2);
         assert_eq!(line.pop_front(), Some(ids[2]));
-        line.pass_over(is_gone);
+        assert_eq!(line.pass_over(is_gone), 3);
         assert!(line.is_empty());
     }
 

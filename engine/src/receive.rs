@@ -34,7 +34,7 @@ impl Session {
         let pipe = self.pipe.as_ref().expect("input comes from a pipe");
         if pipe.peer.is_none() {
             return match item {
-                Item::Frame(Frame::Parameters(parameters)) => self.on_parameters(parameters),
+                Item::Frame(Frame::Parameters(parameters)) => self.on_parameters(*parameters),
                 Item::Frame(_) | Item::Stream(_) => Err(Violation::ParametersOutOfPlace),
             };
         }

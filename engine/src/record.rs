@@ -87,18 +87,16 @@ impl RecordReader {
                             return Ok(Some(Item::Frame(Frame::Padding)));
                         }
                     }
+                    // What there is most of, without the detour.
+                    if let Some((header, used)) = self.stream_header(input, left) {
+                        self.state = payload(header, left - used)?;
+                        continue;
+                    }
                     let decode = |bytes: &mut &[u8]| Frame::decode(bytes, left);
                     let Some((frame, used)) = self.decode(input, left, decode)? else { return Ok(None) };
                     let left = left - used;
                     match frame {
-                        Frame::Stream(header) => {
-                            self.state = payload(header, left)?;
-                            if let State::Payload { id, offset, rest: 0, fin, left } = self.state {
-                                self.state = State::Frames { left };
-                                let data = Bytes::new();
-                                return Ok(Some(Item::Stream(Piece { id, offset, data, rest: 0, fin })));
-                            }
-                        }
+                        Frame::Stream(header) => self.state = payload(header, left)?,
                         frame => {
                             self.state = State::Frames { left };
                             return Ok(Some(Item::Frame(frame)));
@@ -106,7 +104,7 @@ impl RecordReader {
                     }
                 }
                 State::Payload { id, offset, rest, fin, left } => {
-                    if input.is_empty() {
+                    if input.is_empty() && rest > 0 {
                         return Ok(None);
                     }
                     let count = input.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
@@ -121,6 +119,19 @@ impl RecordReader {
                 }
             }
         }
+    }
+
+    /// Takes the header of a STREAM frame, and tells its length, if that is what comes next, uncut.
+    fn stream_header(&self, input: &mut Bytes, left: u64) -> Option<(StreamHeader, u64)> {
+        if !self.carry.is_empty() {
+            return None;
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+        let mut rest = &input[..most];
+        let header = StreamHeader::decode_whole(&mut rest)?;
+        let used = most - rest.len();
+        input.advance(used);
+        Some((header, used as u64))
     }
 
     /// Feeds the reader's logical state to `digest`.
@@ -146,6 +157,16 @@ impl RecordReader {
     ) -> Result<Option<(T, u64)>, Violation> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let carried = self.carry.len();
+        if carried == 0 {
+            // Nearly every frame is short, and whole.
+            let bytes = &input[..input.len().min(most).min(MAX_SHORT_FRAME)];
+            let mut rest = bytes;
+            if let Ok(item) = parse(&mut rest) {
+                let used = bytes.len() - rest.len();
+                input.advance(used);
+                return Ok(Some((item, used as u64)));
+            }
+        }
         let available = input.len().min(most - carried);
         // Nearly every frame is short: try with that much before the rest is copied as well.
         for take in [available.min(MAX_SHORT_FRAME), available] {

@@ -4,9 +4,9 @@
 //! nothing; the buffer that the headers are written into is lent. Spec: draft-02 §3.2.
 
 use alloc::vec::Vec;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, StreamHeader};
 use crate::varint;
 
 /// A record in the making.
@@ -15,11 +15,10 @@ pub(crate) struct RecordWriter<'a> {
     out: &'a mut Vec<Bytes>,
     /// Where in `out` the slice belongs that begins with the record's size.
     first: usize,
-    /// That slice: room for the size, then all up to the first payload.
-    head: BytesMut,
-    /// What was written since the last payload, if there was one. It follows `head` in the same allocation.
+    /// That slice, once there was payload: room for the size, then all up to it.
+    head: Option<BytesMut>,
+    /// What was written since the last payload. It follows `head` in the same allocation.
     rest: BytesMut,
-    has_payload: bool,
     /// The bytes of frames so far.
     size: usize,
     max_size: usize,
@@ -35,19 +34,10 @@ impl<'a> RecordWriter<'a> {
         let max_record_size = usize::try_from(max_record_size).unwrap_or(usize::MAX);
         let prefix = if max.min(max_record_size) < 1 << 14 { 2 } else { 4 };
         let max_size = max.saturating_sub(prefix).min(max_record_size).min((1 << 30) - 1);
-        let mut head = scratch;
-        head.reserve(HEAD);
-        head.put_bytes(0, prefix);
-        Self {
-            first: out.len(),
-            out,
-            head,
-            rest: BytesMut::new(),
-            has_payload: false,
-            size: 0,
-            max_size,
-            prefix,
-        }
+        let mut rest = scratch;
+        rest.reserve(HEAD);
+        rest.put_bytes(0, prefix);
+        Self { first: out.len(), out, head: None, rest, size: 0, max_size, prefix }
     }
 
     /// How many bytes of frames still fit.
@@ -64,17 +54,20 @@ impl<'a> RecordWriter<'a> {
     pub(crate) fn frame(&mut self, frame: &Frame) {
         #[cfg(feature = "tracing")]
         tracing::trace!(?frame, "sent");
-        let buffer = if self.has_payload { &mut self.rest } else { &mut self.head };
-        let before = buffer.len();
-        frame.encode(buffer);
-        self.grow(buffer_len(self.has_payload, &self.head, &self.rest) - before);
+        self.append(|buffer| frame.encode(buffer));
+    }
+
+    /// Appends the header of a STREAM frame, which must fit.
+    pub(crate) fn stream(&mut self, header: &StreamHeader) {
+        #[cfg(feature = "tracing")]
+        tracing::trace!(?header, "sent STREAM");
+        self.append(|buffer| header.encode(buffer));
     }
 
     /// Appends payload to the STREAM frame that was appended last. It must fit.
     pub(crate) fn payload(&mut self, data: Bytes) {
-        if !self.has_payload {
-            self.has_payload = true;
-            self.rest = self.head.split_off(self.head.len());
+        if self.head.is_none() {
+            self.head = Some(self.rest.split());
             self.out.push(Bytes::new()); // the head's place
         } else if !self.rest.is_empty() {
             let header = self.rest.split().freeze();
@@ -87,17 +80,17 @@ impl<'a> RecordWriter<'a> {
     /// Completes the record. Returns its length, 0 if it holds no frame, and the header buffer.
     pub(crate) fn finish(mut self) -> (usize, BytesMut) {
         if self.size == 0 {
-            self.head.clear();
-            return (0, self.head);
+            self.rest.clear();
+            return (0, self.rest);
         }
-        if !self.has_payload {
-            self.rest = self.head.split_off(self.head.len());
+        let mut head = self.head.take().unwrap_or_else(|| {
             self.out.push(Bytes::new());
-        }
+            self.rest.split()
+        });
         let size = self.size as u64;
         let unused = self.prefix - varint::len(size);
-        varint::put(&mut &mut self.head[unused..self.prefix], size);
-        let head = self.head.split_off(unused);
+        varint::put(&mut &mut head[unused..self.prefix], size);
+        head.advance(unused);
         self.out[self.first] = head.freeze();
         if !self.rest.is_empty() {
             let header = self.rest.split().freeze();
@@ -106,14 +99,16 @@ impl<'a> RecordWriter<'a> {
         (self.prefix - unused + self.size, self.rest)
     }
 
+    fn append(&mut self, encode: impl FnOnce(&mut BytesMut)) {
+        let before = self.rest.len();
+        encode(&mut self.rest);
+        self.grow(self.rest.len() - before);
+    }
+
     fn grow(&mut self, count: usize) {
         self.size += count;
         assert!(self.size <= self.max_size, "what is appended must fit");
     }
-}
-
-fn buffer_len(has_payload: bool, head: &BytesMut, rest: &BytesMut) -> usize {
-    if has_payload { rest.len() } else { head.len() }
 }
 
 #[cfg(test)]

@@ -18,10 +18,17 @@ const STREAM_SHARE: u64 = 128 << 10;
 const INTERACTIVE_PART: u64 = 8;
 
 impl Session {
-    /// How many bytes the stream's writer may add now.
-    pub(crate) fn room(&self, id: StreamId) -> u64 {
-        let Some((send, urgency)) = self.sender(id) else { return 0 };
-        stream_room(send).min(self.session_room(urgency))
+    /// Lets the stream's writer add as many of `wanted` bytes as there is room for. Returns how many.
+    pub(crate) fn use_room(&mut self, id: StreamId, wanted: u64) -> u64 {
+        let (credit, buffer, held) = (self.credit.available(), self.config.send_buffer, self.held);
+        let Some(entry) = self.streams.get_mut(id) else { return 0 };
+        let Some(send) = &mut entry.send else { return 0 };
+        let room = part_of(buffer, entry.urgency).saturating_sub(held);
+        let count = wanted.min(stream_room(send)).min(credit).min(room);
+        send.credit.take(count);
+        self.credit.take(count);
+        self.held += count;
+        count
     }
 
     /// Notes that the stream's writer got less than it wanted, and what for.
@@ -84,12 +91,16 @@ impl Session {
     }
 
     fn session_room(&self, urgency: Urgency) -> u64 {
-        let buffer = self.config.send_buffer;
-        let buffer = match urgency {
-            Urgency::Interactive => buffer,
-            Urgency::Normal | Urgency::Bulk => buffer - buffer / INTERACTIVE_PART,
-        };
-        self.credit.available().min(buffer.saturating_sub(self.held))
+        let room = part_of(self.config.send_buffer, urgency).saturating_sub(self.held);
+        self.credit.available().min(room)
+    }
+}
+
+/// How much of the send buffer streams of this urgency may fill.
+fn part_of(buffer: u64, urgency: Urgency) -> u64 {
+    match urgency {
+        Urgency::Interactive => buffer,
+        Urgency::Normal | Urgency::Bulk => buffer - buffer / INTERACTIVE_PART,
     }
 }
 

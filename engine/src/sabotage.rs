@@ -64,6 +64,11 @@ impl Bug {
         Self::ReaderNotWoken,
         Self::WriterNotWoken,
     ];
+
+    /// The bug with this name, in upper or lower case.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bug| alloc::format!("{bug:?}").eq_ignore_ascii_case(name))
+    }
 }
 
 static ARMED: AtomicU8 = AtomicU8::new(0);

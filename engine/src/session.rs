@@ -409,7 +409,9 @@ impl Session {
                 news.writable = false;
                 Event::Writable(id)
             };
-            self.streams.tell(id, |rest| *rest = news);
+            if news.any() {
+                self.streams.tell(id, |rest| *rest = news);
+            }
             return Some(event);
         }
         match &mut self.phase {

@@ -11,7 +11,7 @@ use crate::error::Violation;
 use crate::id::{ByDir, Code, Dir, MAX_STREAMS, Side, StreamId};
 use crate::line::Line;
 use crate::stream::{Recv, Send};
-use crate::turns::{Turns, Urgency};
+use crate::turns::{Turn, Turns, Urgency};
 
 /// One stream.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub(crate) struct News {
 }
 
 impl News {
-    fn any(self) -> bool {
+    pub(crate) fn any(self) -> bool {
         self != Self::default()
     }
 }
@@ -68,6 +68,13 @@ impl Entry {
         (self.released || sabotaged!(SlotReturnedEarly))
             && self.send.as_ref().is_none_or(|send| send.state.is_terminal())
             && self.recv.as_ref().is_none_or(|recv| recv.state.is_terminal() && is_told(recv))
+    }
+
+    /// In how many queues it stands.
+    fn places(&self) -> usize {
+        let Queued { control, ack, data, news } = self.queued;
+        let waits_for_room = self.send.as_ref().is_some_and(|send| send.in_room_queue);
+        [control, ack, data, news, waits_for_room].into_iter().map(usize::from).sum()
     }
 
     fn wants_control(&self) -> bool {
@@ -163,6 +170,8 @@ pub(crate) struct Streams {
     news: Line,
     /// Streams whose writers wait for the session's credit or send buffer.
     room: Line,
+    /// How many places in queues belong to streams that are gone.
+    gone: usize,
 }
 
 impl Streams {
@@ -182,6 +191,7 @@ impl Streams {
             data: Turns::default(),
             news: Line::default(),
             room: Line::default(),
+            gone: 0,
         }
     }
 
@@ -354,10 +364,9 @@ impl Streams {
 
     /// Removes the entry whatever its state. For a session that is over.
     pub(crate) fn remove(&mut self, id: StreamId) {
-        if self.entries.remove(&id).is_none() {
-            return;
-        }
+        let Some(entry) = self.entries.remove(&id) else { return };
         // Where it still stands in a queue it is passed over.
+        self.gone += entry.places();
         self.pass_over();
         if id.opener() != self.side {
             self.remote.get_mut(id.dir()).closed += 1;
@@ -366,10 +375,14 @@ impl Streams {
 
     /// Sees to it that who is at the front of a queue is there.
     fn pass_over(&mut self) {
-        let Self { entries, control, acks, data, news, room, .. } = self;
+        if self.gone == 0 {
+            return;
+        }
+        let Self { entries, control, acks, data, news, room, gone, .. } = self;
         let is_gone = |id: StreamId| !entries.contains_key(&id);
-        [control, acks, news, room].into_iter().for_each(|queue| queue.pass_over(is_gone));
-        data.pass_over(is_gone);
+        let passed: usize =
+            [control, acks, news, room].into_iter().map(|queue| queue.pass_over(is_gone)).sum();
+        *gone -= passed + data.pass_over(is_gone);
     }
 
     // The frames that are owed for all streams of a kind.
@@ -463,8 +476,8 @@ impl Streams {
         Some(id)
     }
 
-    /// The stream whose turn it is to send data, and how many bytes its turn still has, of `quantum`.
-    pub(crate) fn next_data(&self, quantum: u64) -> Option<(StreamId, u64)> {
+    /// Whose turn it is to send data, if a turn is `quantum` bytes.
+    pub(crate) fn next_data(&self, quantum: u64) -> Option<Turn> {
         self.data.next(quantum)
     }
 
@@ -479,16 +492,20 @@ impl Streams {
     }
 
     /// The stream whose turn it is has sent `count` bytes of data.
-    pub(crate) fn spend_data(&mut self, id: StreamId, quantum: u64, count: u64) {
-        let send = self.entries.get(&id).and_then(|entry| entry.send.as_ref());
-        let has_more = send.is_some_and(Send::wants_data);
-        if self.data.spend(quantum, count, has_more) {
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.queued.data = false;
-            }
-            self.pass_over();
-            self.schedule(id);
+    pub(crate) fn spend_data(&mut self, turn: Turn, quantum: u64, count: u64) {
+        let id = turn.id;
+        let entry = self.entries.get_mut(&id);
+        let has_more = entry.as_ref().is_some_and(|entry| entry.send.as_ref().is_some_and(Send::wants_data));
+        if !self.data.spend(turn, quantum, count, has_more) {
+            return;
         }
+        if let Some(entry) = entry {
+            entry.queued.data = has_more;
+            if has_more {
+                self.data.push(entry.urgency, id);
+            }
+        }
+        self.pass_over();
     }
 
     /// Changes a stream's urgency; its turn comes at the end of the new class.
@@ -519,8 +536,9 @@ impl Streams {
     pub(crate) fn take_room_queue(&mut self) -> Line {
         let queue = core::mem::take(&mut self.room);
         for id in queue.iter() {
-            if let Some(send) = self.entries.get_mut(&id).and_then(|entry| entry.send.as_mut()) {
-                send.in_room_queue = false;
+            match self.entries.get_mut(&id).and_then(|entry| entry.send.as_mut()) {
+                Some(send) => send.in_room_queue = false,
+                None => self.gone -= 1,
             }
         }
         queue
@@ -587,6 +605,9 @@ impl Streams {
         }
         let is_here = |id: &StreamId| self.entries.contains_key(id);
         assert!(self.data.iter().filter(is_here).count() <= self.entries.len(), "nobody is in a queue twice");
+        let places = [&self.control, &self.acks, &self.news, &self.room].into_iter().flat_map(Line::iter);
+        let gone = places.chain(self.data.iter()).filter(|id| !is_here(id)).count();
+        assert_eq!(self.gone, gone, "each place of a stream that is gone is counted");
         for queue in [&self.control, &self.acks, &self.news, &self.room] {
             assert!(queue.front().is_none_or(|id| is_here(&id)), "who is at the front is there");
             assert!(queue.iter().filter(is_here).count() <= self.entries.len(), "nobody is in a queue twice");

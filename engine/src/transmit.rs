@@ -3,6 +3,7 @@
 //! In: state. Out: one record at a time, made now. Keeps: nothing; what a record says is taken from flags and
 //! numbers as it is written. Spec: PROTOCOL §3.4.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
@@ -101,7 +102,7 @@ impl Session {
         let is_later = pipe.exchange.is_some();
         let session = self.resume.as_ref().filter(|_| is_later).map(|resume| resume.id);
         if !pipe.parameters_sent && record.space() >= MAX_PARAMETERS_FRAME {
-            record.frame(&Frame::Parameters(self.config.parameters(session)));
+            record.frame(&Frame::Parameters(Box::new(self.config.parameters(session))));
             pipe.parameters_sent = true;
         }
     }
@@ -207,9 +208,10 @@ impl Session {
 
     /// Streams take turns until the record is full.
     fn write_stream_data(&mut self, quantum: u64, record: &mut RecordWriter<'_>) {
-        while let Some((id, turn)) = self.streams.next_data(quantum) {
-            let Some(count) = self.write_data_of(id, turn, record) else { return };
-            self.streams.spend_data(id, quantum, count);
+        while let Some(turn) = self.streams.next_data(quantum) {
+            let id = turn.id;
+            let Some(count) = self.write_data_of(id, turn.left, record) else { return };
+            self.streams.spend_data(turn, quantum, count);
             self.offer_share(id);
             self.streams.retire(id);
         }
@@ -242,12 +244,7 @@ impl Session {
         let offset = send.sent;
         let is_last = send.state == SendState::DataSent && count == queued;
         let fin = is_last && !send.resets_when_sent;
-        record.frame(&Frame::Stream(StreamHeader {
-            id,
-            offset,
-            length: (!ends_record).then_some(length),
-            fin,
-        }));
+        record.stream(&StreamHeader { id, offset, length: (!ends_record).then_some(length), fin });
         let mut left = count;
         while left > 0 {
             let data = if resumes {

@@ -59,6 +59,15 @@ struct Class {
     waited: u64,
 }
 
+/// A turn: whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) id: StreamId,
+    /// How many bytes of it are left.
+    pub(crate) left: u64,
+    class: usize,
+}
+
 impl Turns {
     /// The stream has something to send; its turn comes after those of all others of its class.
     pub(crate) fn push(&mut self, urgency: Urgency, id: StreamId) {
@@ -74,26 +83,30 @@ impl Turns {
         class.queue.remove(id);
     }
 
-    /// Drops those at the front that are gone, so that who is at the front is there.
-    pub(crate) fn pass_over(&mut self, is_gone: impl Fn(StreamId) -> bool + Copy) {
+    /// Drops those at the front that are gone, so that who is at the front is there. Returns how many.
+    pub(crate) fn pass_over(&mut self, is_gone: impl Fn(StreamId) -> bool + Copy) -> usize {
+        let mut count = 0;
         for class in &mut self.classes {
             if class.queue.front().is_some_and(is_gone) {
                 class.spent = 0;
-                class.queue.pass_over(is_gone);
+                count += class.queue.pass_over(is_gone);
             }
         }
+        count
     }
 
-    /// The stream whose turn it is, and how much of the turn is left, if a turn is `quantum` bytes.
-    pub(crate) fn next(&self, quantum: u64) -> Option<(StreamId, u64)> {
-        let class = &self.classes[self.class(quantum)?];
-        Some((class.queue.front()?, quantum.saturating_sub(class.spent).max(1)))
+    /// Whose turn it is, if a turn is `quantum` bytes.
+    pub(crate) fn next(&self, quantum: u64) -> Option<Turn> {
+        let index = self.class(quantum)?;
+        let class = &self.classes[index];
+        let left = quantum.saturating_sub(class.spent).max(1);
+        Some(Turn { id: class.queue.front()?, left, class: index })
     }
 
-    /// The stream whose turn it is has sent `count` bytes and `has_more`. Returns whether its turn is over: then it
-    /// is in no queue.
-    pub(crate) fn spend(&mut self, quantum: u64, count: u64, has_more: bool) -> bool {
-        let Some(index) = self.class(quantum) else { return false };
+    /// The stream whose turn [it is](Self::next) has sent `count` bytes of `quantum`, and `has_more`. Returns whether
+    /// its turn is over: then it is in no queue.
+    pub(crate) fn spend(&mut self, turn: Turn, quantum: u64, count: u64, has_more: bool) -> bool {
+        let index = turn.class;
         let others = self.classes.iter_mut().enumerate().filter(|(other, _)| *other != index);
         for (_, class) in others {
             class.waited = if class.queue.is_empty() { 0 } else { class.waited.saturating_add(count) };
@@ -162,13 +175,13 @@ mod tests {
         let mut sent = alloc::vec![0; urgencies.len()];
         let (mut total, mut space) = (0, record);
         while total < bytes {
-            let (id, left) = turns.next(QUANTUM).unwrap();
-            let (n, count) = (usize::try_from(id.index()).unwrap(), left.min(space));
+            let turn = turns.next(QUANTUM).unwrap();
+            let (n, count) = (usize::try_from(turn.id.index()).unwrap(), turn.left.min(space));
             sent[n] += count;
             total += count;
             space = if space == count { record } else { space - count };
-            if turns.spend(QUANTUM, count, true) {
-                turns.push(urgencies[n], id);
+            if turns.spend(turn, QUANTUM, count, true) {
+                turns.push(urgencies[n], turn.id);
             }
         }
         sent
@@ -204,10 +217,11 @@ mod tests {
     fn a_stream_that_leaves_does_not_shorten_the_turn_of_the_next() {
         let mut turns = Turns::default();
         (0..2).for_each(|n| turns.push(Urgency::Normal, stream(n)));
-        assert!(!turns.spend(QUANTUM, 500, true));
+        assert!(!turns.spend(turns.next(QUANTUM).unwrap(), QUANTUM, 500, true));
         turns.remove(Urgency::Normal, stream(0));
-        assert_eq!(turns.next(QUANTUM), Some((stream(1), QUANTUM)));
-        assert!(turns.spend(QUANTUM, 10, false));
+        let turn = turns.next(QUANTUM).unwrap();
+        assert_eq!((turn.id, turn.left), (stream(1), QUANTUM));
+        assert!(turns.spend(turn, QUANTUM, 10, false));
         assert!(turns.is_empty());
     }
 }

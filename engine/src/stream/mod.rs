@@ -224,10 +224,8 @@ impl<'a> Stream<'a> {
     /// Whether there are bytes to read (`true`) or the end was reached (`false`).
     fn check_readable(&mut self) -> Result<bool, ReadError> {
         let (is_closed, fails_now) = (self.session.is_closed(), self.session.fails_now());
-        if self.entry().recv.is_none() {
-            return Err(ReadError::SendOnly);
-        }
-        let (recv, _) = self.recv();
+        let entry = self.session.streams.get_mut(self.id).expect("a borrowed stream stays");
+        let recv = entry.recv.as_mut().ok_or(ReadError::SendOnly)?;
         if recv.stop.is_some() {
             return Err(ReadError::Stopped);
         }
@@ -259,8 +257,11 @@ impl<'a> Stream<'a> {
     fn consumed(&mut self, count: usize) {
         let (recv, _) = self.recv();
         recv.window.consume(count as u64);
+        let owes_credit = recv.credit_owed();
         self.session.window.consume(count as u64);
-        self.session.streams.schedule(self.id);
+        if owes_credit {
+            self.session.streams.schedule(self.id);
+        }
     }
 
     fn check_writable(&self) -> Result<(), WriteError> {
@@ -282,12 +283,8 @@ impl<'a> Stream<'a> {
         if self.session.fails_now() {
             return Err(WriteError::Detached);
         }
-        let room = usize::try_from(self.session.room(self.id)).unwrap_or(usize::MAX);
-        let count = wanted.min(room);
-        let (send, _) = self.send();
-        send.credit.take(count as u64);
-        self.session.credit.take(count as u64);
-        self.session.held += count as u64;
+        let count = self.session.use_room(self.id, wanted as u64);
+        let count = usize::try_from(count).expect("no more than is wanted");
         if count < wanted && sabotaged!(UnackedEvicted) {
             let (send, chunks) = self.send();
             let evicted = send.sent - send.acked;
