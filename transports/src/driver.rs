@@ -1,11 +1,11 @@
 //! The one loop that runs a session over a pipe.
 //!
 //! In: the pipe's bytes, the clock, wakes from handles. Out: records to the pipe, wakes to handles. Keeps: one
-//! record that is on its way out, and a read buffer. It waits for one thing, applies it, and sends what is
-//! owed; a write that is pending never stops the read, since two ends that each finish writing first can wait
-//! for each other forever.
+//! record that is on its way out, and a read buffer. It does what can be done now, until the pipe neither gives nor
+//! takes, and then waits for anything; a write that is pending never stops the read, since two ends that each finish
+//! writing first can wait for each other forever.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use towline_engine::PipeClosed;
 
 use crate::Pipe;
@@ -28,50 +28,22 @@ const RECORD: usize = 16 << 10;
 /// How many slices are written at a time.
 const SLICES: usize = 32;
 
+/// How many times in a row the pipe may give or take something before others get their turn.
+const TURNS: usize = 32;
+
 /// How long the last words may take to get to the peer, and the peer to hang up.
 const LINGER: Duration = Duration::from_secs(3);
 
 /// Runs the session of `shared` over `pipe` until it is over and the pipe is closed, which no peer and no pipe can put
 /// off for longer than the session's timeouts and [`LINGER`].
-pub(crate) async fn run(shared: Arc<Shared>, mut pipe: impl Pipe) {
+pub(crate) async fn run(shared: Arc<Shared>, pipe: impl Pipe) {
     let now = shared.now();
     shared.lock().session.attach(now, EPOCH).expect("a new session takes a pipe");
-    let mut inbox = ReadBuffer::default();
-    let mut outbox = Outbox::default();
-    let mut wakes = Vec::new();
+    let mut driver = Driver::new(&shared, pipe);
     let mut alarm = pin!(sleep_until(Instant::now()));
-    let mut pipe_is_lost = false;
+    poll_fn(|context| driver.poll(context, alarm.as_mut())).await;
 
-    loop {
-        let step = take_step(&shared, &mut outbox, &mut wakes);
-        wakes.drain(..).for_each(Waker::wake);
-        if step.is_over {
-            break;
-        }
-        // An alarm that is too early costs a look at the clock; to set it anew for each byte would cost more.
-        let is_armed = match step.deadline {
-            Some(deadline) => {
-                if deadline < alarm.deadline() || alarm.is_elapsed() {
-                    alarm.as_mut().reset(deadline);
-                }
-                true
-            }
-            None => false,
-        };
-        tokio::select! {
-            biased;
-            progress = poll_fn(|context| poll_pipe(context, &mut pipe, &mut inbox, &mut outbox)) => {
-                let mut state = shared.lock();
-                pipe_is_lost |= apply(&shared, &mut state, progress, &mut inbox);
-            }
-            () = shared.touched.notified() => {}
-            () = &mut alarm, if is_armed => {
-                let now = shared.now();
-                shared.lock().session.handle_timeout(now);
-            }
-        }
-    }
-
+    let Driver { mut pipe, mut outbox, pipe_is_lost, .. } = driver;
     let closed = shared.lock().why_closed();
     // Who has been silent for so long hears no last words; a pipe that is lost carries none.
     if !pipe_is_lost && !matches!(closed, LinkClosed::TimedOut) {
@@ -81,71 +53,135 @@ pub(crate) async fn run(shared: Arc<Shared>, mut pipe: impl Pipe) {
     shared.ended.send_replace(Some(closed));
 }
 
-/// What the loop needs to know before it waits.
-struct Step {
+/// What is kept between one wake and the next.
+struct Driver<'a, P> {
+    shared: &'a Shared,
+    pipe: P,
+    inbox: ReadBuffer,
+    outbox: Outbox,
+    /// Whom to wake once the lock is given back. Kept for its allocation only.
+    wakes: Vec<Waker>,
+    /// When the session's next timer is due.
     deadline: Option<Instant>,
+    pipe_is_lost: bool,
+}
+
+/// How a look at the pipe and the session left things.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// There may be more to do at once.
+    GoOn,
+    /// Nothing happens before the pipe, a handle or the alarm says so.
+    Wait,
     /// The session is over. It may still have last words to say.
-    is_over: bool,
+    Over,
 }
 
-/// Takes the next record if the last one has gone out, and the news.
-fn take_step(shared: &Shared, outbox: &mut Outbox, wakes: &mut Vec<Waker>) -> Step {
-    let mut state = shared.lock();
-    outbox.fill(shared, &mut state);
-    shared.forward_events(&mut state, wakes);
-    Step {
-        deadline: state.session.poll_timeout().and_then(|(deadline, _)| shared.time_of(deadline)),
-        is_over: state.session.is_closed(),
+impl<'a, P: Pipe> Driver<'a, P> {
+    fn new(shared: &'a Shared, pipe: P) -> Self {
+        let (inbox, outbox) = (ReadBuffer::default(), Outbox::default());
+        Self { shared, pipe, inbox, outbox, wakes: Vec::new(), deadline: None, pipe_is_lost: false }
     }
-}
 
-/// What a look at the pipe gave.
-#[derive(Default)]
-struct Progress {
-    read: Option<io::Result<usize>>,
-    written: Option<io::Result<()>>,
-}
-
-/// Reads and writes what can be read and written now; pending if that is nothing.
-fn poll_pipe(
-    context: &mut Context<'_>,
-    pipe: &mut impl Pipe,
-    inbox: &mut ReadBuffer,
-    outbox: &mut Outbox,
-) -> Poll<Progress> {
-    let mut progress = Progress::default();
-    if let Poll::Ready(read) = inbox.poll_read(context, pipe) {
-        progress.read = Some(read);
-    }
-    if let Poll::Ready(written) = outbox.poll_write(context, pipe) {
-        progress.written = Some(written);
-    }
-    if progress.read.is_none() && progress.written.is_none() { Poll::Pending } else { Poll::Ready(progress) }
-}
-
-/// Tells the session what the pipe gave. Returns whether the pipe is gone.
-fn apply(shared: &Shared, state: &mut State, progress: Progress, inbox: &mut ReadBuffer) -> bool {
-    match progress.read {
-        None => {}
-        Some(Ok(0)) => {
-            shared.handle_pipe_closed(state, PipeClosed::Finished, None);
-            return true;
-        }
-        Some(Ok(_)) => {
-            let bytes = inbox.take();
-            shared.handle_input(state, bytes);
-            inbox.make_room(|| state.session.copy_out());
-        }
-        Some(Err(error)) => {
-            shared.handle_pipe_closed(state, PipeClosed::Failed, Some(error));
-            return true;
+    /// Runs the session for as long as something can be done. Ready once it is over.
+    fn poll(&mut self, context: &mut Context<'_>, mut alarm: Pin<&mut Sleep>) -> Poll<()> {
+        loop {
+            match self.exchange(context) {
+                Outcome::Over => return Poll::Ready(()),
+                Outcome::GoOn => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Outcome::Wait => {}
+            }
+            let Some(deadline) = self.deadline else { return Poll::Pending };
+            // An alarm that is too early costs a look at the clock; to set it anew for each byte would cost more.
+            if deadline < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(deadline);
+            }
+            if alarm.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            let now = self.shared.now();
+            self.shared.lock().session.handle_timeout(now);
         }
     }
-    if let Some(Err(error)) = progress.written {
-        shared.handle_pipe_closed(state, PipeClosed::Failed, Some(error));
-        return true;
+
+    /// Reads and writes until the pipe gives and takes no more, or it is others' turn.
+    fn exchange(&mut self, context: &mut Context<'_>) -> Outcome {
+        // A pipe that has given nothing wakes us; until then, and after a write alone, it is not asked again.
+        let (mut may_read, mut has_more) = (true, true);
+        let mut is_full = false;
+        for _ in 0..TURNS {
+            let read = if may_read { self.inbox.poll_read(context, &mut self.pipe) } else { Poll::Pending };
+            may_read = read.is_ready();
+            if may_read || has_more {
+                let now = self.shared.now();
+                let mut state = self.shared.lock();
+                state.listen(context);
+                if let Poll::Ready(read) = read {
+                    is_full = self.handle_read(&mut state, now, read);
+                }
+                self.outbox.fill(&mut state, now);
+                self.shared.forward_events(&mut state, &mut self.wakes);
+                has_more = state.session.wants_transmit();
+                self.deadline = state.session.poll_timeout().and_then(|(at, _)| self.shared.time_of(at));
+                let is_over = state.session.is_closed();
+                drop(state);
+                self.wakes.drain(..).for_each(Waker::wake);
+                if is_over {
+                    return Outcome::Over;
+                }
+            }
+            match self.outbox.poll_write(context, &mut self.pipe) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    let now = self.shared.now();
+                    self.lose_pipe(&mut self.shared.lock(), now, PipeClosed::Failed, Some(error));
+                    (may_read, has_more) = (false, true);
+                }
+                // What there is more of has to wait as well.
+                Poll::Pending => has_more = false,
+            }
+            if !may_read && !has_more {
+                return Outcome::Wait;
+            }
+            if is_full {
+                break;
+            }
+        }
+        Outcome::GoOn
     }
-    false
+
+    /// Tells the session what the pipe gave. Returns whether it is time to let it be read.
+    fn handle_read(
+        &mut self,
+        state: &mut State,
+        now: towline_engine::Instant,
+        read: io::Result<usize>,
+    ) -> bool {
+        match read {
+            Ok(0) => self.lose_pipe(state, now, PipeClosed::Finished, None),
+            Ok(_) => {
+                state.session.handle_input(now, EPOCH, self.inbox.take());
+                return self.inbox.make_room(|| state.session.copy_out());
+            }
+            Err(error) => self.lose_pipe(state, now, PipeClosed::Failed, Some(error)),
+        }
+        false
+    }
+
+    fn lose_pipe(
+        &mut self,
+        state: &mut State,
+        now: towline_engine::Instant,
+        how: PipeClosed,
+        error: Option<io::Error>,
+    ) {
+        self.pipe_is_lost = true;
+        state.pipe_error = error.map(Arc::new);
+        state.session.handle_pipe_closed(now, EPOCH, how);
+    }
 }
 
 /// Gets the last words out, says goodbye, and listens until the peer has too.
@@ -156,7 +192,8 @@ async fn hang_up(shared: &Shared, pipe: &mut impl Pipe, outbox: &mut Outbox) -> 
     let (mut reader, mut writer) = tokio::io::split(pipe);
     let say = async {
         loop {
-            outbox.fill(shared, &mut shared.lock());
+            let now = shared.now();
+            outbox.fill(&mut shared.lock(), now);
             if outbox.is_empty() {
                 return writer.shutdown().await;
             }
@@ -187,9 +224,9 @@ impl Outbox {
     }
 
     /// Takes the session's next record, if the last one has gone out.
-    fn fill(&mut self, shared: &Shared, state: &mut State) {
+    fn fill(&mut self, state: &mut State, now: towline_engine::Instant) {
         if self.is_empty() {
-            state.session.poll_transmit(shared.now(), RECORD, &mut self.slices);
+            state.session.poll_transmit(now, RECORD, &mut self.slices);
             self.must_flush = !self.slices.is_empty();
         }
     }

@@ -15,17 +15,20 @@ const LEAST: usize = 4 << 10;
 const MOST: usize = 64 << 10;
 
 /// A read buffer that hands out what was read without a copy, and is used again once nobody holds a piece of it.
-/// It grows to 64 KiB while reads fill it, and shrinks to 4 KiB while they do not.
+/// It grows to 64 KiB while reads fill it, and shrinks to 4 KiB while they do not. While it is larger than that there
+/// are two, so that whoever reads what came has the time in which the other one is filled.
 #[derive(Debug)]
 pub struct ReadBuffer {
     buffer: BytesMut,
+    /// The one that was filled before, if it may still be held.
+    spare: Option<BytesMut>,
     /// How much room the next read gets.
     size: usize,
 }
 
 impl Default for ReadBuffer {
     fn default() -> Self {
-        Self { buffer: BytesMut::with_capacity(LEAST), size: LEAST }
+        Self { buffer: BytesMut::with_capacity(LEAST), spare: None, size: LEAST }
     }
 }
 
@@ -54,16 +57,38 @@ impl ReadBuffer {
         self.buffer.split().freeze()
     }
 
-    /// Makes room for the next read: what is left of the buffer, the whole buffer once nobody holds a piece of
-    /// it, or a new one. `let_go` asks whoever can to hold no piece of it any more.
-    pub fn make_room(&mut self, let_go: impl FnOnce()) {
-        if self.buffer.capacity() >= self.size / 2 || self.buffer.try_reclaim(self.size) {
-            return;
+    /// Makes room for the next read: what is left of the buffer, a whole one once nobody holds a piece of it, or a new
+    /// one. `let_go` asks whoever can to hold no piece of them any more. Returns whether a buffer is full of what somebody
+    /// holds: it is time to let them read.
+    pub fn make_room(&mut self, let_go: impl FnOnce()) -> bool {
+        let size = self.size;
+        if size == LEAST {
+            self.spare = None;
+        }
+        if self.buffer.capacity() >= size / 2 || self.buffer.try_reclaim(size) {
+            return false;
+        }
+        // Nobody holds a piece of it; it is only too small.
+        if self.buffer.try_reclaim(self.buffer.capacity() + 1) {
+            self.buffer = BytesMut::with_capacity(size);
+            return false;
+        }
+        if size > LEAST {
+            let filled = std::mem::take(&mut self.buffer);
+            let Some(other) = self.spare.replace(filled) else {
+                self.buffer = BytesMut::with_capacity(size);
+                return true;
+            };
+            self.buffer = other;
+            if self.buffer.try_reclaim(size) {
+                return true;
+            }
         }
         let_go();
-        if !self.buffer.try_reclaim(self.size) {
-            self.buffer = BytesMut::with_capacity(self.size);
+        if !self.buffer.try_reclaim(size) {
+            self.buffer = BytesMut::with_capacity(size);
         }
+        true
     }
 }
 
@@ -108,12 +133,51 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_reader_who_is_one_buffer_behind_makes_us_copy_and_allocate_nothing() {
+        let mut buffer = ReadBuffer::default();
+        for _ in 0..10 {
+            read(&mut buffer, &[1; 1 << 20]).await;
+            buffer.make_room(|| ());
+        }
+        let mut held = None;
+        let mut places = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            held = Some(read(&mut buffer, &[1; 1 << 20]).await).inspect(|bytes| {
+                places.insert(bytes.as_ptr());
+            });
+            buffer.make_room(|| panic!("the other one is free"));
+        }
+        assert_eq!((held.map(|bytes| bytes.len()), places.len()), (Some(MOST), 2));
+    }
+
+    #[tokio::test]
+    async fn no_more_than_two_are_held() {
+        let mut buffer = ReadBuffer::default();
+        let mut held = Vec::new();
+        let mut asked = 0;
+        for _ in 0..100 {
+            held.push(read(&mut buffer, &[1; 1 << 20]).await.slice(..1));
+            let mut let_go = false;
+            buffer.make_room(|| let_go = true);
+            if let_go {
+                held.clear();
+                asked += 1;
+            }
+            assert!(held.len() <= 8, "small ones while it grows, then two");
+        }
+        assert!(asked > 30);
+    }
+
+    #[tokio::test]
     async fn what_somebody_holds_is_not_written_over() {
         let mut buffer = ReadBuffer::default();
-        let kept = read(&mut buffer, &[7; 4096]).await;
+        let mut kept = Vec::new();
         let mut asked = false;
-        buffer.make_room(|| asked = true);
-        read(&mut buffer, &[8; 4096]).await;
-        assert!(asked && kept.iter().all(|&byte| byte == 7));
+        while !asked {
+            kept.push(read(&mut buffer, &[7; 1024]).await);
+            buffer.make_room(|| asked = true);
+        }
+        read(&mut buffer, &[8; 1 << 20]).await;
+        assert!(kept.iter().all(|piece| piece.iter().all(|&byte| byte == 7)));
     }
 }

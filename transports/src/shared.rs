@@ -8,10 +8,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Waker};
 
-use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use towline_engine::{Code, Dir, Epoch, Event, PipeClosed, Session, StreamId};
+use towline_engine::{Code, Dir, Epoch, Event, Session, StreamId};
 
 use crate::error::LinkClosed;
 
@@ -23,8 +22,6 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// When the session's time began.
     start: Instant,
-    /// Wakes the driver: there is something to send, or the link was closed.
-    pub(crate) touched: Notify,
     /// Wakes those who wait to open a stream.
     pub(crate) openable: [Notify; 2],
     /// Wakes those who wait to accept one.
@@ -36,6 +33,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) session: Session,
+    /// Wakes the driver. Not there while the driver knows already that there is something to do.
+    driver: Option<Waker>,
     /// Who waits to read or write a stream. Entries exist only while somebody does.
     waiting: BTreeMap<StreamId, Wakers>,
     /// Why the session is over, once it is.
@@ -59,11 +58,10 @@ pub(crate) const fn index(dir: Dir) -> usize {
 
 impl Shared {
     pub(crate) fn new(session: Session) -> Self {
-        let state = State { session, waiting: BTreeMap::new(), closed: None, pipe_error: None };
+        let state = State { session, driver: None, waiting: BTreeMap::new(), closed: None, pipe_error: None };
         Self {
             state: Mutex::new(state),
             start: Instant::now(),
-            touched: Notify::new(),
             openable: Default::default(),
             incoming: Default::default(),
             ended: watch::Sender::new(None),
@@ -78,20 +76,21 @@ impl Shared {
     pub(crate) fn with<T>(&self, verb: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let value = verb(&mut state);
-        let wake = state.session.wants_transmit();
+        let driver = if state.session.wants_transmit() { state.driver.take() } else { None };
         drop(state);
-        if wake {
-            self.touched.notify_one();
-        }
+        driver.into_iter().for_each(Waker::wake);
         value
     }
 
     /// Ends the link once everything that was accepted before has gone out.
     pub(crate) fn close(&self, code: Code, reason: &[u8]) {
         let now = self.now();
-        self.with(|state| state.session.close(now, code, reason));
-        // A session that closed without having to say so leaves an event.
-        self.touched.notify_one();
+        let mut state = self.lock();
+        state.session.close(now, code, reason);
+        // Also if there is nothing to send: there is an event, or a deadline.
+        let driver = state.driver.take();
+        drop(state);
+        driver.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until the driver has ended.
@@ -141,18 +140,14 @@ impl Shared {
             }
         }
     }
-
-    pub(crate) fn handle_input(&self, state: &mut State, bytes: Bytes) {
-        state.session.handle_input(self.now(), EPOCH, bytes);
-    }
-
-    pub(crate) fn handle_pipe_closed(&self, state: &mut State, how: PipeClosed, error: Option<io::Error>) {
-        state.pipe_error = error.map(Arc::new);
-        state.session.handle_pipe_closed(self.now(), EPOCH, how);
-    }
 }
 
 impl State {
+    /// The driver is at work: whoever leaves it something to do from now on wakes it.
+    pub(crate) fn listen(&mut self, context: &Context<'_>) {
+        set_waker(&mut self.driver, context);
+    }
+
     /// Why the link is over, for a verb that the session refused because of that.
     pub(crate) fn why_closed(&self) -> LinkClosed {
         match &self.closed {
