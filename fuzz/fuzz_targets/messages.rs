@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| towline_fuzz_bodies::targets::messages::run(data));
+libfuzzer_sys::fuzz_target!(
+    init: towline_fuzz_bodies::prepare(),
+    |data: &[u8]| towline_fuzz_bodies::targets::messages::run(data)
+);

@@ -85,9 +85,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 fn named(name: &str) -> anyhow::Result<Bug> {
-    let is_it = |bug: &&Bug| format!("{bug:?}").eq_ignore_ascii_case(name);
     let names = || Bug::ALL.map(|bug| format!("{bug:?}")).join(", ");
-    Bug::ALL.iter().find(is_it).copied().with_context(|| format!("no bug {name}; there are {}", names()))
+    Bug::named(name).with_context(|| format!("no bug {name}; there are {}", names()))
 }
 
 fn in_its_own_process(bug: Bug, options: &Options) -> anyhow::Result<Outcome> {

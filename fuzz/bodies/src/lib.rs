@@ -15,6 +15,20 @@ pub mod step;
 pub mod targets;
 pub mod wire;
 
+/// Arms the known bug that the variable `TOWLINE_SABOTAGE` names, to see that a target finds it. Without
+/// `--cfg towline_sabotage` there are no known bugs, and this does nothing.
+///
+/// # Panics
+///
+/// If there is no such bug.
+pub fn prepare() {
+    #[cfg(towline_sabotage)]
+    if let Ok(name) = std::env::var("TOWLINE_SABOTAGE") {
+        use towline_engine::sabotage::{Bug, arm};
+        arm(Bug::named(&name).unwrap_or_else(|| panic!("no bug {name}; there are {:?}", Bug::ALL)));
+    }
+}
+
 /// A target: its name, what runs an input, and what shows how an input was meant.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
