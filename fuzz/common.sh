@@ -8,7 +8,9 @@ HOST=$(rustc "+$TOOLCHAIN" -vV | sed -n 's/^host: //p')
 # Nothing of ours is `unsafe`, and without a sanitizer there are several times as many runs; SANITIZER=address looks
 # for mistakes in what we depend on.
 SANITIZER=${SANITIZER:-none}
-BINARIES=fuzz/target/$HOST/release
+TARGET_DIR=${CARGO_TARGET_DIR:+$CARGO_TARGET_DIR/fuzz}
+TARGET_DIR=${TARGET_DIR:-fuzz/target}
+BINARIES=$TARGET_DIR/$HOST/release
 # As `cargo fuzz run` has it: the standard library is not built with the sanitizer.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_odr_violation=0}
 
@@ -24,7 +26,7 @@ need_cargo_fuzz() {
 
 build() {
   need_cargo_fuzz
-  cargo "+$TOOLCHAIN" fuzz build --sanitizer "$SANITIZER" "$@"
+  cargo "+$TOOLCHAIN" fuzz build --sanitizer "$SANITIZER" --target-dir "$TARGET_DIR" "$@"
 }
 
 # Inputs of a target that are in git.
