@@ -128,7 +128,7 @@ pub fn acquaint(opener: &mut Session, acceptor: &mut Session, wire: &mut Wire) {
 }
 
 /// Carries until both are quiet, whatever happens.
-fn run(wire: &mut Wire, one: &mut Session, other: &mut Session) {
+pub fn run(wire: &mut Wire, one: &mut Session, other: &mut Session) {
     while wire.carry(one, other, |_| ()) + wire.carry(other, one, |_| ()) > 0 {}
     drop_events(one);
     drop_events(other);

@@ -24,7 +24,7 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
     }
     digest.number(u64::from(session.peer.is_some()));
     if let Some(pipe) = &session.pipe {
-        digest.numbers(&[pipe.epoch.0, u64::from(pipe.parameters_sent), u64::from(pipe.data_blocked_owed)]);
+        digest.numbers(&[u64::from(pipe.parameters_sent), u64::from(pipe.data_blocked_owed)]);
         // What is over reads no more, wherever in a frame that was.
         if !session.is_closed() {
             pipe.records.digest(&mut digest);

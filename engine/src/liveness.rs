@@ -31,9 +31,30 @@ pub(crate) struct Liveness {
     next_answer: u64,
     /// When the last ping was handed to the pipe.
     ping_sent: Option<Instant>,
-    rtt: Option<Rtt>,
-    /// When the peer is given up at the earliest, after this end was suspended.
-    spared: Option<Instant>,
+    rtt: Samples,
+    /// When the peer is given up at the earliest: after this end was suspended, a little later than otherwise.
+    spared: Instant,
+}
+
+/// What was measured of the round-trip time, in nanoseconds: half as long as as many [`Duration`]s.
+#[derive(Clone, Copy, Debug)]
+struct Samples {
+    latest: u64,
+    /// [`u64::MAX`] while there is no sample.
+    min: u64,
+    smoothed: u64,
+}
+
+impl Samples {
+    const NONE: Self = Self { latest: 0, min: u64::MAX, smoothed: 0 };
+
+    fn add(&mut self, sample: Duration) {
+        let sample = u64::try_from(sample.as_nanos()).expect("made from 64 bits").min(u64::MAX - 1);
+        let rest = if self.min == u64::MAX { sample } else { self.smoothed };
+        // The eighth of each first: seven times a large one may not fit.
+        let smoothed = rest - rest / 8 + sample / 8;
+        *self = Self { latest: sample, min: self.min.min(sample), smoothed };
+    }
 }
 
 /// Who is called so much later than it asked for was suspended, and may find the peer's answers waiting.
@@ -66,8 +87,8 @@ impl Liveness {
             next_ping: 0,
             next_answer: 0,
             ping_sent: None,
-            rtt: None,
-            spared: None,
+            rtt: Samples::NONE,
+            spared: Instant::default(),
         }
     }
 
@@ -76,7 +97,7 @@ impl Liveness {
         self.heard = now;
         self.active = now;
         self.spoke = false;
-        self.spared = None;
+        self.spared = Instant::default();
     }
 
     /// A record was handed to the pipe.
@@ -106,15 +127,7 @@ impl Liveness {
         if self.next_answer == self.next_ping
             && let Some(sent) = self.ping_sent.take()
         {
-            let sample = now.saturating_duration_since(sent);
-            self.rtt = Some(match self.rtt {
-                None => Rtt { latest: sample, min: sample, smoothed: sample },
-                Some(rtt) => Rtt {
-                    latest: sample,
-                    min: rtt.min.min(sample),
-                    smoothed: (rtt.smoothed * 7 + sample) / 8,
-                },
-            });
+            self.rtt.add(now.saturating_duration_since(sent));
         }
         Ok(())
     }
@@ -154,24 +167,29 @@ impl Liveness {
 
     /// When to give the peer up.
     pub(crate) fn dead_at(&self, timeout: Duration) -> Instant {
-        let dead_at = self.active + timeout;
-        self.spared.map_or(dead_at, |spared| spared.max(dead_at))
+        self.spared.max(self.active + timeout)
     }
 
     /// The time to give the peer up has come, at `due`. If that is noticed so late that this end must have been
     /// suspended, the peer has one more chance: it is asked, and given up a little later. Returns whether it has.
     pub(crate) fn spare(&mut self, now: Instant, due: Instant) -> bool {
         let is_late = now.saturating_duration_since(due) >= SUSPENDED;
-        if !is_late || self.spared.is_some() {
+        if !is_late || self.is_spared() {
             return false;
         }
-        self.spared = Some(now + PROBE);
+        self.spared = now + PROBE;
         self.ask();
         true
     }
 
+    fn is_spared(&self) -> bool {
+        self.spared > Instant::default()
+    }
+
     pub(crate) fn rtt(&self) -> Option<Rtt> {
-        self.rtt
+        let Samples { latest, min, smoothed } = self.rtt;
+        let [latest, least, smoothed] = [latest, min, smoothed].map(Duration::from_nanos);
+        (min < u64::MAX).then_some(Rtt { latest, min: least, smoothed })
     }
 
     /// Feeds what decides about the future to `digest`, with times relative to `now`.
@@ -183,7 +201,7 @@ impl Liveness {
         digest.number(u64::from(self.pong_owed));
         digest.numbers(&[self.next_asked, u64::from(self.ping_owed), self.next_ping, self.next_answer]);
         digest.option(self.ping_sent.map(ago));
-        digest.number(u64::from(self.spared.is_some()));
+        digest.number(u64::from(self.is_spared()));
     }
 
     pub(crate) fn invariants(&self) {

@@ -16,10 +16,9 @@ use crate::resume::{Detached, Refused, Secret};
 use crate::session::{Phase, Session};
 use crate::time::Instant;
 
-/// The pipe that carries the session now.
+/// The pipe that carries the session now. Its number is the session's [epoch](Session).
 #[derive(Clone, Debug)]
 pub(crate) struct Pipe {
-    pub(crate) epoch: Epoch,
     pub(crate) records: RecordReader,
     pub(crate) liveness: Liveness,
     pub(crate) rate: Rate,
@@ -52,9 +51,8 @@ pub(crate) struct Acks {
 }
 
 impl Pipe {
-    fn new(now: Instant, epoch: Epoch, max_record_size: u64, exchange: Option<Box<Exchange>>) -> Self {
+    fn new(now: Instant, max_record_size: u64, exchange: Option<Box<Exchange>>) -> Self {
         Self {
-            epoch,
             records: RecordReader::new(max_record_size),
             liveness: Liveness::new(now),
             rate: Rate::default(),
@@ -146,7 +144,7 @@ impl Session {
     ///
     /// A session that can resume is detached; any other is over.
     pub fn handle_pipe_closed(&mut self, now: Instant, epoch: Epoch, how: PipeClosed) {
-        if self.pipe.as_ref().is_none_or(|pipe| pipe.epoch != epoch) {
+        if self.pipe.is_none() || self.epoch != Some(epoch) {
             return;
         }
         self.lose_pipe(now, Detached::Pipe(how), CloseReason::PipeLost(how));
@@ -179,7 +177,7 @@ impl Session {
             }
         }
         self.epoch = Some(epoch);
-        self.pipe = Some(Pipe::new(now, epoch, self.config.max_record_size, exchange));
+        self.pipe = Some(Pipe::new(now, self.config.max_record_size, exchange));
     }
 
     /// Goes on where the acceptor has stopped.
@@ -225,6 +223,7 @@ impl Session {
 
     /// What the peer's bytes said so far about this pipe, for those who read them.
     pub(crate) fn input(&mut self, epoch: Epoch) -> Option<&mut Pipe> {
-        self.pipe.as_mut().filter(|pipe| pipe.epoch == epoch || sabotaged!(StaleEpochAccepted))
+        let is_present = self.epoch == Some(epoch) || sabotaged!(StaleEpochAccepted);
+        self.pipe.as_mut().filter(|_| is_present)
     }
 }

@@ -20,32 +20,38 @@ const SAMPLE: Duration = Duration::from_millis(100);
 /// The estimate for one pipe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rate {
-    /// Since when there has been something to send at all times, and how much went since.
-    busy: Option<(Instant, u64)>,
-    bytes_per_second: Option<u64>,
+    /// Since when there has been something to send at all times.
+    since: Instant,
+    /// How many bytes went since; 0 if there was a time with nothing to send.
+    taken: u64,
+    /// 0 while nothing is known.
+    bytes_per_second: u64,
 }
 
 impl Rate {
     /// The pipe has taken what it was given before, and is given `length` bytes, with more to come if `has_more`.
     pub(crate) fn handle_transmit(&mut self, now: Instant, length: u64, has_more: bool) {
-        let (since, taken) = self.busy.unwrap_or((now, 0));
-        let elapsed = now.saturating_duration_since(since);
-        let mut busy = (since, taken + length);
+        if self.taken == 0 {
+            self.since = now;
+        }
+        let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= SAMPLE {
-            let sample = u128::from(taken) * 1_000_000_000 / elapsed.as_nanos();
+            let sample = u128::from(self.taken) * 1_000_000_000 / elapsed.as_nanos();
             let sample = u64::try_from(sample).unwrap_or(u64::MAX).max(1);
             // The last samples count most: a path that has become slow must be noticed soon.
-            let mean = |old: u64| old / 2 + sample / 2;
-            self.bytes_per_second = Some(self.bytes_per_second.map_or(sample, mean).max(1));
-            busy = (now, length);
+            let old = if self.bytes_per_second == 0 { sample } else { self.bytes_per_second };
+            self.bytes_per_second = (old / 2 + sample / 2).max(1);
+            (self.since, self.taken) = (now, 0);
         }
-        self.busy = has_more.then_some(busy);
+        self.taken = if has_more { self.taken + length } else { 0 };
     }
 
     /// How many bytes a record may have. All that anybody wants, until the pipe is known to be slow.
     pub(crate) fn record_limit(&self) -> usize {
-        let Some(rate) = self.bytes_per_second else { return usize::MAX };
-        let bytes = u128::from(rate) * RECORD_TIME.as_nanos() / 1_000_000_000;
+        if self.bytes_per_second == 0 {
+            return usize::MAX;
+        }
+        let bytes = u128::from(self.bytes_per_second) * RECORD_TIME.as_nanos() / 1_000_000_000;
         usize::try_from(bytes).unwrap_or(usize::MAX).max(MIN_RECORD)
     }
 }

@@ -546,6 +546,9 @@ impl Streams {
 
     /// Gives back what empty queues have kept for the next time.
     pub(crate) fn shrink(&mut self) {
+        if self.entries.is_empty() {
+            self.entries = BTreeMap::new(); // an empty one keeps a node
+        }
         let queues = [&mut self.incoming.bi, &mut self.incoming.uni, &mut self.control, &mut self.acks];
         queues.into_iter().chain([&mut self.news, &mut self.room]).for_each(Line::shrink);
         self.data.shrink();

@@ -43,6 +43,8 @@ impl Session {
         let limits = self.pipe.as_ref().and_then(|pipe| pipe.peer);
         let max_record_size = limits.map_or(MIN_MAX_RECORD_SIZE, |peer| peer.max_record_size);
         let max = max.min(self.record_limit().max(MIN_TRANSMIT));
+        // Who only says that it is there keeps nothing for the next time.
+        let is_idle = self.streams.len() == 0 && self.pipe.as_ref().is_some_and(|pipe| pipe.liveness.owes());
         let scratch = core::mem::take(&mut self.scratch);
         let mut record = RecordWriter::new(scratch, max, max_record_size, out);
         self.write_parameters(&mut record);
@@ -59,7 +61,9 @@ impl Session {
             self.write_close(&mut record);
         }
         let (length, scratch) = record.finish();
-        self.scratch = scratch;
+        if !is_idle {
+            self.scratch = scratch;
+        }
         if length > 0 {
             self.stats.bytes_sent += length as u64;
             self.stats.records_sent += 1;

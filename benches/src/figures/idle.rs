@@ -1,5 +1,7 @@
 //! The heap of streams and sessions that do nothing, before and after use.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use towline_engine::{Dir, Session, Side};
 
@@ -56,7 +58,8 @@ pub(crate) fn sessions(count: usize) -> Vec<Figure> {
     }];
 
     let before = Before::now();
-    let new = |side| Session::new(side, config(count));
+    let config = Arc::new(config(count));
+    let new = |side| Session::new(side, config.clone());
     sessions.extend((0..count).map(|_| [new(Side::Client), new(Side::Server)]));
     figures.push(before.figure(WHAT, "new", count * 2));
 
@@ -79,5 +82,17 @@ pub(crate) fn sessions(count: usize) -> Vec<Figure> {
     }
     drop(wire);
     figures.push(before.figure(WHAT, "after a stream with 64 KiB each way", count * 2));
+
+    // Silence until the keepalive is due, at which a session gives back what it does not need.
+    for session in sessions.iter_mut().flatten() {
+        let (due, _) = session.poll_timeout().expect("a session with a pipe has a keepalive");
+        session.handle_timeout(due);
+    }
+    let mut wire = Wire::default();
+    for [opener, acceptor] in &mut sessions {
+        pair::run(&mut wire, opener, acceptor);
+    }
+    drop(wire);
+    figures.push(before.figure(WHAT, "after that, and a keepalive", count * 2));
     figures
 }
