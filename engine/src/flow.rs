@@ -90,6 +90,10 @@ impl Received {
     }
 }
 
+/// No path counts as shorter than this: what takes less time is spent by two schedulers and not on the way, and a
+/// window that ran dry while they look elsewhere would hold the peer up all the same.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 impl Tuned {
     /// Learns that a limit is being announced, which happens for each half a window that is used. If that took less
     /// than two round trips, it is the window that holds the peer up: it doubles, up to `most`.
@@ -97,7 +101,7 @@ impl Tuned {
         let took = now.saturating_duration_since(core::mem::replace(&mut self.announced, now));
         if took > IDLE {
             self.size = first;
-        } else if may_grow && min_rtt.is_some_and(|rtt| took < rtt * 2) {
+        } else if may_grow && min_rtt.is_some_and(|rtt| took < rtt.max(SHORTEST) * 2) {
             self.size = self.size.saturating_mul(2).clamp(self.size, most.max(self.size));
         }
     }
@@ -414,6 +418,21 @@ mod tests {
         window.consume(all);
         window.take_update(at(80_000), Some(Duration::from_millis(200)), 64 << 10, 16 << 20);
         assert_eq!(window.size.size, 64 << 10);
+    }
+
+    #[test]
+    fn no_path_counts_as_shorter_than_a_millisecond() {
+        let after = |took: u64| {
+            let mut window = ReceiveWindow::new(64 << 10);
+            for now in [60_000_000_000, 60_000_000_000 + took] {
+                window.receive(32 << 10);
+                window.consume(32 << 10);
+                let rtt = Some(Duration::from_micros(5));
+                window.take_update(Instant::from_nanos(now), rtt, 64 << 10, 16 << 20);
+            }
+            window.size.size
+        };
+        assert_eq!((after(1_900_000), after(2_000_000)), (128 << 10, 64 << 10));
     }
 
     #[test]
