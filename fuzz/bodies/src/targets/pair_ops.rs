@@ -80,7 +80,9 @@ fn check_stops(mut checked: Checked) {
     let halves: Vec<_> = checked.model.halves().map(|(id, sender, half)| (id, sender, *half)).collect();
     for (id, sender, half) in halves {
         let sends = id.dir() == Dir::Bi || id.opener() == sender;
-        let goes_on = sends && !half.finished && half.reset.is_none();
+        // Who is told that the session is over needs to be told nothing else.
+        let is_over = checked.world.peek(sender).is_closed();
+        let goes_on = sends && !half.finished && half.reset.is_none() && !is_over;
         if half.stopped.is_some() && goes_on && checked.model.held(sender).contains(&id) {
             let stream = checked.world.end(sender).stream(id).expect("a stream that is held is there");
             assert!(
