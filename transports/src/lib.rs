@@ -36,6 +36,7 @@ mod read_buffer;
 mod shared;
 mod stream;
 pub mod tls;
+pub mod websocket;
 
 pub use error::{LinkClosed, ReadError, WriteError};
 pub use link::{Link, LinkStats, WeakLink};
