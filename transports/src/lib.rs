@@ -32,6 +32,7 @@ mod driver;
 mod error;
 mod link;
 mod network;
+pub mod proxy;
 mod read_buffer;
 mod shared;
 mod stream;
