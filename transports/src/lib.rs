@@ -32,10 +32,12 @@ mod driver;
 mod error;
 mod link;
 mod network;
+pub mod proxy;
 mod read_buffer;
 mod shared;
 mod stream;
 pub mod tls;
+pub mod websocket;
 
 pub use error::{LinkClosed, ReadError, WriteError};
 pub use link::{Link, LinkStats, WeakLink};

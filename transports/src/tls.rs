@@ -11,17 +11,20 @@ use std::task::{Context, Poll};
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{Acceptor, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{AlertDescription, ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector};
 
 use crate::Pipe;
 
 /// The application protocol of a link between an endpoint and a hub.
 pub const ALPN_LINK: &[u8] = b"qmux-02.towline";
+
+/// The application protocol of the TLS around HTTP, and so around a WebSocket.
+pub const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// Who this end is, and whom it trusts.
 #[derive(Debug)]
@@ -192,10 +195,36 @@ pub async fn accept<P: Pipe>(pipe: P, config: Arc<ServerConfig>) -> Result<TlsPi
     checked(TlsPipe { stream: stream.into() }, &offered)
 }
 
-/// TLS lets a peer that names no protocol through; draft-02 §8.1 does not.
+/// Accepts a TLS connection over `pipe` with the first of `configs` that speaks what the client offers, so that several
+/// protocols share a port, each with its own rules about certificates. The last one is for clients that offer nothing
+/// known. Cancelling it closes the pipe.
+///
+/// # Errors
+///
+/// As [`accept`].
+///
+/// # Panics
+///
+/// If there are no configurations.
+pub async fn accept_one_of<P: Pipe>(
+    pipe: P,
+    configs: &[Arc<ServerConfig>],
+) -> Result<TlsPipe<P>, HandshakeError> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), pipe).await?;
+    let offered: Vec<_> = start.client_hello().alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
+    let speaks =
+        |config: &&Arc<ServerConfig>| config.alpn_protocols.iter().any(|name| offered.contains(name));
+    let config = configs.iter().find(speaks).or(configs.last()).expect("the caller gives at least one");
+    let stream = start.into_stream(config.clone()).await?;
+    checked(TlsPipe { stream: stream.into() }, &config.alpn_protocols)
+}
+
+/// TLS lets a peer that names no protocol through; draft-02 §8.1 does not. HTTP is older than these names, and not every
+/// web server or proxy uses them.
 fn checked<P: Pipe>(pipe: TlsPipe<P>, offered: &[Vec<u8>]) -> Result<TlsPipe<P>, HandshakeError> {
     let got = pipe.alpn();
-    if got.is_some_and(|got| offered.iter().any(|name| name == got)) {
+    let is_http = || offered.iter().all(|name| name == ALPN_HTTP);
+    if got.map_or_else(is_http, |got| offered.iter().any(|name| name == got)) {
         return Ok(pipe);
     }
     let readable = |name: &[u8]| name.escape_ascii().to_string();

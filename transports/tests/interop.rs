@@ -1,4 +1,4 @@
-//! The same streams with another implementation of QMux at the other end, in both roles, over TCP and TLS.
+//! The same streams with another implementation of QMux at the other end, in both roles, over TCP, TLS and WebSocket.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
@@ -11,7 +11,7 @@ use qmux::{Session as Peer, Version};
 use tokio::task::JoinSet;
 use towline_transports::{
     Code, Config, Link, LinkClosed, Listener, Network, ReadError, RecvStream, SendStream, Side, Socket,
-    TcpNetwork, WriteError, tls,
+    TcpNetwork, WriteError, tls, websocket,
 };
 use web_transport_trait::{Error as _, RecvStream as _, SendStream as _, Session as _};
 
@@ -83,6 +83,31 @@ async fn over_tls_as_server() -> (Link, Peer) {
     let (socket, _) = listener.accept().await.unwrap();
     let pipe = tls::accept(socket, server).await.unwrap();
     let link = Link::start(pipe, Side::Server, Config::default());
+    (link, peer.await.unwrap())
+}
+
+const BARE_WEBSOCKET: &str = websocket::SUBPROTOCOL_BARE;
+
+async fn over_websocket_as_client() -> (Link, Peer) {
+    let (listener, address) = listen_for_peer().await;
+    let peer = tokio::spawn(async move {
+        qmux::ws::Server::new().accept(accept_for_peer(listener).await).await.unwrap()
+    });
+    let pipe = dial(address).await;
+    let pipe = websocket::connect(pipe, &address.to_string(), "/", BARE_WEBSOCKET).await.unwrap();
+    let link = Link::start(pipe.with_records(), Side::Client, Config::default());
+    (link, peer.await.unwrap())
+}
+
+async fn over_websocket_as_server() -> (Link, Peer) {
+    let (mut listener, address) = listen().await;
+    let peer =
+        tokio::spawn(
+            async move { qmux::ws::Client::new().connect(&format!("ws://{address}/")).await.unwrap() },
+        );
+    let (socket, _) = listener.accept().await.unwrap();
+    let pipe = websocket::accept(socket, "/", &[BARE_WEBSOCKET]).await.unwrap();
+    let link = Link::start(pipe.with_records(), Side::Server, Config::default());
     (link, peer.await.unwrap())
 }
 
@@ -275,6 +300,18 @@ async fn with_qmux_over_tls_as_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_qmux_over_tls_as_server() {
     let (link, peer) = over_tls_as_server().await;
+    everything(link, peer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_qmux_over_websocket_as_client() {
+    let (link, peer) = over_websocket_as_client().await;
+    everything(link, peer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_qmux_over_websocket_as_server() {
+    let (link, peer) = over_websocket_as_server().await;
     everything(link, peer).await;
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    PKCS_ED25519, PublicKeyData,
+    PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::PrivateKeyDer;
@@ -71,6 +71,13 @@ impl Authority {
             key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
             roots: self.roots.clone(),
         }
+    }
+
+    /// A certificate for `name` and its key, as files have them. OpenSSL reads this kind of key.
+    pub fn issue_pem(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
     pub fn issue(&self, name: &str) -> Credentials {
