@@ -9,16 +9,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials};
-use towline_transports::{Link, Listener, RecvStream, SendStream, Side, Socket};
+use towline_transports::tls::{ConfigError, Credentials};
+use towline_transports::{Link, Listener, RecvStream, SendStream, Socket};
 
 use crate::codes;
 use crate::core::{Action, Core, Limits, LinkId, Lobby, Offered, TunnelId, Visitor};
+use crate::door::{Arrival, Door};
 use crate::endpoint::{SetupError, hub_link_config};
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
@@ -101,7 +101,7 @@ pub struct HubStats {
 struct Inner {
     identity: Identity,
     limits: Limits,
-    tls: Arc<ServerConfig>,
+    door: Door,
     state: Mutex<State>,
     /// When the core's time began.
     start: Instant,
@@ -147,7 +147,7 @@ impl Hub {
         if identity.role != Role::Hub {
             return Err(SetupError::WrongRole { found: identity, wanted: Role::Hub }.into());
         }
-        let tls = tls::server_config(credentials, &[ALPN_LINK], &environment.tls)?;
+        let door = Door::new(credentials, &environment.tls)?;
         let listener = environment.network.listen(&listen).await;
         let failed = |error| StartError::Listen { address: listen.clone(), error };
         let listener = listener.map_err(failed)?;
@@ -165,7 +165,7 @@ impl Hub {
         let inner = Arc::new(Inner {
             identity,
             limits,
-            tls,
+            door,
             state: Mutex::new(state),
             start: Instant::now(),
             seats,
@@ -372,8 +372,11 @@ async fn receive(
 /// Shakes hands: TLS, then the hello, both under one deadline. `None` if that came to nothing; why is in the log.
 async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr) -> Option<Admitted> {
     let deadline = Instant::now() + inner.limits.handshake;
-    let pipe = match timeout_at(deadline, tls::accept(socket, inner.tls.clone())).await {
-        Ok(Ok(pipe)) => pipe,
+    let limits = |peer: Option<&Identity>| {
+        hub_link_config(inner.limits.tunnels_per_device, peer.map(|identity| identity.role))
+    };
+    let Arrival { link, identity, way } = match timeout_at(deadline, inner.door.enter(socket, limits)).await {
+        Ok(Ok(arrival)) => arrival,
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "no handshake");
             return None;
@@ -383,10 +386,7 @@ async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr)
             return None;
         }
     };
-    let identity = pipe.peer_certificates().first().map(Identity::of_certificate);
-    let role = identity.as_ref().and_then(|identity| identity.as_ref().ok()).map(|identity| identity.role);
-    let config = hub_link_config(inner.limits.tunnels_per_device, role);
-    let link = Link::start(pipe, Side::Server, config);
+    tracing::debug!(%address, ?way, "shook hands");
     let Ok(admitted) = timeout_at(deadline, hear_hello(inner, &link, identity, address)).await else {
         tracing::debug!(%address, "no hello in time");
         link.close(codes::NO_HELLO, "");

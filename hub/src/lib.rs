@@ -62,6 +62,7 @@ pub mod codes;
 pub mod core;
 mod credentials;
 mod device;
+mod door;
 mod endpoint;
 mod environment;
 mod forward;

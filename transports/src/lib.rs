@@ -37,6 +37,7 @@ mod read_buffer;
 mod shared;
 mod stream;
 pub mod tls;
+mod unread;
 pub mod websocket;
 
 pub use error::{LinkClosed, ReadError, WriteError};
@@ -45,6 +46,7 @@ pub use network::{Listener, Network, Socket, TcpNetwork};
 pub use read_buffer::ReadBuffer;
 pub use stream::{RecvStream, SendStream};
 pub use towline_engine::{Code, Config, Side, Urgency};
+pub use unread::Unread;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

@@ -9,16 +9,14 @@
 mod settings;
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use http::uri::Authority;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::network::BoxFuture;
-use crate::{Listener, Network, Socket};
+use crate::{Listener, Network, Socket, Unread};
 pub use settings::{Proxy, ProxySettings, ProxyUrlError};
 
 /// The most bytes of the head of a proxy's answer.
@@ -150,8 +148,7 @@ pub async fn connect(
         }
         if let Some(length) = judge(proxy, target, &head)? {
             head.advance(length);
-            let early = head.freeze();
-            return Ok(Box::new(Proxied { early, socket }));
+            return Ok(Box::new(Unread::new(head.freeze(), socket)));
         }
     }
 }
@@ -202,65 +199,6 @@ fn schemes(headers: &[httparse::Header<'_>]) -> Vec<String> {
     let challenges = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("proxy-authenticate"));
     let words = challenges.filter_map(|header| header.value.split(|byte| *byte == b' ').next());
     words.map(|word| word.escape_ascii().to_string()).collect()
-}
-
-/// A connection through a proxy.
-#[derive(Debug)]
-struct Proxied {
-    /// What came in one piece with the proxy's answer.
-    early: Bytes,
-    socket: Box<dyn Socket>,
-}
-
-impl Socket for Proxied {
-    fn abort(&mut self) {
-        self.socket.abort();
-    }
-}
-
-impl AsyncRead for Proxied {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.early.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(context, buffer);
-        }
-        let count = self.early.len().min(buffer.remaining());
-        buffer.put_slice(&self.early.split_to(count));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Proxied {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
-    }
 }
 
 /// A network whose connections go through a proxy where the settings say so. It listens without one.

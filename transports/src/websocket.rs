@@ -39,11 +39,11 @@ pub const SUBPROTOCOL_BARE: &str = "qmux-02";
 /// The most bytes of a message that is sent: four full TLS records.
 pub const MAX_SENT: usize = 64 << 10;
 
-/// The most bytes of a message that is accepted, in one frame or in many: sixteen times what is sent, so that there is
+/// The most bytes of a message that is accepted, in one frame or in many: four times what is sent, so that there is
 /// room for middleboxes that join messages. It is kept whole before any of it is read, and by peers that have not shown
 /// who they are; so it is not more. One that comes in fragments keeps up to three times as much, as the last of them is
 /// read beside the others, in a buffer that doubles.
-pub const MAX_RECEIVED: usize = 1 << 20;
+pub const MAX_RECEIVED: usize = 256 << 10;
 
 /// How much is read at a time: a full TLS record. An idle pipe keeps about as much.
 const READ_BUFFER: usize = 16 << 10;
