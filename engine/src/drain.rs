@@ -6,8 +6,6 @@
 use alloc::boxed::Box;
 use core::time::Duration;
 
-use bytes::Bytes;
-
 use crate::error::{CloseReason, Violation};
 use crate::event::Event;
 use crate::frame::{Close, CloseKind, Drain, Frame, MAX_STATE_FRAME};
@@ -112,7 +110,12 @@ impl Session {
     /// The drain's deadline has passed.
     pub(crate) fn end_drain(&mut self) {
         self.draining = None;
-        let close = Close { kind: CloseKind::Application { code: Code::default() }, reason: Bytes::new() };
-        self.end(CloseReason::Local(Code::default()), Some(close));
+        let (code, reason) = match &self.phase {
+            Phase::Closing(closing) => (closing.code, closing.reason.clone()),
+            Phase::Open | Phase::Closed(_) => Default::default(),
+        };
+        let why =
+            if self.has_flushed() { CloseReason::Local(code) } else { CloseReason::LocalUnflushed(code) };
+        self.end(why, Some(Close { kind: CloseKind::Application { code }, reason }));
     }
 }

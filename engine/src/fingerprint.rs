@@ -31,7 +31,9 @@ pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
         }
         pipe.liveness.digest(now, &mut digest);
         of_exchange(pipe.exchange.as_deref(), &mut digest);
-        digest.numbers(&[u64::from(pipe.peer.is_some()), pipe.acks.bytes, u64::from(pipe.acks.owed)]);
+        digest.option(pipe.peer.map(|peer| peer.max_record_size));
+        digest.option(pipe.peer.map(|peer| peer.max_idle_timeout));
+        digest.numbers(&[pipe.acks.bytes, u64::from(pipe.acks.owed)]);
         // When they would have become due decides nothing once they are owed.
         let due = pipe.acks.due.filter(|_| !pipe.acks.owed);
         digest.option(due.map(|due| left(due, now)));

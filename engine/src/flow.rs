@@ -260,14 +260,18 @@ impl SessionWindow {
         first: u64,
     ) -> Option<u64> {
         self.update_owed(quantum, first)?;
+        let before = self.ahead;
         self.ahead.tune(now, min_rtt, first, self.total, true);
         let Received { limit, received, consumed } = self.counts;
         let wanted = (received + self.ahead.size).min(consumed + self.total).min(varint::MAX).max(limit);
         let paid = self.share.resize((wanted - consumed).saturating_sub(first));
         let limit = wanted.min(consumed.saturating_add(first).saturating_add(paid)).max(limit);
-        let grew = limit > self.counts.limit;
+        if limit == self.counts.limit {
+            self.ahead = before; // there is nobody to tell
+            return None;
+        }
         self.counts.announce(limit);
-        grew.then_some(limit)
+        Some(limit)
     }
 
     pub(crate) fn digest(&self, now: Instant, digest: &mut crate::fingerprint::Digest) {

@@ -201,7 +201,9 @@ impl Liveness {
         digest.number(u64::from(self.pong_owed));
         digest.numbers(&[self.next_asked, u64::from(self.ping_owed), self.next_ping, self.next_answer]);
         digest.option(self.ping_sent.map(ago));
-        digest.number(u64::from(self.is_spared()));
+        digest.number(
+            u64::try_from(self.spared.saturating_duration_since(now).as_nanos()).expect("made from 64 bits"),
+        );
     }
 
     pub(crate) fn invariants(&self) {

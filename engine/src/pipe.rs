@@ -125,11 +125,11 @@ impl Session {
         if let Some(tombstone) = self.tombstone() {
             return Err(tombstone.refuse(proof, acceptor));
         }
-        if sabotaged!(ResumeBeforeProof) && self.resume.is_some() {
-            self.take_pipe(now, epoch);
-        }
         let known = self.resume.as_ref().filter(|_| self.side == Side::Server);
         if known.is_none_or(|resume| resume.secret != *proof) {
+            if sabotaged!(ResumeBeforeProof) && self.resume.is_some() {
+                self.take_pipe(now, epoch);
+            }
             return Err(acceptor.refuse());
         }
         if let Some(last) = self.epoch.filter(|&last| !epoch.follows(last)) {

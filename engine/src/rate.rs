@@ -17,10 +17,14 @@ const MIN_RECORD: usize = 1024;
 /// nothing, would be measured instead.
 const SAMPLE: Duration = Duration::from_millis(100);
 
+/// What was measured before so long a silence says nothing any more, and would keep records short for ever where there
+/// is never so much to send that the pipe is measured again.
+const FORGET: Duration = Duration::from_secs(5);
+
 /// The estimate for one pipe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rate {
-    /// Since when there has been something to send at all times.
+    /// Since when there has been something to send at all times; or when something was sent last.
     since: Instant,
     /// How many bytes went since; 0 if there was a time with nothing to send.
     taken: u64,
@@ -32,6 +36,9 @@ impl Rate {
     /// The pipe has taken what it was given before, and is given `length` bytes, with more to come if `has_more`.
     pub(crate) fn handle_transmit(&mut self, now: Instant, length: u64, has_more: bool) {
         if self.taken == 0 {
+            if now.saturating_duration_since(self.since) >= FORGET {
+                self.bytes_per_second = 0;
+            }
             self.since = now;
         }
         let elapsed = now.saturating_duration_since(self.since);
@@ -40,10 +47,14 @@ impl Rate {
             let sample = u64::try_from(sample).unwrap_or(u64::MAX).max(1);
             // The last samples count most: a path that has become slow must be noticed soon.
             let old = if self.bytes_per_second == 0 { sample } else { self.bytes_per_second };
-            self.bytes_per_second = (old / 2 + sample / 2).max(1);
+            self.bytes_per_second = sample.min(old / 2 + sample / 2).max(1);
             (self.since, self.taken) = (now, 0);
         }
-        self.taken = if has_more { self.taken + length } else { 0 };
+        if has_more {
+            self.taken += length;
+        } else {
+            (self.since, self.taken) = (now, 0);
+        }
     }
 
     /// How many bytes a record may have. All that anybody wants, until the pipe is known to be slow.
@@ -85,6 +96,28 @@ mod tests {
                 assert!(length.abs_diff(expected) <= expected / 10, "{rate} B/s, burst {burst}: {length}");
             }
         }
+    }
+
+    #[test]
+    fn a_path_that_has_become_slow_is_noticed_with_the_first_sample() {
+        let mut estimate = Rate { bytes_per_second: 100_000_000, ..Rate::default() };
+        for seconds in [10, 12] {
+            estimate.handle_transmit(Instant::from_nanos(seconds * 1_000_000_000), 20_000, true);
+        }
+        assert_eq!(estimate.record_limit(), MIN_RECORD, "10 kB/s");
+    }
+
+    #[test]
+    fn a_silence_forgets() {
+        let mut estimate = Rate::default();
+        for millis in [10_000, 10_200, 10_400] {
+            estimate.handle_transmit(Instant::from_nanos(millis * 1_000_000), 1000, millis < 10_400);
+        }
+        assert_eq!(estimate.record_limit(), MIN_RECORD, "5 kB/s");
+        estimate.handle_transmit(Instant::from_nanos(15_399_000_000), 10, false);
+        assert_eq!(estimate.record_limit(), MIN_RECORD);
+        estimate.handle_transmit(Instant::from_nanos(20_399_000_000), 10, false);
+        assert_eq!(estimate.record_limit(), usize::MAX);
     }
 
     #[test]

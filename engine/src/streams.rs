@@ -64,9 +64,13 @@ struct Queued {
 impl Entry {
     /// Whether nobody needs the entry any more.
     fn is_over(&self, acknowledges: bool) -> bool {
+        self.released && self.has_ended(acknowledges)
+    }
+
+    /// Whether both halves have, and both ends know.
+    fn has_ended(&self, acknowledges: bool) -> bool {
         let is_told = |recv: &Recv| !acknowledges || !recv.ack_owed();
-        (self.released || sabotaged!(SlotReturnedEarly))
-            && self.send.as_ref().is_none_or(|send| send.state.is_terminal())
+        self.send.as_ref().is_none_or(|send| send.state.is_terminal())
             && self.recv.as_ref().is_none_or(|recv| recv.state.is_terminal() && is_told(recv))
     }
 
@@ -356,10 +360,11 @@ impl Streams {
 
     /// Removes the entry if nobody needs it any more, and frees its place in the peer's limit.
     pub(crate) fn retire(&mut self, id: StreamId) {
-        if !self.entries.get(&id).is_some_and(|entry| entry.is_over(self.acknowledges)) {
-            return;
+        let Some(entry) = self.entries.get(&id) else { return };
+        let is_early = sabotaged!(SlotReturnedEarly) && entry.has_ended(self.acknowledges);
+        if entry.is_over(self.acknowledges) || is_early {
+            self.remove(id);
         }
-        self.remove(id);
     }
 
     /// Removes the entry whatever its state. For a session that is over.
@@ -515,6 +520,7 @@ impl Streams {
         if old != urgency && core::mem::replace(&mut entry.queued.data, false) {
             self.data.remove(old, id);
             self.schedule(id);
+            self.pass_over();
         }
     }
 
@@ -611,6 +617,7 @@ impl Streams {
         let places = [&self.control, &self.acks, &self.news, &self.room].into_iter().flat_map(Line::iter);
         let gone = places.chain(self.data.iter()).filter(|id| !is_here(id)).count();
         assert_eq!(self.gone, gone, "each place of a stream that is gone is counted");
+        assert!(self.data.fronts().all(|id| is_here(&id)), "who is at the front is there");
         for queue in [&self.control, &self.acks, &self.news, &self.room] {
             assert!(queue.front().is_none_or(|id| is_here(&id)), "who is at the front is there");
             assert!(queue.iter().filter(is_here).count() <= self.entries.len(), "nobody is in a queue twice");

@@ -302,16 +302,23 @@ impl Session {
     /// Whether the application wants the end, and everything that was accepted before has gone out; or, if the
     /// session can resume, has arrived.
     fn may_close(&self) -> bool {
-        let has_gone_out = || !self.streams.has_data() && self.streams.next_control().is_none();
+        matches!(self.phase, Phase::Closing(_))
+            && self.pipe.as_ref().is_some_and(|pipe| pipe.exchange.is_none())
+            && (self.has_flushed() || sabotaged!(CloseBeforeArrival) && self.has_gone_out())
+    }
+
+    fn has_gone_out(&self) -> bool {
+        !self.streams.has_data() && self.streams.next_control().is_none()
+    }
+
+    /// Whether everything that was accepted has gone out; or, if the session can resume, has arrived.
+    pub(crate) fn has_flushed(&self) -> bool {
         let is_idle = |entry: &crate::streams::Entry| {
             let send = entry.send.as_ref();
             send.is_none_or(|send| send.state == SendState::Send || send.state.is_terminal())
         };
         let has_arrived = || self.held == 0 && self.streams.iter().all(|(_, entry)| is_idle(entry));
-        matches!(self.phase, Phase::Closing(_))
-            && self.pipe.as_ref().is_some_and(|pipe| pipe.exchange.is_none())
-            && has_gone_out()
-            && (self.resume.is_none() || has_arrived() || sabotaged!(CloseBeforeArrival))
+        self.has_gone_out() && (self.resume.is_none() || has_arrived())
     }
 
     /// Ends the session once everything that was accepted has gone out.

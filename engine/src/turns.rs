@@ -138,6 +138,11 @@ impl Turns {
         self.classes.iter().map(|class| class.queue.len()).sum()
     }
 
+    /// Whose turn it is in each class.
+    pub(crate) fn fronts(&self) -> impl Iterator<Item = StreamId> {
+        self.classes.iter().filter_map(|class| class.queue.front())
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = StreamId> {
         self.classes.iter().flat_map(|class| class.queue.iter())
     }

@@ -60,7 +60,29 @@ fn a_stream_goes_on_where_it_was() {
     assert_eq!((pair.service.open_streams(), pair.device.open_streams()), (0, 0));
 }
 
-/// `exact_prefix`, `eof_iff_fin`, `no_dup` and `retry_converges`: whatever byte the pipe is cut at, and wherever the
+/// What is sent again and is there already is trimmed, wherever the pipe was cut; if it were not the same bytes, that
+/// would be an error.
+#[test]
+fn no_dup() {
+    for cut in 0..60 {
+        let mut pair = Pair::resumable(Config::default());
+        let id = pair.stream(Dir::Bi, &patterned(10));
+        write_some(&mut pair.service, id, 10, 40).unwrap();
+        pair.transmit(Side::Client);
+        pair.deliver(Side::Client, cut);
+        let (got, _) = read_all(&mut pair.device, id);
+        pair.cut(&BOTH);
+        pair.reconnect();
+        let sent = pair.service.stats().bytes_sent;
+        pair.run();
+        assert!(pair.service.stats().bytes_sent - sent >= 50 - got.len() as u64);
+        let (rest, _) = read_all(&mut pair.device, id);
+        assert_eq!([got, rest].concat(), patterned(50), "cut at {cut}");
+        assert_eq!(pair.device.credit().unread, 0);
+    }
+}
+
+/// `exact_prefix`, `eof_iff_fin` and `retry_converges`: whatever byte the pipe is cut at, and wherever the
 /// one after it.
 #[test]
 fn retry_converges() {

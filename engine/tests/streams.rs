@@ -7,7 +7,7 @@ mod common;
 use common::{EPOCH, Pair, config, events, pattern, read_all, write_some};
 use towline_engine::{
     Acceptor, Arrival, AttachError, CloseReason, Code, Config, Dir, Epoch, Event, OpenError, PipeClosed,
-    ReadError, Session, Side, StreamId, UnknownStream, WriteError,
+    ReadError, Session, Side, StreamId, UnknownStream, Urgency, WriteError,
 };
 
 const ONE: Code = Code::new(1).unwrap();
@@ -562,4 +562,22 @@ fn a_clone_behaves_alike_and_has_the_same_fingerprint() {
     assert_ne!(copy.fingerprint(pair.now), pair.device.fingerprint(pair.now));
     pair.device.stream(id).unwrap().write(b"x").unwrap();
     assert_eq!(copy.fingerprint(pair.now), pair.device.fingerprint(pair.now));
+}
+
+/// A stream that is gone still stood behind one that changed its class: it is passed over, and no longer counted.
+#[test]
+fn who_is_gone_is_passed_over_when_a_stream_changes_its_urgency() {
+    let mut pair = Pair::new(Config::default());
+    let stays = pair.service.open(Dir::Bi).unwrap();
+    let goes = pair.service.open(Dir::Uni).unwrap();
+    pair.service.stream(stays).unwrap().write(&[1; 20_000]).unwrap();
+    pair.service.stream(goes).unwrap().write(&[2; 1_000]).unwrap();
+    pair.service.release(goes, Code::default());
+    let mut out = Vec::new();
+    pair.service.poll_transmit(pair.now, 512, &mut out);
+    assert_eq!(pair.service.open_streams(), 1);
+    pair.service.stream(stays).unwrap().set_urgency(Urgency::Bulk);
+    pair.service.check_invariants();
+    while pair.service.poll_transmit(pair.now, 16384, &mut out) > 0 {}
+    pair.service.check_invariants();
 }

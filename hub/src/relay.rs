@@ -373,7 +373,8 @@ fn read_from(
         Ok(0) => Read::End,
         Ok(_) => {
             let data = buffer.take();
-            buffer.make_room(|| ());
+            // Whoever reads it is asked in the same breath.
+            let _ = buffer.make_room(|| ());
             Read::Data(data)
         }
         Err(_) => Read::Lost(codes::RESET),

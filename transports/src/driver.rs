@@ -1,7 +1,7 @@
 //! The one loop that runs a session over a pipe.
 //!
 //! In: the pipe's bytes, the clock, wakes from handles. Out: records to the pipe, wakes to handles. Keeps: one
-//! record that is on its way out, and a read buffer. It does what can be done now, until the pipe neither gives nor
+//! record that is on its way out, and two read buffers. It does what can be done now, until the pipe neither gives nor
 //! takes, and then waits for anything; a write that is pending never stops the read, since two ends that each finish
 //! writing first can wait for each other forever.
 
@@ -99,28 +99,32 @@ impl<'a, P: Pipe> Driver<'a, P> {
             if deadline < alarm.deadline() || alarm.is_elapsed() {
                 alarm.as_mut().reset(deadline);
             }
+            // If it is due, what is due is done with the next exchange.
             if alarm.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
-            let now = self.shared.now();
-            self.shared.lock().session.handle_timeout(now);
         }
     }
 
     /// Reads and writes until the pipe gives and takes no more, or it is others' turn.
     fn exchange(&mut self, context: &mut Context<'_>) -> Outcome {
         // A pipe that has given nothing wakes us; until then, and after a write alone, it is not asked again.
-        let (mut may_read, mut has_more) = (true, true);
+        let (mut may_read, mut has_more) = (!self.pipe_is_lost, true);
         let mut is_full = false;
         for _ in 0..TURNS {
             let read = if may_read { self.inbox.poll_read(context, &mut self.pipe) } else { Poll::Pending };
             may_read = read.is_ready();
             if may_read || has_more {
-                let now = self.shared.now();
+                let time = Instant::now();
+                let now = self.shared.at(time);
                 let mut state = self.shared.lock();
                 state.listen(context);
                 if let Poll::Ready(read) = read {
                     is_full = self.handle_read(&mut state, now, read);
+                }
+                // Here and not by the alarm: a pipe that is busy for ever would never let us get there.
+                if self.deadline.is_some_and(|deadline| deadline <= time) {
+                    state.session.handle_timeout(now);
                 }
                 self.outbox.fill(&mut state, now);
                 self.shared.forward_events(&mut state, &mut self.wakes);
@@ -136,8 +140,7 @@ impl<'a, P: Pipe> Driver<'a, P> {
             match self.outbox.poll_write(context, &mut self.pipe) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    let now = self.shared.now();
-                    self.lose_pipe(&mut self.shared.lock(), now, PipeClosed::Failed, Some(error));
+                    self.handle_write_error(context, error);
                     (may_read, has_more) = (false, true);
                 }
                 // What there is more of has to wait as well.
@@ -171,6 +174,16 @@ impl<'a, P: Pipe> Driver<'a, P> {
         false
     }
 
+    /// The pipe takes no more. What it still has to give may be the peer's reason.
+    fn handle_write_error(&mut self, context: &mut Context<'_>, error: io::Error) {
+        let now = self.shared.now();
+        for _ in 0..TURNS {
+            let Poll::Ready(Ok(1..)) = self.inbox.poll_read(context, &mut self.pipe) else { break };
+            self.handle_read(&mut self.shared.lock(), now, Ok(1));
+        }
+        self.lose_pipe(&mut self.shared.lock(), now, PipeClosed::Failed, Some(error));
+    }
+
     fn lose_pipe(
         &mut self,
         state: &mut State,
@@ -179,7 +192,7 @@ impl<'a, P: Pipe> Driver<'a, P> {
         error: Option<io::Error>,
     ) {
         self.pipe_is_lost = true;
-        state.pipe_error = error.map(Arc::new);
+        state.pipe_error = state.pipe_error.take().or(error.map(Arc::new));
         state.session.handle_pipe_closed(now, EPOCH, how);
     }
 }
@@ -202,7 +215,10 @@ async fn hang_up(shared: &Shared, pipe: &mut impl Pipe, outbox: &mut Outbox) -> 
     };
     let listen = async {
         let mut scrap = [0; 1024];
-        while reader.read(&mut scrap).await? > 0 {}
+        while reader.read(&mut scrap).await? > 0 {
+            // A pipe that always has something must not keep the deadline from being seen.
+            tokio::task::consume_budget().await;
+        }
         Ok(())
     };
     tokio::try_join!(say, listen)?;

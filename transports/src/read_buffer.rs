@@ -19,16 +19,34 @@ const MOST: usize = 64 << 10;
 /// are two, so that whoever reads what came has the time in which the other one is filled.
 #[derive(Debug)]
 pub struct ReadBuffer {
-    buffer: BytesMut,
-    /// The one that was filled before, if it may still be held.
-    spare: Option<BytesMut>,
+    buffer: Buffer,
+    /// The one that was filled before, of which pieces may still be held.
+    spare: Option<Buffer>,
     /// How much room the next read gets.
     size: usize,
 }
 
+#[derive(Debug)]
+struct Buffer {
+    bytes: BytesMut,
+    /// How large it is, with what was handed out.
+    size: usize,
+}
+
+impl Buffer {
+    fn new(size: usize) -> Self {
+        Self { bytes: BytesMut::with_capacity(size), size }
+    }
+
+    /// Makes all of it free, if nobody holds a piece of it.
+    fn reclaim(&mut self) -> bool {
+        self.bytes.capacity() >= self.size || self.bytes.try_reclaim(self.size)
+    }
+}
+
 impl Default for ReadBuffer {
     fn default() -> Self {
-        Self { buffer: BytesMut::with_capacity(LEAST), spare: None, size: LEAST }
+        Self { buffer: Buffer::new(LEAST), spare: None, size: LEAST }
     }
 }
 
@@ -43,52 +61,60 @@ impl ReadBuffer {
         context: &mut Context<'_>,
         source: &mut (impl AsyncRead + Unpin + ?Sized),
     ) -> Poll<io::Result<usize>> {
-        poll_read_buf(Pin::new(source), context, &mut self.buffer)
+        poll_read_buf(Pin::new(source), context, &mut self.buffer.bytes)
     }
 
     /// What was read.
     pub fn take(&mut self) -> Bytes {
-        let read = self.buffer.len();
+        let read = self.buffer.bytes.len();
         if read >= self.size / 2 {
             self.size = (self.size * 2).min(MOST);
         } else if read < self.size / 8 {
             self.size = (self.size / 2).max(LEAST);
         }
-        self.buffer.split().freeze()
+        self.buffer.bytes.split().freeze()
     }
 
     /// Makes room for the next read: what is left of the buffer, a whole one once nobody holds a piece of it, or a new
-    /// one. `let_go` asks whoever can to hold no piece of them any more. Returns whether a buffer is full of what somebody
-    /// holds: it is time to let them read.
+    /// one. `let_go` asks whoever can to hold no piece of them any more; it is called before one is given up. Returns
+    /// whether a buffer is full of what somebody holds: it is time to let them read.
     pub fn make_room(&mut self, let_go: impl FnOnce()) -> bool {
         let size = self.size;
-        if size == LEAST {
-            self.spare = None;
-        }
-        if self.buffer.capacity() >= size / 2 || self.buffer.try_reclaim(size) {
+        if size == LEAST && self.buffer.size > LEAST {
+            // There was much to read, and is no more.
+            let_go();
+            *self = Self::default();
             return false;
         }
-        // Nobody holds a piece of it; it is only too small.
-        if self.buffer.try_reclaim(self.buffer.capacity() + 1) {
-            self.buffer = BytesMut::with_capacity(size);
+        if self.buffer.bytes.capacity() >= size / 2 {
+            return false;
+        }
+        if self.buffer.reclaim() {
+            self.grow();
             return false;
         }
         if size > LEAST {
-            let filled = std::mem::take(&mut self.buffer);
-            let Some(other) = self.spare.replace(filled) else {
-                self.buffer = BytesMut::with_capacity(size);
-                return true;
-            };
-            self.buffer = other;
-            if self.buffer.try_reclaim(size) {
+            let other = self.spare.take().unwrap_or_else(|| Buffer::new(size));
+            self.spare = Some(std::mem::replace(&mut self.buffer, other));
+            if self.buffer.reclaim() {
+                self.grow();
                 return true;
             }
         }
         let_go();
-        if !self.buffer.try_reclaim(size) {
-            self.buffer = BytesMut::with_capacity(size);
+        if self.buffer.reclaim() {
+            self.grow();
+        } else {
+            self.buffer = Buffer::new(size);
         }
         true
+    }
+
+    /// Replaces the buffer, of which nobody holds a piece, if it is too small.
+    fn grow(&mut self) {
+        if self.buffer.size < self.size {
+            self.buffer = Buffer::new(self.size);
+        }
     }
 }
 
@@ -166,6 +192,26 @@ mod tests {
             assert!(held.len() <= 8, "small ones while it grows, then two");
         }
         assert!(asked > 30);
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_on_is_asked_before_a_buffer_is_given_up() {
+        let mut buffer = ReadBuffer::default();
+        let (mut held, mut given_up) = (Vec::new(), 0);
+        for _ in 0..50 {
+            for read_of in [1 << 20; 12].into_iter().chain([10; 12]) {
+                let piece = read(&mut buffer, &vec![1; read_of]).await;
+                held.push(piece.slice(..1));
+                let mut asked = false;
+                buffer.make_room(|| asked = true);
+                if asked {
+                    held.clear();
+                }
+                given_up += usize::from(buffer.buffer.size == LEAST);
+                assert!(held.len() <= 40, "what is held of large buffers, and of small reads behind them");
+            }
+        }
+        assert!(given_up > 0 && buffer.buffer.bytes.capacity() <= LEAST, "and all of it small in the end");
     }
 
     #[tokio::test]

@@ -82,15 +82,19 @@ impl Shared {
         value
     }
 
-    /// Ends the link once everything that was accepted before has gone out.
-    pub(crate) fn close(&self, code: Code, reason: &[u8]) {
-        let now = self.now();
+    /// As [`with`](Self::with), for a verb that may leave an event or a deadline and nothing to send.
+    pub(crate) fn with_news(&self, verb: impl FnOnce(&mut State)) {
         let mut state = self.lock();
-        state.session.close(now, code, reason);
-        // Also if there is nothing to send: there is an event, or a deadline.
+        verb(&mut state);
         let driver = state.driver.take();
         drop(state);
         driver.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ends the link once everything that was accepted before has gone out.
+    pub(crate) fn close(&self, code: Code, reason: &[u8]) {
+        let now = self.now();
+        self.with_news(|state| state.session.close(now, code, reason));
     }
 
     /// Waits until the driver has ended.
@@ -105,7 +109,7 @@ impl Shared {
         self.at(Instant::now())
     }
 
-    fn at(&self, time: Instant) -> towline_engine::Instant {
+    pub(crate) fn at(&self, time: Instant) -> towline_engine::Instant {
         towline_engine::Instant::default() + time.saturating_duration_since(self.start)
     }
 

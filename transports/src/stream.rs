@@ -247,7 +247,8 @@ impl SendStream {
     /// Says how urgent the stream's data is, from now on.
     pub fn set_urgency(&mut self, urgency: Urgency) {
         let held = &self.held;
-        held.link.shared.with(|state| {
+        // The stream may have room now.
+        held.link.shared.with_news(|state| {
             state
                 .session
                 .stream(held.id)

@@ -182,3 +182,66 @@ async fn last_words_that_nobody_takes_are_given_up() {
     assert!(matches!(closed(&link).await, LinkClosed::Protocol(_)));
     peer.read_to_end(&mut Vec::new()).await.expect("the pipe is closed");
 }
+
+/// A pipe that always has padding to give and takes nothing after the first record.
+struct Flood {
+    head: Vec<u8>,
+    takes: bool,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.head.is_empty() {
+            // A record of 64 bytes of PADDING, again and again.
+            self.head = [&[0x40, 0x40][..], &[0; 64]].concat().repeat(100);
+        }
+        let count = self.head.len().min(buffer.remaining());
+        buffer.put_slice(&self.head.drain(..count).collect::<Vec<_>>());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if std::mem::take(&mut self.takes) { Poll::Ready(Ok(bytes.len())) } else { Poll::Pending }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+/// A peer that never leaves the driver a moment's rest cannot put the close off.
+#[tokio::test(start_paused = true)]
+async fn a_busy_pipe_puts_no_deadline_off() {
+    let pipe = Flood { head: PARAMETERS.to_vec(), takes: true };
+    let link = Link::start(pipe, Side::Client, Config::default());
+    let (mut send, _recv) = link.open_bi().await.unwrap();
+    send.write_all(b"never to go out").await.unwrap();
+    link.close(Code::from(5), "");
+    tokio::time::advance(Duration::from_secs(11)).await;
+    let closed = tokio::select! {
+        closed = link.closed() => closed,
+        () = yield_for_long() => panic!("the link goes on"),
+    };
+    assert!(matches!(closed, LinkClosed::Local(code) if code == Code::from(5)), "{closed}");
+}
+
+/// As many turns as the runtime's scheduler has for everybody before a link must be over; the lingering needs some time.
+async fn yield_for_long() {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(Duration::from_secs(4)).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -219,6 +219,8 @@ impl<'a> Stream<'a> {
     /// Says how urgent the stream's data is, from now on.
     pub fn set_urgency(&mut self, urgency: Urgency) {
         self.session.streams.set_urgency(self.id, urgency);
+        // Another part of the send buffer is open to it.
+        self.session.offer_room_to(self.id);
     }
 
     /// Whether there are bytes to read (`true`) or the end was reached (`false`).

@@ -10,7 +10,8 @@ use crate::explore::state::{Action, State};
 /// as long as there is nothing that concerns both.
 ///
 /// An action of an end changes that end, takes the first record of the pipe towards it and puts one behind the last of
-/// the pipe from it; so actions of different ends can be exchanged, and none of one end disables one of the other. While
+/// the pipe from it; so actions of different ends can be exchanged, and none of one end disables one of the other. (But for the last timer
+/// that a case allows, which either end may fire; a record that waits can still be taken then, with the same effect.) While
 /// a record waits at an end, nothing that the other does can enable more there, as the next record waits behind this one.
 /// All that such an end can do is then a persistent set (Godefroid 1996, chapter 4): whatever happens later happens as
 /// well, in a different order, if one of these comes first. As no state comes twice on a way, nothing is put off for
