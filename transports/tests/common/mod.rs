@@ -11,6 +11,7 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::time_provider::DefaultTimeProvider;
+use towline_transports::quic::{self, Endpoint};
 use towline_transports::tls::{Credentials, Environment};
 use towline_transports::{Config, Link, Side};
 
@@ -18,6 +19,35 @@ use towline_transports::{Config, Link, Side};
 pub fn pair(capacity: usize, config: Config) -> (Link, Link) {
     let (ours, theirs) = tokio::io::duplex(capacity);
     (Link::start(ours, Side::Client, config.clone()), Link::start(theirs, Side::Server, config))
+}
+
+/// A UDP socket on this machine.
+pub fn socket() -> std::net::UdpSocket {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap()
+}
+
+/// An endpoint that connects.
+pub fn quic_client() -> Endpoint {
+    Endpoint::new(socket(), None, &environment()).unwrap()
+}
+
+/// An endpoint that accepts.
+pub fn quic_server(credentials: Credentials, limits: Config) -> Endpoint {
+    let server = quic::server_config(credentials, &environment(), limits).unwrap();
+    Endpoint::new(socket(), Some(server), &environment()).unwrap()
+}
+
+/// A service and a device over QUIC, and the service's endpoint.
+pub async fn quic_pair(config: Config) -> (Link, Link, Endpoint) {
+    let authority = Authority::new();
+    let server = quic_server(authority.issue("hub.test"), config.clone());
+    let address = server.local_addr().unwrap();
+    let client = quic_client();
+    let limits = quic::client_config(authority.issue("device"), &environment(), config).unwrap();
+    let accept = async { server.accept().await.unwrap().handshake().await.unwrap() };
+    let connect = async { client.connect(address, "hub.test", &limits).await.unwrap() };
+    let (ours, theirs) = tokio::join!(connect, accept);
+    (ours.start(), theirs.start(), client)
 }
 
 pub fn config(change: impl FnOnce(&mut Config)) -> Config {

@@ -17,10 +17,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use towline_engine::PipeClosed;
 
+use super::shared::{EPOCH, Shared, State};
 use crate::Pipe;
 use crate::error::LinkClosed;
 use crate::read_buffer::ReadBuffer;
-use crate::shared::{EPOCH, Shared, State};
 
 /// The most bytes of a record: with a size of two bytes, what fills a TLS record.
 const RECORD: usize = 16 << 10;
