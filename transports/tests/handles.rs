@@ -200,6 +200,14 @@ async fn the_last_handle_closes_the_link_and_what_was_written_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_link_that_is_closed_before_its_driver_has_run_says_so() {
+    let (service, device) = pair(100, Config::default());
+    service.close(Code::from(3), "never mind");
+    assert!(matches!(service.closed().await, LinkClosed::Local(code) if code == Code::from(3)));
+    assert!(matches!(device.closed().await, LinkClosed::Peer { code, .. } if code == Code::from(3)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn streams_keep_the_link_alive() {
     let (service, device) = pair(100, Config::default());
     let ((mut send, _recv), (_answer, mut question)) = stream(&service, &device).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use towline_engine::{Code, Config, Dir, OpenError, Session, Side, StreamId};
 
 use super::driver;
-use super::shared::{Shared, index};
+use super::shared::{EPOCH, Shared, index};
 use super::stream::{Held, RecvStream, SendStream};
 use crate::error::LinkClosed;
 use crate::{LinkStats, Pipe};
@@ -48,6 +48,8 @@ impl WeakLink {
 impl Link {
     pub(crate) fn start(pipe: impl Pipe, side: Side, config: Config) -> Self {
         let shared = Arc::new(Shared::new(Session::new(side, config)));
+        // Before the driver's first turn, the application may have closed it.
+        shared.lock().session.attach(shared.now(), EPOCH).expect("a new session takes a pipe");
         tokio::spawn(driver::run(shared.clone(), pipe));
         Self { owner: Arc::new(Owner { shared }) }
     }
