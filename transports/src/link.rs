@@ -35,7 +35,7 @@ pub(crate) use each;
 /// ([`quic::Connection::start`]). The few things in which they differ are in docs/ARCHITECTURE.md, "Kinds of link".
 #[derive(Clone, Debug)]
 pub struct Link {
-    kind: Kind<session::Link, quic::Link>,
+    pub(crate) kind: Kind<session::Link, quic::Link>,
 }
 
 /// A handle to a link that does not keep it open.

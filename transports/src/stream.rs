@@ -248,15 +248,17 @@ pub type StreamPipe = Join<RecvStream, SendStream>;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let (ours, theirs) = tokio::io::duplex(1024);
-/// # let outer = Link::start(ours, Side::Client, Config::default());
-/// # let peer = Link::start(theirs, Side::Server, Config::default());
-/// let (send, recv) = outer.open_bi().await?;
+/// # let service = Link::start(ours, Side::Client, Config::default());
+/// # let device = Link::start(theirs, Side::Server, Config::default());
+/// let (send, recv) = service.open_bi().await?;
 /// let inner = Link::start(stream_pipe(send, recv), Side::Client, Config::default());
+///
+/// let (send, recv) = device.accept_bi().await?;
+/// let theirs = Link::start(stream_pipe(send, recv), Side::Server, Config::default());
+///
 /// let mut stream = inner.open_uni().await?;
 /// stream.write_all(b"within").await?;
-/// # let (send, recv) = peer.accept_bi().await?;
-/// # let peer = Link::start(stream_pipe(send, recv), Side::Server, Config::default());
-/// # assert_eq!(peer.accept_uni().await?.read_chunk(10).await?.unwrap(), "within");
+/// assert_eq!(theirs.accept_uni().await?.read_chunk(10).await?.unwrap(), "within");
 /// # Ok(())
 /// # }
 /// ```

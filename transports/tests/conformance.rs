@@ -207,16 +207,16 @@ async fn a_stop_wakes_a_writer_that_waits(ends: Ends) {
     assert!(matches!(outcome, Err(WriteError::Stopped(code)) if code == Code::from(7)));
 }
 
-/// Whoever reads gets the last words before the reset.
-async fn last_words_come_before_a_reset_that_waits_for_them(ends: Ends) {
+/// On some kinds the last words come first whatever happens (`handles.rs`), on others if there was time.
+async fn a_reset_that_waits_for_the_last_words_arrives(ends: Ends) {
     let ((mut send, _recv), (_answer, mut question)) = stream(&ends.service, &ends.device).await;
-    let reader = tokio::spawn(async move { read_to_break(&mut question).await });
     send.write_all(&pattern(50_000)).await.unwrap();
     send.reset_when_sent(Code::from(8));
+    assert!(matches!(send.write_all(b"more").await, Err(WriteError::Finished)));
     drop(send);
-    let (all, error) = reader.await.unwrap();
+    let (all, error) = read_to_break(&mut question).await;
     assert!(matches!(error, ReadError::Reset(code) if code == Code::from(8)), "{error}");
-    assert!(all == pattern(50_000), "{} bytes", all.len());
+    assert!(pattern(50_000).starts_with(&all));
 }
 
 async fn a_dropped_reader_stops_the_writer(ends: Ends) {
@@ -420,9 +420,7 @@ async fn an_open_waits_for_a_place(ends: Ends) {
         let (service, device) = (service.clone(), device.clone());
         async move { stream(&service, &device).await }
     });
-    while poll_once(service.open_bi()).await.is_some() {
-        panic!("one at a time");
-    }
+    assert!(poll_once(service.open_bi()).await.is_none(), "one at a time");
     assert!(!second.is_finished());
     drop(first);
     second.await.unwrap();
@@ -578,7 +576,7 @@ macro_rules! behaviours {
             a_reset_arrives_with_its_code: Config::default(),
             a_stop_arrives_with_its_code: Config::default(),
             a_stop_wakes_a_writer_that_waits: Config::default(),
-            last_words_come_before_a_reset_that_waits_for_them: Config::default(),
+            a_reset_that_waits_for_the_last_words_arrives: Config::default(),
             a_dropped_reader_stops_the_writer: Config::default(),
             a_dropped_writer_is_a_reset_and_never_an_end: Config::default(),
             a_dropped_writer_that_has_finished_is_an_end: Config::default(),

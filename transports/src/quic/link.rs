@@ -338,3 +338,68 @@ async fn run(shared: Arc<Shared>, close_timeout: Duration) {
 pub(super) fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ED25519};
+    use rustls::RootCertStore;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::time_provider::DefaultTimeProvider;
+
+    use crate::link::Kind;
+    use crate::quic::{Endpoint, client_config, server_config};
+    use crate::tls::{Credentials, Environment};
+    use crate::{Code, Config};
+
+    fn credentials() -> Credentials {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let mut roots = RootCertStore::empty();
+        roots.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let params = CertificateParams::new(vec!["hub.test".to_owned()]).unwrap();
+        let chain = vec![params.signed_by(&key, &issuer).unwrap().der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        Credentials { chain, key, roots: roots.into() }
+    }
+
+    /// However streams end, little is remembered of them.
+    #[tokio::test]
+    async fn no_residue() {
+        let provider = rustls::crypto::aws_lc_rs::default_provider().into();
+        let environment = Environment { provider, time: std::sync::Arc::new(DefaultTimeProvider) };
+        let credentials = credentials();
+        let socket = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = server_config(credentials.clone(), &environment, Config::default()).unwrap();
+        let server = Endpoint::new(socket(), Some(server), &environment).unwrap();
+        let client = Endpoint::new(socket(), None, &environment).unwrap();
+        let limits = client_config(credentials, &environment, Config::default()).unwrap();
+        let connect = client.connect(server.local_addr().unwrap(), "hub.test", &limits);
+        let (ours, theirs) =
+            tokio::join!(connect, async { server.accept().await.unwrap().handshake().await });
+        let (service, device) = (ours.unwrap().start(), theirs.unwrap().start());
+        for number in 0..500 {
+            let (mut send, mut recv) = service.open_bi().await.unwrap();
+            send.write_all(b"x").await.unwrap();
+            let (mut answer, mut question) = device.accept_bi().await.unwrap();
+            question.read_chunk(1).await.unwrap();
+            match number % 4 {
+                0 => send.finish().unwrap(),
+                1 => send.reset(Code::from(5)),
+                2 => question.stop(Code::from(6)),
+                _ => drop(send),
+            }
+            let _ = question.read_chunk(1).await;
+            answer.finish().unwrap();
+            recv.read_chunk(1).await.unwrap();
+        }
+        for link in [&service, &device] {
+            let Kind::Quic(link) = &link.kind else { panic!("it is QUIC") };
+            let remembered = link.owner.shared.parting().len();
+            assert!(remembered < 20, "{remembered}");
+            assert_eq!(link.stats().open_streams, 0);
+        }
+    }
+}

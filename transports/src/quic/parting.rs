@@ -55,6 +55,7 @@ impl Parting {
         self.streams.clear();
     }
 
+    /// How many streams are remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.streams.len()
