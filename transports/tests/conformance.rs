@@ -275,21 +275,39 @@ async fn a_closing_link_takes_nothing_new(ends: Ends) {
     assert!(matches!(ends.service.open_bi().await, Err(LinkClosed::Local(_))));
 }
 
-/// Of streams that were finished, and of those that were not.
+/// Of streams that were finished, and of those that were not, whatever becomes of their handles.
 async fn what_was_accepted_before_a_close_arrives(ends: Ends) {
     let Ends { service, device, .. } = &ends;
     let ((mut send, _recv), (_answer, mut question)) = stream(service, device).await;
-    let ((mut open, _r), (_a, mut still)) = stream(service, device).await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        open.push(stream(service, device).await);
+    }
     send.write_all(&pattern(60_000)).await.unwrap();
     send.finish().unwrap();
-    open.write_all(&pattern(50_000)).await.unwrap();
+    for ((send, _), _) in &mut open {
+        send.write_all(&pattern(50_000)).await.unwrap();
+    }
     service.close(Code::from(3), "bye");
+    let mut left = Vec::new();
+    for (number, ((mut send, recv), theirs)) in open.into_iter().enumerate() {
+        left.push(theirs);
+        match number {
+            0 => assert!(matches!(send.finish(), Err(WriteError::Closed(LinkClosed::Local(_))))),
+            1 => send.reset(Code::from(5)),
+            2 => send.reset_when_sent(Code::from(5)),
+            _ => {}
+        }
+        drop((send, recv));
+    }
     assert!(matches!(service.closed().await, LinkClosed::Local(_)));
     assert!(matches!(device.closed().await, LinkClosed::Peer { .. }));
     assert!(question.read_to_end(1 << 20).await.unwrap() == pattern(60_000));
-    let (all, error) = read_to_break(&mut still).await;
-    assert!(all == pattern(50_000), "{} bytes", all.len());
-    assert!(matches!(error, ReadError::Closed(LinkClosed::Peer { code, .. }) if code == Code::from(3)));
+    for (_answer, mut question) in left {
+        let (all, error) = read_to_break(&mut question).await;
+        assert!(all == pattern(50_000), "{} bytes", all.len());
+        assert!(matches!(error, ReadError::Closed(LinkClosed::Peer { code, .. }) if code == Code::from(3)));
+    }
 }
 
 async fn the_last_handle_closes_the_link_and_what_was_written_arrives(ends: Ends) {

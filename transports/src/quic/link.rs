@@ -216,9 +216,18 @@ impl Shared {
 
     /// Keeps a stream that has ended until its end has arrived.
     pub(super) fn part(&self, stream: quinn::SendStream) {
+        let mut parting = self.parting();
         // Once the connection is over, nothing arrives any more.
         if self.connection.close_reason().is_none() {
-            self.parting().add(stream);
+            parting.add(stream);
+        }
+    }
+
+    /// Keeps a stream that has not ended, and now will not, until the connection is over.
+    pub(super) fn leave(&self, stream: quinn::SendStream) {
+        let mut parting = self.parting();
+        if self.connection.close_reason().is_none() {
+            parting.leave(stream);
         }
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Parting {
     streams: BTreeMap<StreamId, SendStream>,
     /// Which was looked at last.
     last: Option<StreamId>,
+    /// Those that were neither finished nor reset before the link began to close. quinn would finish them.
+    left: Vec<SendStream>,
 }
 
 impl Parting {
@@ -30,6 +32,11 @@ impl Parting {
             self.last = Some(id);
         }
         self.streams.insert(stream.id(), stream);
+    }
+
+    /// Keeps a stream as it is until the connection is over: its end is that of the link.
+    pub(super) fn leave(&mut self, stream: SendStream) {
+        self.left.push(stream);
     }
 
     /// The stream, unless everything was acknowledged.
@@ -51,7 +58,9 @@ impl Parting {
         self.streams.is_empty()
     }
 
+    /// Forgets all, once the connection is over.
     pub(super) fn clear(&mut self) {
+        self.left.clear();
         self.streams.clear();
     }
 

@@ -192,6 +192,7 @@ impl SendStream {
     }
 
     pub(crate) fn finish(&mut self) -> Result<(), WriteError> {
+        self.leave_if_closing(Half::Finished)?;
         let stopped = match &mut self.half {
             Half::Open { stream, .. } => {
                 // quinn does not say so if the peer has stopped it.
@@ -215,6 +216,9 @@ impl SendStream {
     }
 
     pub(crate) fn reset(&mut self, code: Code) {
+        if self.leave_if_closing(Half::Reset).is_err() {
+            return;
+        }
         match &mut self.half {
             Half::Open { stream, .. } => {
                 // One that is over needs no reset.
@@ -231,6 +235,9 @@ impl SendStream {
 
     /// Holds the reset back, as QUIC has none that leaves what went before alone.
     pub(crate) fn reset_when_sent(&mut self, code: Code) {
+        if self.leave_if_closing(Half::Reset).is_err() {
+            return;
+        }
         match &self.half {
             Half::Open { has_written: true, .. } => {}
             Half::Open { has_written: false, .. } => return self.reset(code),
@@ -326,6 +333,20 @@ impl SendStream {
         }
         self.part(Half::Stopped(code_of(code)));
         code_of(code)
+    }
+
+    /// Once the link is closing, a stream ends with it, neither before nor in another way: what was accepted still goes
+    /// out, and to the peer it is no end of file.
+    fn leave_if_closing(&mut self, half: Half) -> Result<(), LinkClosed> {
+        if !matches!(self.half, Half::Open { .. }) {
+            return Ok(());
+        }
+        let shared = self.held.shared().clone();
+        shared.check_open().inspect_err(|_| {
+            if let Half::Open { stream, .. } = std::mem::replace(&mut self.half, half) {
+                shared.leave(stream);
+            }
+        })
     }
 
     /// Gives quinn's handle, of a stream that this end has ended, to the link.
