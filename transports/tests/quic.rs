@@ -3,14 +3,21 @@
 
 mod common;
 
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::{Authority, config, environment, pattern, quic_client, quic_pair, quic_server, socket};
 use quinn::crypto::rustls::QuicClientConfig;
+use quinn::udp::{RecvMeta, Transmit};
 use rustls::{CertificateError, Error};
+use tokio::io::AsyncReadExt;
 use tokio::task::yield_now;
-use towline_transports::quic::{self, ALPN_QUIC, Connection, Endpoint};
+use towline_transports::quic::{self, ALPN_QUIC, AsyncUdpSocket, Connection, Endpoint, Runtime};
 use towline_transports::tls::{self, Credentials, HandshakeError};
 use towline_transports::{Code, Config, LinkClosed, ReadError};
 
@@ -342,11 +349,90 @@ async fn nobody_at_the_address_is_an_error_of_the_world() {
     let limits = config(|c| c.idle_timeout = Duration::from_millis(200));
     let limits = quic::client_config(authority.issue("device"), &environment(), limits).unwrap();
     let outcome = quic_client().connect(nobody, "hub.test", &limits).await;
-    assert!(
-        matches!(outcome, Err(HandshakeError::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut)
-    );
+    assert!(matches!(outcome, Err(HandshakeError::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
     let outcome = quic_client().connect(nobody, "", &limits).await;
-    assert!(
-        matches!(outcome, Err(HandshakeError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidInput)
-    );
+    assert!(matches!(outcome, Err(HandshakeError::Io(error)) if error.kind() == io::ErrorKind::InvalidInput));
+}
+
+/// A socket that loses every seventh datagram that it should send.
+#[derive(Debug)]
+struct Lossy {
+    socket: Arc<dyn AsyncUdpSocket>,
+    sent: AtomicUsize,
+}
+
+impl AsyncUdpSocket for Lossy {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn quinn::UdpPoller>> {
+        self.socket.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.sent.fetch_add(1, Ordering::SeqCst) % 7 == 6 {
+            Ok(())
+        } else {
+            self.socket.try_send(transmit)
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [io::IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(context, buffers, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// On sockets that were handed in, as a simulator does.
+#[tokio::test]
+async fn with_losses_everything_arrives_before_the_close() {
+    let authority = Authority::new();
+    let lossy = || {
+        let socket = quinn::TokioRuntime.wrap_udp_socket(socket()).unwrap();
+        Arc::new(Lossy { socket, sent: AtomicUsize::default() })
+    };
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let server = quic::server_config(authority.issue("hub.test"), &environment(), Config::default()).unwrap();
+    let server = Endpoint::with_socket(lossy(), runtime.clone(), Some(server), &environment()).unwrap();
+    let client = Endpoint::with_socket(lossy(), runtime, None, &environment()).unwrap();
+    let limits = quic::client_config(authority.issue("device"), &environment(), Config::default()).unwrap();
+    let connect = client.connect(server.local_addr().unwrap(), "hub.test", &limits);
+    let accept = async { server.accept().await.unwrap().handshake().await.unwrap() };
+    let (ours, theirs) = tokio::join!(connect, accept);
+    let (device, hub) = (ours.unwrap().start(), theirs.start());
+    let mut left = Vec::new();
+    for number in 0..50 {
+        let (mut send, recv) = device.open_bi().await.unwrap();
+        send.write_all(&pattern(1 + number * 100)).await.unwrap();
+        match number % 3 {
+            0 => send.finish().unwrap(),
+            1 => left.push((send, recv)),
+            _ => send.reset(Code::from(5)),
+        }
+    }
+    device.close(Code::from(3), "bye");
+    assert!(matches!(device.closed().await, LinkClosed::Local(_)));
+    // The last packet may be lost; then another one, or the idle timeout, says the same.
+    hub.closed().await;
+    for number in 0..50 {
+        let (_answer, mut question) = hub.accept_bi().await.unwrap();
+        match number % 3 {
+            0 => assert!(question.read_to_end(1 << 20).await.unwrap() == pattern(1 + number * 100)),
+            1 => {
+                let mut all = vec![0; 1 + number * 100];
+                question.read_exact(&mut all).await.unwrap();
+                assert!(all == pattern(all.len()));
+                assert!(matches!(question.read_chunk(1).await, Err(ReadError::Closed(_))));
+            }
+            _ => assert!(
+                matches!(question.read_chunk(1).await, Err(ReadError::Reset(code)) if code == Code::from(5))
+            ),
+        }
+    }
+    assert!(hub.accept_bi().await.is_err(), "there were no others");
 }
