@@ -1,8 +1,8 @@
 //! Links over tokio: streams to a peer, whatever carries them.
 //!
-//! A [`Link`] is a connection on which streams open. Here it is a session of the engine, run over a pipe (TCP,
-//! TLS, anything that is `AsyncRead + AsyncWrite`) by one task. Its handles say nothing of that, so that a link
-//! that has streams of its own, such as QUIC, looks the same to whoever uses it.
+//! A [`Link`] is a connection on which streams open: a session of the engine, run over a pipe (TCP, TLS, anything
+//! that is `AsyncRead + AsyncWrite`) by one task, or a connection of [`quic`], which has streams of its own. Its
+//! handles do not say which, so that both look the same to whoever uses them.
 //!
 //! ```
 //! use towline_transports::{Config, Link, Side};
@@ -28,13 +28,13 @@
 //! Sockets, the clock (tokio's), entropy and the crypto provider are handed in from outside; see [`Network`] and
 //! [`tls`].
 
-mod driver;
 mod error;
 mod link;
 mod network;
 pub mod proxy;
+pub mod quic;
 mod read_buffer;
-mod shared;
+mod session;
 mod stream;
 pub mod tls;
 mod unread;
@@ -44,7 +44,7 @@ pub use error::{LinkClosed, ReadError, WriteError};
 pub use link::{Link, LinkStats, WeakLink};
 pub use network::{Listener, Network, Socket, TcpNetwork};
 pub use read_buffer::ReadBuffer;
-pub use stream::{RecvStream, SendStream};
+pub use stream::{RecvStream, SendStream, StreamPipe, stream_pipe};
 pub use towline_engine::{Code, Config, Side, Urgency};
 pub use unread::Unread;
 

@@ -1,51 +1,58 @@
-//! A link: what streams open on.
+//! A link: what streams open on, whichever kind it is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use towline_engine::{Code, Config, Dir, OpenError, Session, Side, StreamId};
+use towline_engine::{Code, Config, Side};
 
 use crate::error::LinkClosed;
-use crate::shared::{Shared, index};
-use crate::stream::{Held, RecvStream, SendStream};
-use crate::{Pipe, driver};
+use crate::stream::{RecvStream, SendStream};
+use crate::{Pipe, quic, session};
+
+/// One of the two kinds of link, or of a part of one. Which one it is shows nowhere outside of this crate.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind<S, Q> {
+    Session(S),
+    Quic(Q),
+}
+
+/// Evaluates the same expression for whichever kind it is.
+macro_rules! each {
+    ($kind:expr, $it:ident => $value:expr) => {
+        match $kind {
+            $crate::link::Kind::Session($it) => $value,
+            $crate::link::Kind::Quic($it) => $value,
+        }
+    };
+}
+pub(crate) use each;
 
 /// A connection to a peer, on which both ends open streams. Cloning it gives another handle to the same link.
 ///
 /// When the last handle and the last stream are dropped, the link closes with code 0 once everything that was
 /// accepted has gone out.
+///
+/// It is a session of the engine over a pipe ([`start`](Self::start)), or a QUIC connection
+/// ([`quic::Connection::start`]). The few things in which they differ are in docs/ARCHITECTURE.md, "Kinds of link".
 #[derive(Clone, Debug)]
 pub struct Link {
-    owner: Arc<Owner>,
-}
-
-/// Those who use the link; when there is nobody left, it closes.
-#[derive(Debug)]
-pub(crate) struct Owner {
-    pub(crate) shared: Arc<Shared>,
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        self.shared.close(Code::default(), b"");
-    }
+    pub(crate) kind: Kind<session::Link, quic::Link>,
 }
 
 /// A handle to a link that does not keep it open.
 #[derive(Clone, Debug)]
 pub struct WeakLink {
-    shared: Arc<Shared>,
+    kind: Kind<session::WeakLink, quic::WeakLink>,
 }
 
 impl WeakLink {
     /// As [`Link::close`].
     pub fn close(&self, code: Code, reason: &str) {
-        self.shared.close(code, reason.as_bytes());
+        each!(&self.kind, link => link.close(code, reason));
     }
 
     /// As [`Link::closed`].
     pub async fn closed(&self) -> LinkClosed {
-        self.shared.closed().await
+        each!(&self.kind, link => link.closed().await)
     }
 }
 
@@ -53,9 +60,9 @@ impl WeakLink {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinkStats {
-    /// Bytes that came from the connection.
+    /// Bytes that came from the connection; over QUIC, those of its datagrams.
     pub bytes_received: u64,
-    /// Bytes that were handed to the connection.
+    /// Bytes that were handed to the connection; over QUIC, those of its datagrams.
     pub bytes_sent: u64,
     /// Streams that are open, or ended and not yet dropped.
     pub open_streams: usize,
@@ -65,9 +72,11 @@ impl Link {
     /// Starts a session over `pipe`, of which this end is `side`. It runs in a task of its own, on the runtime
     /// that this is called in.
     pub fn start(pipe: impl Pipe, side: Side, config: Config) -> Self {
-        let shared = Arc::new(Shared::new(Session::new(side, config)));
-        tokio::spawn(driver::run(shared.clone(), pipe));
-        Self { owner: Arc::new(Owner { shared }) }
+        Self { kind: Kind::Session(session::Link::start(pipe, side, config)) }
+    }
+
+    pub(crate) fn over_quic(link: quic::Link) -> Self {
+        Self { kind: Kind::Quic(link) }
     }
 
     /// Opens a stream that carries bytes both ways; waits while the peer allows no more. The peer learns of it
@@ -77,7 +86,7 @@ impl Link {
     ///
     /// The link is over.
     pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), LinkClosed> {
-        Ok(self.both(self.open(Dir::Bi).await?))
+        each!(&self.kind, link => link.open_bi().await.map(|(send, recv)| (send.into(), recv.into())))
     }
 
     /// Opens a stream that carries bytes to the peer; waits while the peer allows no more. Cancel-safe.
@@ -86,7 +95,7 @@ impl Link {
     ///
     /// The link is over.
     pub async fn open_uni(&self) -> Result<SendStream, LinkClosed> {
-        Ok(SendStream::new(self.hold(self.open(Dir::Uni).await?)))
+        each!(&self.kind, link => link.open_uni().await.map(Into::into))
     }
 
     /// The next stream of the peer's that carries bytes both ways. Cancel-safe.
@@ -95,7 +104,7 @@ impl Link {
     ///
     /// The link is over.
     pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), LinkClosed> {
-        Ok(self.both(self.accept(Dir::Bi).await?))
+        each!(&self.kind, link => link.accept_bi().await.map(|(send, recv)| (send.into(), recv.into())))
     }
 
     /// The next stream of the peer's that carries bytes to this end. Cancel-safe.
@@ -104,86 +113,42 @@ impl Link {
     ///
     /// The link is over.
     pub async fn accept_uni(&self) -> Result<RecvStream, LinkClosed> {
-        Ok(RecvStream::new(self.hold(self.accept(Dir::Uni).await?)))
+        each!(&self.kind, link => link.accept_uni().await.map(Into::into))
     }
 
     /// Ends the link once everything that was accepted before has gone out. `reason` is for the peer's eyes.
     /// Without effect on a link that is over.
     pub fn close(&self, code: Code, reason: &str) {
-        self.owner.shared.close(code, reason.as_bytes());
+        each!(&self.kind, link => link.close(code, reason));
     }
 
     /// Waits until the link is over and its connection is closed. Cancel-safe.
     pub async fn closed(&self) -> LinkClosed {
-        self.owner.shared.closed().await
+        each!(&self.kind, link => link.closed().await)
     }
 
     /// A handle to the same link that does not keep it open.
     pub fn downgrade(&self) -> WeakLink {
-        WeakLink { shared: self.owner.shared.clone() }
+        let kind = match &self.kind {
+            Kind::Session(link) => Kind::Session(link.downgrade()),
+            Kind::Quic(link) => Kind::Quic(link.downgrade()),
+        };
+        WeakLink { kind }
     }
 
     /// Whether the link is over. It may be over soon after it was not.
     pub fn is_closed(&self) -> bool {
-        self.owner.shared.lock().session.is_closed()
+        each!(&self.kind, link => link.is_closed())
     }
 
     /// The round-trip time to the peer, smoothed. `None` until it was measured for the first time.
     pub fn rtt(&self) -> Option<Duration> {
-        Some(self.owner.shared.lock().session.rtt()?.smoothed)
+        each!(&self.kind, link => link.rtt())
     }
 
     /// What has passed through so far.
     pub fn stats(&self) -> LinkStats {
-        let state = self.owner.shared.lock();
-        let stats = state.session.stats();
-        LinkStats {
-            bytes_received: stats.bytes_received,
-            bytes_sent: stats.bytes_sent,
-            open_streams: state.session.open_streams(),
-        }
-    }
-
-    fn hold(&self, id: StreamId) -> Arc<Held> {
-        Arc::new(Held::new(id, self.owner.clone()))
-    }
-
-    fn both(&self, id: StreamId) -> (SendStream, RecvStream) {
-        let held = self.hold(id);
-        (SendStream::new(held.clone()), RecvStream::new(held))
-    }
-
-    async fn open(&self, dir: Dir) -> Result<StreamId, LinkClosed> {
-        let shared = &self.owner.shared;
-        loop {
-            let openable = shared.openable[index(dir)].notified();
-            let opened = shared.with(|state| match state.session.open(dir) {
-                Ok(id) => Some(Ok(id)),
-                Err(OpenError::Blocked(_)) => None,
-                Err(_) => Some(Err(state.why_closed())),
-            });
-            match opened {
-                Some(outcome) => return outcome,
-                None => openable.await,
-            }
-        }
-    }
-
-    async fn accept(&self, dir: Dir) -> Result<StreamId, LinkClosed> {
-        let shared = &self.owner.shared;
-        loop {
-            let incoming = shared.incoming[index(dir)].notified();
-            {
-                let mut state = shared.lock();
-                if let Some(id) = state.session.accept(dir) {
-                    return Ok(id);
-                }
-                if state.closed.is_some() {
-                    return Err(state.why_closed());
-                }
-            }
-            incoming.await;
-        }
+        each!(&self.kind, link => link.stats())
     }
 }
 
@@ -211,7 +176,8 @@ mod tests {
             assert!(waits.await.unwrap(), "a dropped stream is a reset");
         }
         for link in [&service, &device] {
-            assert_eq!(link.owner.shared.lock().waiting(), 0);
+            let Kind::Session(link) = &link.kind else { panic!("it is a session") };
+            assert_eq!(link.waiting(), 0);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The two halves of a stream.
+//! The two halves of a stream, whichever kind of link it is on.
 //!
 //! Reads and writes are cancel-safe: what a dropped future had not returned or accepted is still there. A
 //! [`RecvStream`] that is dropped before the end stops the peer; a [`SendStream`] that is dropped before
@@ -7,58 +7,45 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use towline_engine as engine;
-use towline_engine::{Code, StreamId, Urgency};
+use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
+use towline_engine::{Code, Urgency};
 
 use crate::error::{LinkClosed, ReadError, WriteError};
-use crate::link::Owner;
+use crate::link::{Kind, each};
+use crate::{quic, session};
 
 /// The code that a dropped handle gives the peer.
-const DROPPED: Code = Code::new(0).unwrap();
-
-/// A stream that the application holds, in one half or two. The session forgets it after the last.
-#[derive(Debug)]
-pub(crate) struct Held {
-    id: StreamId,
-    link: Arc<Owner>,
-}
-
-impl Held {
-    pub(crate) fn new(id: StreamId, link: Arc<Owner>) -> Self {
-        Self { id, link }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.link.shared.with(|state| state.session.release(self.id, DROPPED));
-    }
-}
+pub(crate) const DROPPED: Code = Code::new(0).unwrap();
 
 /// The receiving half of a stream.
 #[derive(Debug)]
 pub struct RecvStream {
-    held: Arc<Held>,
-    /// How it ended, once the application was told.
-    end: Option<Result<(), ReadError>>,
+    kind: Kind<session::RecvStream, quic::RecvStream>,
+}
+
+impl From<session::RecvStream> for RecvStream {
+    fn from(stream: session::RecvStream) -> Self {
+        Self { kind: Kind::Session(stream) }
+    }
+}
+
+impl From<quic::RecvStream> for RecvStream {
+    fn from(stream: quic::RecvStream) -> Self {
+        Self { kind: Kind::Quic(stream) }
+    }
 }
 
 impl RecvStream {
-    pub(crate) fn new(held: Arc<Held>) -> Self {
-        Self { held, end: None }
-    }
-
     /// Takes received bytes as they came, without a copy: at least one, at most `max`. `None` at the end of the
     /// stream, which is only ever the peer's. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Reset`] if the peer abandoned the stream, [`ReadError::Closed`] if the link ended first.
+    /// [`ReadError::Reset`] if the peer abandoned the stream, [`ReadError::Closed`] if the link ended first. On a
+    /// QUIC link, what came before a reset and was not read is gone with it; on others it comes first.
     pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, ReadError> {
         poll_fn(|context| self.poll_read_chunk(context, max)).await
     }
@@ -73,7 +60,7 @@ impl RecvStream {
         context: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Option<Bytes>, ReadError>> {
-        self.poll_with(context, |stream| stream.read(max), Option::is_none)
+        each!(&mut self.kind, stream => stream.poll_read_chunk(context, max))
     }
 
     /// Reads to the end of the stream. Not cancel-safe: what was read by a dropped future is gone.
@@ -96,50 +83,7 @@ impl RecvStream {
 
     /// Reads no more: what was received is dropped, and the peer is asked to stop. Without effect at the end.
     pub fn stop(&mut self, code: Code) {
-        if self.end.is_none() {
-            self.end = Some(Err(ReadError::Stopped));
-            // It may have ended in a way that the application has not seen.
-            self.with(|stream| _ = stream.stop(code));
-        }
-    }
-
-    fn with<T>(&self, verb: impl FnOnce(&mut engine::Stream<'_>) -> T) -> T {
-        let held = &self.held;
-        held.link.shared.with(|state| {
-            verb(&mut state.session.stream(held.id).expect("a stream that is held is not released"))
-        })
-    }
-
-    /// Reads with `read`, or waits for something to read. `is_end` tells the end of the stream from bytes.
-    fn poll_with<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        read: impl FnOnce(&mut engine::Stream<'_>) -> Result<T, engine::ReadError>,
-        is_end: impl FnOnce(&T) -> bool,
-    ) -> Poll<Result<T, ReadError>> {
-        if let Some(Err(error)) = &self.end {
-            return Poll::Ready(Err(error.clone()));
-        }
-        let id = self.held.id;
-        let outcome = self.held.link.shared.with(|state| {
-            let mut stream = state.session.stream(id).expect("a stream that is held is not released");
-            Poll::Ready(match read(&mut stream) {
-                Ok(value) => Ok(value),
-                Err(engine::ReadError::Blocked) => {
-                    state.wait_to_read(id, context);
-                    return Poll::Pending;
-                }
-                Err(engine::ReadError::Reset(code)) => Err(ReadError::Reset(code)),
-                Err(engine::ReadError::Closed) => Err(ReadError::Closed(state.why_closed())),
-                Err(_) => Err(ReadError::Stopped),
-            })
-        });
-        match &outcome {
-            Poll::Ready(Ok(value)) if is_end(value) => self.end = Some(Ok(())),
-            Poll::Ready(Err(error)) => self.end = Some(Err(error.clone())),
-            Poll::Ready(Ok(_)) | Poll::Pending => {}
-        }
-        outcome
+        each!(&mut self.kind, stream => stream.stop(code));
     }
 }
 
@@ -153,32 +97,31 @@ impl AsyncRead for RecvStream {
         if out.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let count = ready!(self.poll_with(context, |stream| stream.read_to(out), |&count| count == 0))?;
+        let count = ready!(each!(&mut self.kind, stream => stream.poll_read(context, out)))?;
         buffer.advance(count);
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for RecvStream {
-    fn drop(&mut self) {
-        self.stop(DROPPED);
-        self.held.link.shared.lock().take_reader(self.held.id);
     }
 }
 
 /// The sending half of a stream.
 #[derive(Debug)]
 pub struct SendStream {
-    held: Arc<Held>,
-    /// The application has finished or reset it.
-    done: bool,
+    kind: Kind<session::SendStream, quic::SendStream>,
+}
+
+impl From<session::SendStream> for SendStream {
+    fn from(stream: session::SendStream) -> Self {
+        Self { kind: Kind::Session(stream) }
+    }
+}
+
+impl From<quic::SendStream> for SendStream {
+    fn from(stream: quic::SendStream) -> Self {
+        Self { kind: Kind::Quic(stream) }
+    }
 }
 
 impl SendStream {
-    pub(crate) fn new(held: Arc<Held>) -> Self {
-        Self { held, done: false }
-    }
-
     /// Gives bytes to send, without a copy, and waits until all are accepted. They are taken off the front of
     /// `chunk`, so that after a cancelled call it holds what was not accepted.
     ///
@@ -199,10 +142,7 @@ impl SendStream {
         context: &mut Context<'_>,
         chunk: &mut Bytes,
     ) -> Poll<Result<(), WriteError>> {
-        while !chunk.is_empty() {
-            ready!(self.poll_with(context, |stream| stream.write_chunk(chunk)))?;
-        }
-        Poll::Ready(Ok(()))
+        each!(&mut self.kind, stream => stream.poll_write_chunk(context, chunk))
     }
 
     /// Copies and sends all of `bytes`. Not cancel-safe: one cannot tell how much a dropped future had written.
@@ -212,7 +152,8 @@ impl SendStream {
     /// As [`write_chunk`](Self::write_chunk).
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), WriteError> {
         while !bytes.is_empty() {
-            let count = poll_fn(|context| self.poll_with(context, |stream| stream.write(bytes))).await?;
+            let write = |context: &mut Context<'_>| each!(&mut self.kind, stream => stream.poll_write(context, bytes));
+            let count = poll_fn(write).await?;
             bytes = &bytes[count..];
         }
         Ok(())
@@ -224,41 +165,32 @@ impl SendStream {
     ///
     /// [`WriteError::Stopped`], [`WriteError::Finished`] or [`WriteError::Closed`] if it is over already.
     pub fn finish(&mut self) -> Result<(), WriteError> {
-        self.done = true;
-        self.end_with(|stream| stream.finish())
+        each!(&mut self.kind, stream => stream.finish())
     }
 
     /// Abandons the stream: what has not gone out is dropped, and the peer learns `code`. Without effect on a
     /// stream that has ended.
     pub fn reset(&mut self, code: Code) {
-        self.done = true;
-        // A stream that has ended needs no reset.
-        let _ = self.end_with(|stream| stream.reset(code));
+        each!(&mut self.kind, stream => stream.reset(code));
     }
 
     /// Abandons the stream after what was accepted has gone out, as a TCP connection that is reset after its last
     /// words. Without effect on a stream that has ended.
+    ///
+    /// QUIC has no such thing. On a QUIC link the reset is held back for three round trips, at least 50 ms, in which
+    /// what was accepted should arrive and be read; what is not, is lost.
     pub fn reset_when_sent(&mut self, code: Code) {
-        self.done = true;
-        // A stream that has ended needs no reset.
-        let _ = self.end_with(|stream| stream.reset_when_sent(code));
+        each!(&mut self.kind, stream => stream.reset_when_sent(code));
     }
 
-    /// Says how urgent the stream's data is, from now on.
+    /// Says how urgent the stream's data is, from now on. On a QUIC link, the less urgent then waits for the more
+    /// urgent altogether; on others it keeps a share.
     pub fn set_urgency(&mut self, urgency: Urgency) {
-        let held = &self.held;
-        // The stream may have room now.
-        held.link.shared.with_news(|state| {
-            state
-                .session
-                .stream(held.id)
-                .expect("a stream that is held is not released")
-                .set_urgency(urgency);
-        });
+        each!(&mut self.kind, stream => stream.set_urgency(urgency));
     }
 
     /// Waits until the peer reads no more (the code that it gave), or everything has gone out to the pipe and the
-    /// end with it (`None`). Cancel-safe.
+    /// end with it (`None`); on a QUIC link, until the peer has acknowledged everything. Cancel-safe.
     ///
     /// # Errors
     ///
@@ -273,57 +205,7 @@ impl SendStream {
     ///
     /// As [`stopped`](Self::stopped).
     pub fn poll_stopped(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Code>, LinkClosed>> {
-        let id = self.held.id;
-        self.held.link.shared.with(|state| {
-            let stream = state.session.stream(id).expect("a stream that is held is not released");
-            match stream.sending() {
-                engine::Sending::Stopped(code) => Poll::Ready(Ok(Some(code))),
-                engine::Sending::Finished | engine::Sending::Reset => Poll::Ready(Ok(None)),
-                engine::Sending::Open if state.closed.is_some() => Poll::Ready(Err(state.why_closed())),
-                engine::Sending::Open => {
-                    state.wait_to_write(id, context);
-                    Poll::Pending
-                }
-            }
-        })
-    }
-
-    fn end_with(
-        &mut self,
-        verb: impl FnOnce(&mut engine::Stream<'_>) -> Result<(), engine::WriteError>,
-    ) -> Result<(), WriteError> {
-        let id = self.held.id;
-        self.held.link.shared.with(|state| {
-            let mut stream = state.session.stream(id).expect("a stream that is held is not released");
-            match verb(&mut stream) {
-                Ok(()) => Ok(()),
-                Err(engine::WriteError::Stopped(code)) => Err(WriteError::Stopped(code)),
-                Err(engine::WriteError::Closed) => Err(WriteError::Closed(state.why_closed())),
-                Err(_) => Err(WriteError::Finished),
-            }
-        })
-    }
-
-    /// Writes with `write`, or waits for room.
-    fn poll_with<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        write: impl FnOnce(&mut engine::Stream<'_>) -> Result<T, engine::WriteError>,
-    ) -> Poll<Result<T, WriteError>> {
-        let id = self.held.id;
-        self.held.link.shared.with(|state| {
-            let mut stream = state.session.stream(id).expect("a stream that is held is not released");
-            Poll::Ready(match write(&mut stream) {
-                Ok(value) => Ok(value),
-                Err(engine::WriteError::Blocked) => {
-                    state.wait_to_write(id, context);
-                    return Poll::Pending;
-                }
-                Err(engine::WriteError::Stopped(code)) => Err(WriteError::Stopped(code)),
-                Err(engine::WriteError::Closed) => Err(WriteError::Closed(state.why_closed())),
-                Err(_) => Err(WriteError::Finished),
-            })
-        })
+        each!(&mut self.kind, stream => stream.poll_stopped(context))
     }
 }
 
@@ -336,7 +218,7 @@ impl AsyncWrite for SendStream {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        Poll::Ready(Ok(ready!(self.poll_with(context, |stream| stream.write(bytes)))?))
+        Poll::Ready(Ok(ready!(each!(&mut self.kind, stream => stream.poll_write(context, bytes)))?))
     }
 
     /// Ready at once: what was accepted goes out by itself.
@@ -346,18 +228,40 @@ impl AsyncWrite for SendStream {
 
     /// [`finish`](SendStream::finish), as often as one likes.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.done {
+        if each!(&self.kind, stream => stream.is_done()) {
             return Poll::Ready(Ok(()));
         }
         Poll::Ready(self.finish().map_err(Into::into))
     }
 }
 
-impl Drop for SendStream {
-    fn drop(&mut self) {
-        if !self.done {
-            self.reset(DROPPED);
-        }
-        self.held.link.shared.lock().take_writer(self.held.id);
-    }
+/// A stream as a pipe: both halves as one, so that a session can run over it.
+///
+/// That is what end-to-end sessions ride. It accepts what its stream does, so that on a QUIC link up to
+/// [`Config::max_stream_window`](crate::Config::max_stream_window) may be on its way.
+pub type StreamPipe = Join<RecvStream, SendStream>;
+
+/// Joins the halves of a stream into a pipe.
+///
+/// ```
+/// # use towline_transports::{Config, Link, Side, stream_pipe};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (ours, theirs) = tokio::io::duplex(1024);
+/// # let service = Link::start(ours, Side::Client, Config::default());
+/// # let device = Link::start(theirs, Side::Server, Config::default());
+/// let (send, recv) = service.open_bi().await?;
+/// let inner = Link::start(stream_pipe(send, recv), Side::Client, Config::default());
+///
+/// let (send, recv) = device.accept_bi().await?;
+/// let theirs = Link::start(stream_pipe(send, recv), Side::Server, Config::default());
+///
+/// let mut stream = inner.open_uni().await?;
+/// stream.write_all(b"within").await?;
+/// assert_eq!(theirs.accept_uni().await?.read_chunk(10).await?.unwrap(), "within");
+/// # Ok(())
+/// # }
+/// ```
+pub fn stream_pipe(send: SendStream, recv: RecvStream) -> StreamPipe {
+    tokio::io::join(recv, send)
 }

@@ -188,6 +188,17 @@ async fn drop_semantics() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn last_words_come_before_a_reset_that_waits_for_them() {
+    let (service, device) = pair(100, Config::default());
+    let ((mut send, _recv), (_answer, mut question)) = stream(&service, &device).await;
+    send.write_all(&pattern(50_000)).await.unwrap();
+    send.reset_when_sent(Code::from(8));
+    drop(send);
+    question.read_exact(&mut vec![0; 50_000]).await.unwrap();
+    assert!(matches!(question.read_chunk(1).await, Err(ReadError::Reset(code)) if code == Code::from(8)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_handle_closes_the_link_and_what_was_written_arrives() {
     let (service, device) = pair(100, Config::default());
     let ((mut send, recv), (_answer, mut question)) = stream(&service, &device).await;
@@ -197,6 +208,14 @@ async fn the_last_handle_closes_the_link_and_what_was_written_arrives() {
     drop(send);
     assert_eq!(question.read_to_end(1 << 20).await.unwrap(), pattern(50_000));
     assert!(matches!(device.closed().await, LinkClosed::Peer { code, .. } if code == Code::default()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_closed_before_its_driver_has_run_says_so() {
+    let (service, device) = pair(100, Config::default());
+    service.close(Code::from(3), "never mind");
+    assert!(matches!(service.closed().await, LinkClosed::Local(code) if code == Code::from(3)));
+    assert!(matches!(device.closed().await, LinkClosed::Peer { code, .. } if code == Code::from(3)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,13 +11,75 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::time_provider::DefaultTimeProvider;
-use towline_transports::tls::{Credentials, Environment};
-use towline_transports::{Config, Link, Side};
+use towline_transports::quic::{self, Endpoint};
+use towline_transports::tls::{self, ALPN_LINK, Credentials, Environment};
+use towline_transports::{Config, Link, Network, Side, Socket, TcpNetwork};
 
 /// A service and a device over a pipe that holds `capacity` bytes in each direction.
 pub fn pair(capacity: usize, config: Config) -> (Link, Link) {
     let (ours, theirs) = tokio::io::duplex(capacity);
     (Link::start(ours, Side::Client, config.clone()), Link::start(theirs, Side::Server, config))
+}
+
+/// Two ends over a pipe in memory.
+pub async fn memory_pair(config: Config) -> (Link, Link, ()) {
+    let (service, device) = pair(64 << 10, config);
+    (service, device, ())
+}
+
+async fn sockets() -> (Box<dyn Socket>, Box<dyn Socket>) {
+    let mut listener = TcpNetwork.listen("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (ours, theirs) = tokio::join!(TcpNetwork.connect(&address), listener.accept());
+    (ours.unwrap(), theirs.unwrap().0)
+}
+
+/// Two ends over TCP.
+pub async fn tcp_pair(config: Config) -> (Link, Link, ()) {
+    let (ours, theirs) = sockets().await;
+    let service = Link::start(ours, Side::Client, config.clone());
+    (service, Link::start(theirs, Side::Server, config), ())
+}
+
+/// Two ends over TLS.
+pub async fn tls_pair(config: Config) -> (Link, Link, ()) {
+    let authority = Authority::new();
+    let client = tls::client_config(authority.issue("device"), &[ALPN_LINK], &environment()).unwrap();
+    let server = tls::server_config(authority.issue("hub.test"), &[ALPN_LINK], &environment()).unwrap();
+    let (ours, theirs) = sockets().await;
+    let name = "hub.test".try_into().unwrap();
+    let (ours, theirs) = tokio::join!(tls::connect(ours, name, client), tls::accept(theirs, server));
+    let service = Link::start(ours.unwrap(), Side::Client, config.clone());
+    (service, Link::start(theirs.unwrap(), Side::Server, config), ())
+}
+
+/// A UDP socket on this machine.
+pub fn socket() -> std::net::UdpSocket {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap()
+}
+
+/// An endpoint that connects.
+pub fn quic_client() -> Endpoint {
+    Endpoint::new(socket(), None, &environment()).unwrap()
+}
+
+/// An endpoint that accepts.
+pub fn quic_server(credentials: Credentials, limits: Config) -> Endpoint {
+    let server = quic::server_config(credentials, &environment(), limits).unwrap();
+    Endpoint::new(socket(), Some(server), &environment()).unwrap()
+}
+
+/// Two ends over QUIC, and the endpoint of the one that connected.
+pub async fn quic_pair(config: Config) -> (Link, Link, Endpoint) {
+    let authority = Authority::new();
+    let server = quic_server(authority.issue("hub.test"), config.clone());
+    let address = server.local_addr().unwrap();
+    let client = quic_client();
+    let limits = quic::client_config(authority.issue("device"), &environment(), config).unwrap();
+    let accept = async { server.accept().await.unwrap().handshake().await.unwrap() };
+    let connect = async { client.connect(address, "hub.test", &limits).await.unwrap() };
+    let (ours, theirs) = tokio::join!(connect, accept);
+    (ours.start(), theirs.start(), client)
 }
 
 pub fn config(change: impl FnOnce(&mut Config)) -> Config {

@@ -17,10 +17,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use towline_engine::PipeClosed;
 
+use super::shared::{EPOCH, Shared, State};
 use crate::Pipe;
 use crate::error::LinkClosed;
 use crate::read_buffer::ReadBuffer;
-use crate::shared::{EPOCH, Shared, State};
 
 /// The most bytes of a record: with a size of two bytes, what fills a TLS record.
 const RECORD: usize = 16 << 10;
@@ -34,11 +34,9 @@ const TURNS: usize = 32;
 /// How long the last words may take to get to the peer, and the peer to hang up.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Runs the session of `shared` over `pipe` until it is over and the pipe is closed, which no peer and no pipe can put
-/// off for longer than the session's timeouts and [`LINGER`].
+/// Runs the session of `shared`, which is attached to `pipe`, until it is over and the pipe is closed, which no peer
+/// and no pipe can put off for longer than the session's timeouts and [`LINGER`].
 pub(crate) async fn run(shared: Arc<Shared>, pipe: impl Pipe) {
-    let now = shared.now();
-    shared.lock().session.attach(now, EPOCH).expect("a new session takes a pipe");
     let mut driver = Driver::new(&shared, pipe);
     let mut alarm = pin!(sleep_until(Instant::now()));
     poll_fn(|context| driver.poll(context, alarm.as_mut())).await;

@@ -1,0 +1,150 @@
+//! A session as a link.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use towline_engine::{Code, Config, Dir, OpenError, Session, Side, StreamId};
+
+use super::driver;
+use super::shared::{EPOCH, Shared, index};
+use super::stream::{Held, RecvStream, SendStream};
+use crate::error::LinkClosed;
+use crate::{LinkStats, Pipe};
+
+/// A handle to a session, as [`crate::Link`].
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    owner: Arc<Owner>,
+}
+
+/// Those who use the link; when there is nobody left, it closes.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.close(Code::default(), b"");
+    }
+}
+
+/// As [`crate::WeakLink`].
+#[derive(Clone, Debug)]
+pub(crate) struct WeakLink {
+    shared: Arc<Shared>,
+}
+
+impl WeakLink {
+    pub(crate) fn close(&self, code: Code, reason: &str) {
+        self.shared.close(code, reason.as_bytes());
+    }
+
+    pub(crate) async fn closed(&self) -> LinkClosed {
+        self.shared.closed().await
+    }
+}
+
+impl Link {
+    pub(crate) fn start(pipe: impl Pipe, side: Side, config: Config) -> Self {
+        let shared = Arc::new(Shared::new(Session::new(side, config)));
+        // Before the driver's first turn, the application may have closed it.
+        shared.lock().session.attach(shared.now(), EPOCH).expect("a new session takes a pipe");
+        tokio::spawn(driver::run(shared.clone(), pipe));
+        Self { owner: Arc::new(Owner { shared }) }
+    }
+
+    pub(crate) async fn open_bi(&self) -> Result<(SendStream, RecvStream), LinkClosed> {
+        Ok(self.both(self.open(Dir::Bi).await?))
+    }
+
+    pub(crate) async fn open_uni(&self) -> Result<SendStream, LinkClosed> {
+        Ok(SendStream::new(self.hold(self.open(Dir::Uni).await?)))
+    }
+
+    pub(crate) async fn accept_bi(&self) -> Result<(SendStream, RecvStream), LinkClosed> {
+        Ok(self.both(self.accept(Dir::Bi).await?))
+    }
+
+    pub(crate) async fn accept_uni(&self) -> Result<RecvStream, LinkClosed> {
+        Ok(RecvStream::new(self.hold(self.accept(Dir::Uni).await?)))
+    }
+
+    pub(crate) fn close(&self, code: Code, reason: &str) {
+        self.owner.shared.close(code, reason.as_bytes());
+    }
+
+    pub(crate) async fn closed(&self) -> LinkClosed {
+        self.owner.shared.closed().await
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakLink {
+        WeakLink { shared: self.owner.shared.clone() }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.owner.shared.lock().session.is_closed()
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        Some(self.owner.shared.lock().session.rtt()?.smoothed)
+    }
+
+    pub(crate) fn stats(&self) -> LinkStats {
+        let state = self.owner.shared.lock();
+        let stats = state.session.stats();
+        LinkStats {
+            bytes_received: stats.bytes_received,
+            bytes_sent: stats.bytes_sent,
+            open_streams: state.session.open_streams(),
+        }
+    }
+
+    /// How many streams somebody waits on.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.owner.shared.lock().waiting()
+    }
+
+    fn hold(&self, id: StreamId) -> Arc<Held> {
+        Arc::new(Held::new(id, self.owner.clone()))
+    }
+
+    fn both(&self, id: StreamId) -> (SendStream, RecvStream) {
+        let held = self.hold(id);
+        (SendStream::new(held.clone()), RecvStream::new(held))
+    }
+
+    async fn open(&self, dir: Dir) -> Result<StreamId, LinkClosed> {
+        let shared = &self.owner.shared;
+        loop {
+            let openable = shared.openable[index(dir)].notified();
+            let opened = shared.with(|state| match state.session.open(dir) {
+                Ok(id) => Some(Ok(id)),
+                Err(OpenError::Blocked(_)) => None,
+                Err(_) => Some(Err(state.why_closed())),
+            });
+            match opened {
+                Some(outcome) => return outcome,
+                None => openable.await,
+            }
+        }
+    }
+
+    async fn accept(&self, dir: Dir) -> Result<StreamId, LinkClosed> {
+        let shared = &self.owner.shared;
+        loop {
+            let incoming = shared.incoming[index(dir)].notified();
+            {
+                let mut state = shared.lock();
+                if let Some(id) = state.session.accept(dir) {
+                    return Ok(id);
+                }
+                if state.closed.is_some() {
+                    return Err(state.why_closed());
+                }
+            }
+            incoming.await;
+        }
+    }
+}

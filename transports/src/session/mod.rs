@@ -1,0 +1,12 @@
+//! The kind of link that is a session of the engine, over a pipe.
+//!
+//! In: what the handles ask for, and the pipe's bytes. Out: records. The [`driver`] is the one task; [`shared`] is
+//! what it and the handles have in common.
+
+mod driver;
+mod link;
+mod shared;
+mod stream;
+
+pub(crate) use link::{Link, WeakLink};
+pub(crate) use stream::{RecvStream, SendStream};
