@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use tokio::io::AsyncWriteExt;
-use towline::{CredentialFiles, Device, EndpointConfig, Environment};
+use towline::{CredentialFiles, Device, EndpointConfig, Environment, Route};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         key: folder.join("device/echo-1.key"),
         authority: folder.join("ca.pem"),
     };
-    let config = EndpointConfig { hub, credentials: files.read()? };
+    let config = EndpointConfig { hub, credentials: files.read()?, route: Route::default() };
     let mut device = Device::register(config, Environment::system())?;
     println!("{} is registering", device.identity());
     loop {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use towline::{CredentialFiles, EndpointConfig, Environment, Service};
+use towline::{CredentialFiles, EndpointConfig, Environment, Route, Service};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         key: folder.join("service/me.key"),
         authority: folder.join("ca.pem"),
     };
-    let config = EndpointConfig { hub, credentials: files.read()? };
+    let config = EndpointConfig { hub, credentials: files.read()?, route: Route::default() };
     let service = Service::new(config, Environment::system())?;
 
     let mut tunnel = service.open("echo-1", "echo").await?;

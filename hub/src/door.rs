@@ -24,7 +24,7 @@ use towline_transports::tls::{
     self, ALPN_HTTP, ALPN_LINK, ConfigError, Credentials, HandshakeError, TlsPipe,
 };
 use towline_transports::websocket::{self, Answer, SUBPROTOCOL_LINK};
-use towline_transports::{Config, Link, Pipe, Side, Socket, Unread};
+use towline_transports::{Config, Link, Pipe, Side, Socket, Unread, quic};
 
 use crate::identity::{BadIdentity, Identity};
 
@@ -54,6 +54,7 @@ pub(crate) struct Door {
 pub(crate) enum Way {
     Tls,
     WebSocket,
+    Quic,
 }
 
 /// Somebody who is in.
@@ -122,6 +123,17 @@ fn meet(pipe: TlsPipe<impl Pipe>, way: Way, limits: impl Fn(Option<&Identity>) -
     let identity = pipe.peer_certificates().first().map(Identity::of_certificate);
     let config = limits(identity.as_ref().and_then(|identity| identity.as_ref().ok()));
     Arrival { link: Link::start(pipe, Side::Server, config), identity, way }
+}
+
+/// As [`Door::enter`], of a QUIC connection, which has a door of its own.
+pub(crate) async fn enter_quic(
+    incoming: quic::Incoming,
+    limits: impl Fn(Option<&Identity>) -> Config,
+) -> Result<Arrival, NoEntry> {
+    let connection = incoming.handshake().await?;
+    let identity = connection.peer_certificates().first().map(Identity::of_certificate);
+    let config = limits(identity.as_ref().and_then(|identity| identity.as_ref().ok()));
+    Ok(Arrival { link: connection.start_with(&config), identity, way: Way::Quic })
 }
 
 /// Answers who does not speak TLS, if it speaks HTTP.

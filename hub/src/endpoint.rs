@@ -4,13 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
-use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials, HandshakeError};
+use towline_transports::proxy::{ProxyError, ProxySettings};
+use towline_transports::tls::{self, ConfigError, Credentials, HandshakeError};
+use towline_transports::websocket::UpgradeError;
 use towline_transports::{Config, Link, LinkClosed, RecvStream, SendStream, Side};
 
 use crate::core::TUNNELS_PER_DEVICE;
+use crate::dial::{Dialler, Transport};
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
 use crate::message::{self, Answer, Goodbye, Hello, MessageError, Request, VERSION};
@@ -76,6 +78,20 @@ pub struct EndpointConfig {
     pub hub: String,
     /// This end's certificate and key, and the authorities that it trusts.
     pub credentials: Credentials,
+    /// How to get there.
+    pub route: Route,
+}
+
+/// How an endpoint gets to its hub. Default: every way there is, and no proxy.
+#[derive(Clone, Debug, Default)]
+pub struct Route {
+    /// The only transport to try; `None` for all of them.
+    pub transport: Option<Transport>,
+    /// The proxies that there are.
+    pub proxy: ProxySettings,
+    /// Who vouches for the web servers and proxies that may end the outer TLS of a WebSocket, besides the hub's own
+    /// authorities.
+    pub web_roots: Vec<CertificateDer<'static>>,
 }
 
 /// Why an endpoint cannot be set up.
@@ -112,6 +128,22 @@ pub enum ConnectError {
         hub: String,
         /// What the system said.
         error: io::Error,
+    },
+    /// A proxy does not let this end through.
+    #[error("cannot reach the hub at {hub}: {error}")]
+    Proxy {
+        /// The hub's address.
+        hub: String,
+        /// What the proxy said.
+        error: ProxyError,
+    },
+    /// There is no WebSocket to the hub.
+    #[error("no WebSocket to {hub}: {error}; check that a hub is there, and what is in between")]
+    WebSocket {
+        /// The hub's address.
+        hub: String,
+        /// What was answered.
+        error: UpgradeError,
     },
     /// It took too long.
     #[error("the hub at {hub} did not answer within {} s; check that a hub listens there", CONNECT_DEADLINE.as_secs())]
@@ -203,9 +235,7 @@ fn remedy_of_handshake(error: &HandshakeError) -> &'static str {
 /// An endpoint that can connect to its hub, again and again.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
-    hub: String,
-    server_name: ServerName<'static>,
-    tls: Arc<ClientConfig>,
+    dialler: Arc<Dialler>,
     pub(crate) environment: Environment,
     /// Distinguishes this process from other holders of its identity.
     instance: u64,
@@ -226,47 +256,28 @@ impl Endpoint {
         role: Role,
         environment: Environment,
     ) -> Result<Self, SetupError> {
-        let EndpointConfig { hub, credentials } = config;
-        let certificate = credentials.chain.first().ok_or(BadIdentity::Malformed)?;
+        let certificate = config.credentials.chain.first().ok_or(BadIdentity::Malformed)?;
         let identity = Identity::of_certificate(certificate)?;
         if identity.role != role {
             return Err(SetupError::WrongRole { found: identity, wanted: role });
         }
-        let bad = || SetupError::Address(hub.clone());
-        let (host, port) = hub.rsplit_once(':').ok_or_else(bad)?;
-        port.parse::<u16>().map_err(|_| bad())?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let server_name = ServerName::try_from(host).map_err(|_| bad())?;
-        let tls = tls::client_config(credentials, &[ALPN_LINK], &environment.tls)?;
+        let dialler = Arc::new(Dialler::new(config, identity.trust_domain.clone(), environment.clone())?);
         let instance = environment.random();
-        Ok(Self { hub, server_name, tls, environment, instance, identity })
+        Ok(Self { dialler, environment, instance, identity })
     }
 
     /// Connects and says hello. Cancelling it closes the connection.
     pub(crate) async fn connect(&self) -> Result<Connected, ConnectError> {
         match timeout(CONNECT_DEADLINE, self.connect_within_any_time()).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ConnectError::TimedOut { hub: self.hub.clone() }),
+            Err(_) => Err(ConnectError::TimedOut { hub: self.dialler.hub().to_owned() }),
         }
     }
 
     async fn connect_within_any_time(&self) -> Result<Connected, ConnectError> {
-        let hub = || self.hub.clone();
-        let socket = self.environment.network.connect(&self.hub).await;
-        let socket = socket.map_err(|error| ConnectError::Unreachable { hub: hub(), error })?;
-        let pipe = tls::connect(socket, self.server_name.clone(), self.tls.clone()).await;
-        let pipe = pipe.map_err(|error| ConnectError::NotTrusted { hub: hub(), error })?;
-        // A hub's certificate may be one for a web server, which names no identity. One that does must fit.
-        if let Some(Ok(found)) = pipe.peer_certificates().first().map(Identity::of_certificate) {
-            if found.role != Role::Hub {
-                return Err(ConnectError::NotAHub { hub: hub(), found });
-            }
-            if found.trust_domain != self.identity.trust_domain {
-                let wanted = self.identity.trust_domain.clone();
-                return Err(ConnectError::OtherTrustDomain { hub: hub(), found, wanted });
-            }
-        }
-        let link = Link::start(pipe, Side::Client, link_config(Side::Client));
+        let hub = || self.dialler.hub().to_owned();
+        // One link says hello, since a second one would take the first one's place.
+        let link = self.dialler.dial().await?;
         match self.say_hello(&link).await {
             Ok((control, Answer::Accepted(_))) => Ok(Connected { link, control }),
             Ok((_, Answer::Refused(refusal))) => Err(ConnectError::Refused(refusal)),

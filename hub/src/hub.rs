@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use towline_transports::tls::{ConfigError, Credentials};
-use towline_transports::{Link, Listener, RecvStream, SendStream, Socket};
+use towline_transports::{Link, Listener, RecvStream, SendStream, Socket, quic};
 
 use crate::codes;
 use crate::core::{Action, Core, Limits, LinkId, Lobby, Offered, TunnelId, Visitor};
-use crate::door::{Arrival, Door};
+use crate::door::{self, Arrival, Door};
 use crate::endpoint::{SetupError, hub_link_config};
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
@@ -50,6 +50,8 @@ pub struct HubConfig {
     pub limits: Limits,
     /// Who may open what.
     pub policy: Box<dyn Policy>,
+    /// Whether it listens on the same port of UDP as well, for QUIC. If it cannot, it does without.
+    pub quic: bool,
 }
 
 /// Why a hub did not start.
@@ -141,17 +143,24 @@ impl Hub {
     ///
     /// The certificate does not do, or the address cannot be listened on.
     pub async fn start(config: HubConfig, environment: Environment) -> Result<Self, StartError> {
-        let HubConfig { listen, credentials, limits, policy } = config;
+        let HubConfig { listen, credentials, limits, policy, quic } = config;
         let certificate = credentials.chain.first().ok_or(BadIdentity::Malformed);
         let identity = certificate.and_then(Identity::of_certificate).map_err(SetupError::from)?;
         if identity.role != Role::Hub {
             return Err(SetupError::WrongRole { found: identity, wanted: Role::Hub }.into());
         }
-        let door = Door::new(credentials, &environment.tls)?;
+        let door = Door::new(credentials.clone(), &environment.tls)?;
+        let limits_of_all = hub_link_config(limits.tunnels_per_device, None);
+        let quic =
+            quic.then(|| quic::server_config(credentials, &environment.tls, limits_of_all)).transpose()?;
         let listener = environment.network.listen(&listen).await;
         let failed = |error| StartError::Listen { address: listen.clone(), error };
         let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let udp = quic.map(|config| {
+            let (socket, runtime) = environment.network.bind_udp(address)?;
+            quic::Endpoint::with_socket(socket, runtime, Some(config), &environment.tls)
+        });
         let running = CancellationToken::new();
         let seats = Arc::new(Semaphore::new(limits.unauthenticated.clamp(1, Semaphore::MAX_PERMITS)));
         let state = State {
@@ -175,6 +184,13 @@ impl Hub {
             running: running.clone(),
         });
         inner.spawn(accept_connections(inner.clone(), listener));
+        match udp {
+            Some(Ok(endpoint)) => inner.spawn(accept_quic(inner.clone(), endpoint)),
+            Some(Err(error)) => {
+                tracing::warn!(%address, %error, "no QUIC: cannot listen on this port of UDP")
+            }
+            None => {}
+        }
         // Not among the tasks that a drain waits for.
         tokio::spawn(running.clone().run_until_cancelled_owned(watch_the_clock(inner.clone())));
         Ok(Self { inner, address, _running: running.drop_guard() })
@@ -287,11 +303,7 @@ async fn accept_connections(inner: Arc<Inner>, mut listener: Box<dyn Listener>) 
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, address)) => {
-                let (visitor, evicted) = arrive(&inner);
-                let seat = inner.seats.clone().acquire_owned().await.expect("it is never closed");
-                inner.spawn(receive(inner.clone(), socket, address, visitor, evicted, seat));
-            }
+            Ok((socket, address)) => welcome(&inner, Newcomer::Tcp(socket), address).await,
             Err(error) => {
                 // Most likely there is no descriptor left: let go of the visitor who has waited longest.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -300,6 +312,27 @@ async fn accept_connections(inner: Arc<Inner>, mut listener: Box<dyn Listener>) 
             }
         }
     }
+}
+
+/// As [`accept_connections`], of QUIC.
+async fn accept_quic(inner: Arc<Inner>, endpoint: quic::Endpoint) {
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = inner.accepting.cancelled() => return,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        let address = incoming.remote_address();
+        welcome(&inner, Newcomer::Quic(incoming), address).await;
+    }
+}
+
+/// Gives a connection a place in the lobby, and a task.
+async fn welcome(inner: &Arc<Inner>, newcomer: Newcomer, address: SocketAddr) {
+    let (visitor, evicted) = arrive(inner);
+    let seat = inner.seats.clone().acquire_owned().await.expect("it is never closed");
+    inner.spawn(receive(inner.clone(), newcomer, address, visitor, evicted, seat));
 }
 
 /// Lets go of the visitor who has waited longest.
@@ -346,16 +379,22 @@ impl Drop for Registered {
     }
 }
 
+/// What comes to the hub's port.
+enum Newcomer {
+    Tcp(Box<dyn Socket>),
+    Quic(quic::Incoming),
+}
+
 /// A connection, from its first byte to its last.
 async fn receive(
     inner: Arc<Inner>,
-    socket: Box<dyn Socket>,
+    newcomer: Newcomer,
     address: SocketAddr,
     visitor: Visitor,
     evicted: CancellationToken,
     seat: OwnedSemaphorePermit,
 ) {
-    let admitted = evicted.run_until_cancelled(admit(&inner, socket, address)).await;
+    let admitted = evicted.run_until_cancelled(admit(&inner, newcomer, address)).await;
     {
         let mut state = inner.lock();
         state.lobby.leave(visitor);
@@ -370,12 +409,18 @@ async fn receive(
 }
 
 /// Shakes hands: TLS, then the hello, both under one deadline. `None` if that came to nothing; why is in the log.
-async fn admit(inner: &Arc<Inner>, socket: Box<dyn Socket>, address: SocketAddr) -> Option<Admitted> {
+async fn admit(inner: &Arc<Inner>, newcomer: Newcomer, address: SocketAddr) -> Option<Admitted> {
     let deadline = Instant::now() + inner.limits.handshake;
     let limits = |peer: Option<&Identity>| {
         hub_link_config(inner.limits.tunnels_per_device, peer.map(|identity| identity.role))
     };
-    let Arrival { link, identity, way } = match timeout_at(deadline, inner.door.enter(socket, limits)).await {
+    let entry = async {
+        match newcomer {
+            Newcomer::Tcp(socket) => inner.door.enter(socket, limits).await,
+            Newcomer::Quic(incoming) => door::enter_quic(incoming, limits).await,
+        }
+    };
+    let Arrival { link, identity, way } = match timeout_at(deadline, entry).await {
         Ok(Ok(arrival)) => arrival,
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "no handshake");

@@ -9,7 +9,7 @@
 //! use towline::authority::Authority;
 //! use towline::core::Limits;
 //! use towline::policy::AllowAll;
-//! use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Service, Status};
+//! use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Route, Service, Status};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,10 +24,10 @@
 //!
 //! let credentials = issue("spiffe://example/hub/h", &["127.0.0.1".into()])?;
 //! let (listen, limits) = ("127.0.0.1:0".into(), Limits::default());
-//! let config = HubConfig { listen, credentials, limits, policy: Box::new(AllowAll) };
+//! let config = HubConfig { listen, credentials, limits, policy: Box::new(AllowAll), quic: true };
 //! let hub = Hub::start(config, environment.clone()).await?;
 //!
-//! let endpoint = |credentials| EndpointConfig { hub: hub.local_addr().to_string(), credentials };
+//! let endpoint = |credentials| EndpointConfig { hub: hub.local_addr().to_string(), credentials, route: Route::default() };
 //! let credentials = issue("spiffe://example/device/press-7", &[])?;
 //! let mut device = Device::register(endpoint(credentials), environment.clone())?;
 //! device.status().wait_for(|status| matches!(status, Status::Online)).await?;
@@ -62,6 +62,7 @@ pub mod codes;
 pub mod core;
 mod credentials;
 mod device;
+mod dial;
 mod door;
 mod endpoint;
 mod environment;
@@ -77,7 +78,8 @@ mod tunnel;
 
 pub use credentials::{CredentialError, CredentialFiles};
 pub use device::{Device, Offer, Status};
-pub use endpoint::{AGENT, CONNECT_DEADLINE, ConnectError, EndpointConfig, SetupError, link_config};
+pub use dial::{Attempt, Stage, Transport, Way, why};
+pub use endpoint::{AGENT, CONNECT_DEADLINE, ConnectError, EndpointConfig, Route, SetupError, link_config};
 pub use environment::Environment;
 pub use forward::Forward;
 pub use hub::{Hub, HubConfig, HubStats, StartError};

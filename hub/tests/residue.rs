@@ -14,7 +14,9 @@ use tokio::runtime::Handle;
 use towline::agent::{self, Target};
 use towline::core::Limits;
 use towline::policy::AllowAll;
-use towline::{CredentialFiles, Device, EndpointConfig, Environment, Hub, HubConfig, HubStats, Status};
+use towline::{
+    CredentialFiles, Device, EndpointConfig, Environment, Hub, HubConfig, HubStats, Route, Status,
+};
 use towline_transports::tls::Credentials;
 
 fn credentials(field: &Field, stem: &str) -> Credentials {
@@ -43,11 +45,15 @@ async fn two_hundred_logins_leave_no_task_socket_or_descriptor_behind() {
         credentials: credentials(&field, "hub"),
         limits: Limits::default(),
         policy: Box::new(AllowAll),
+        quic: true,
     };
     let hub = Hub::start(config, environment.clone()).await.unwrap();
     let address = hub.local_addr();
-    let config =
-        EndpointConfig { hub: address.to_string(), credentials: credentials(&field, "device/press-7") };
+    let config = EndpointConfig {
+        hub: address.to_string(),
+        credentials: credentials(&field, "device/press-7"),
+        route: Route::default(),
+    };
     let mut device = Device::register(config, environment.clone()).unwrap();
     device.status().wait_for(|status| matches!(status, Status::Online)).await.unwrap();
     let targets = vec![format!("ssh={}", sshd.address).parse::<Target>().unwrap()];

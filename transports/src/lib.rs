@@ -42,7 +42,7 @@ pub mod websocket;
 
 pub use error::{LinkClosed, ReadError, WriteError};
 pub use link::{Link, LinkStats, WeakLink};
-pub use network::{Listener, Network, Socket, TcpNetwork};
+pub use network::{Listener, Network, Socket, TcpNetwork, UdpSocket};
 pub use read_buffer::ReadBuffer;
 pub use stream::{RecvStream, SendStream, StreamPipe, stream_pipe};
 pub use towline_engine::{Code, Config, Side, Urgency};

@@ -7,7 +7,9 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use quinn::{AsyncUdpSocket, Runtime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -29,7 +31,30 @@ pub trait Network: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// What the system says, such as that the port is in use.
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+
+    /// The addresses behind `address`, a `host:port` whose host may be a name. For UDP, which connects to addresses.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; [`Unsupported`](io::ErrorKind::Unsupported) if this network has no UDP.
+    fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        let _ = address;
+        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
+    }
+
+    /// A UDP socket at `address`, and what drives it.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        let _ = address;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
+
+/// A UDP socket, and the runtime that drives it.
+pub type UdpSocket = (Arc<dyn AsyncUdpSocket>, Arc<dyn Runtime>);
 
 /// Waits for connections.
 pub trait Listener: std::fmt::Debug + Send + 'static {
@@ -54,7 +79,7 @@ pub trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin + 'sta
     fn abort(&mut self);
 }
 
-/// The system's TCP. Its sockets do not wait to coalesce small writes (`TCP_NODELAY`).
+/// The system's TCP and UDP. Its TCP sockets do not wait to coalesce small writes (`TCP_NODELAY`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpNetwork;
 
@@ -70,6 +95,17 @@ impl Network for TcpNetwork {
             let listener = TcpListener::bind(address).await?;
             Ok(Box::new(listener) as Box<dyn Listener>)
         })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the network that is handed in")]
+    fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move { Ok(tokio::net::lookup_host(address).await?.collect()) })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the network that is handed in")]
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        let runtime = Arc::new(quinn::TokioRuntime);
+        Ok((runtime.wrap_udp_socket(std::net::UdpSocket::bind(address)?)?, runtime))
     }
 }
 

@@ -9,13 +9,14 @@
 mod settings;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use http::uri::Authority;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::network::BoxFuture;
+use crate::network::{BoxFuture, UdpSocket};
 use crate::{Listener, Network, Socket, Unread};
 pub use settings::{Proxy, ProxySettings, ProxyUrlError};
 
@@ -226,5 +227,14 @@ impl Network for ProxyNetwork {
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         self.network.listen(address)
+    }
+
+    /// No UDP goes through a proxy of this kind, so these are the network's own.
+    fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        self.network.resolve(address)
+    }
+
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        self.network.bind_udp(address)
     }
 }

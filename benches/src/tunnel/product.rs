@@ -11,7 +11,8 @@ use towline::authority::Authority;
 use towline::core::Limits;
 use towline::policy::AllowAll;
 use towline::{
-    Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Service, Status, Tunnel, agent,
+    Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Route, Service, Status,
+    Tunnel, agent,
 };
 use towline_transports::RecvStream;
 use towline_transports::tls::Credentials;
@@ -52,10 +53,19 @@ impl Product {
         let [credentials, of_device, of_service] = credentials(&environment)?;
         // Whoever measures how fast tunnels open must not be held up by the limit on that.
         let limits = Limits::default().opens(1_000_000, 1_000_000).tunnels_per_device(1_000_000);
-        let config =
-            HubConfig { listen: "127.0.0.1:0".into(), credentials, limits, policy: Box::new(AllowAll) };
+        let config = HubConfig {
+            listen: "127.0.0.1:0".into(),
+            credentials,
+            limits,
+            policy: Box::new(AllowAll),
+            quic: true,
+        };
         let hub = Hub::start(config, environment.clone()).await?;
-        let endpoint = |credentials| EndpointConfig { hub: hub.local_addr().to_string(), credentials };
+        let endpoint = |credentials| EndpointConfig {
+            hub: hub.local_addr().to_string(),
+            credentials,
+            route: Route::default(),
+        };
         let mut device = Device::register(endpoint(of_device), environment.clone())?;
         let mut status = device.status();
         let online = status.wait_for(|status| matches!(status, Status::Online));

@@ -22,8 +22,8 @@ use towline::core::Limits;
 use towline::identity::Identity;
 use towline::policy::AllowAll;
 use towline::{
-    CredentialFiles, Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Service,
-    Status,
+    CredentialFiles, Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Route,
+    Service, Status,
 };
 
 use super::diagnostics::{self, FILE_SIZE};
@@ -67,13 +67,19 @@ async fn show(args: DemoArgs, environment: Environment) -> anyhow::Result<()> {
         credentials: read("hub")?,
         limits: Limits::default(),
         policy: Box::new(AllowAll),
+        quic: true,
     };
     let hub = Hub::start(config, environment.clone()).await?;
     print_line(format_args!("hub         listens on {}", hub.local_addr()))?;
 
     let address = hub.local_addr();
-    let endpoint =
-        |stem: &str| anyhow::Ok(EndpointConfig { hub: address.to_string(), credentials: read(stem)? });
+    let endpoint = |stem: &str| {
+        anyhow::Ok(EndpointConfig {
+            hub: address.to_string(),
+            credentials: read(stem)?,
+            route: Route::default(),
+        })
+    };
     start_device(endpoint("device/press-7")?, address, &environment).await?;
 
     let service = Service::new(endpoint("service/you")?, environment.clone())?;

@@ -40,6 +40,9 @@ pub(crate) struct HubArgs {
     /// How long live tunnels have to end when the hub is stopped, in seconds
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     drain: u64,
+    /// Do not listen on UDP for QUIC links
+    #[arg(long)]
+    no_quic: bool,
     #[command(flatten)]
     keys: KeyArgs,
 }
@@ -56,7 +59,7 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
     let allows_all = args.allow.is_empty();
     let policy: Box<dyn Policy> = if allows_all { Box::new(AllowAll) } else { Box::new(Rules(args.allow)) };
     let credentials = args.keys.read(Role::Hub, None)?;
-    let config = HubConfig { listen: args.listen, credentials, limits, policy };
+    let config = HubConfig { listen: args.listen, credentials, limits, policy, quic: !args.no_quic };
     let hub = Hub::start(config, environment).await?;
     let mut stops = Stops::new();
     print_line(format_args!("listening on {} as {}", hub.local_addr(), hub.identity()))?;

@@ -12,14 +12,18 @@ mod identity;
 mod keys;
 mod output;
 mod signals;
+mod why;
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject};
 use towline::identity::{Name, Role};
 use towline::message::Profile;
-use towline::{EndpointConfig, Environment, OpenOptions};
+use towline::{EndpointConfig, Environment, OpenOptions, Route, Transport};
+use towline_transports::proxy::ProxySettings;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -86,6 +90,8 @@ enum Command {
     Forward(forward::ForwardArgs),
     /// List the devices that a hub knows
     Devices(devices::DevicesArgs),
+    /// Try every way to the hub, and tell how far each gets and what to do
+    Why(why::WhyArgs),
     /// See it work: a hub, a device and a service on this machine, with a throw-away authority
     Demo(demo::DemoArgs),
 }
@@ -96,6 +102,16 @@ struct EndpointArgs {
     /// The hub's address; its certificate must be for this host
     #[arg(long, env = "TOWLINE_HUB", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
     hub: String,
+    /// The only way to try; without it, all are, and the first on which the hub answers is taken
+    #[arg(long, value_enum, env = "TOWLINE_TRANSPORT", value_name = "TRANSPORT", help_heading = "Route")]
+    transport: Option<TransportArg>,
+    /// The HTTP proxy to go through if nothing else works, http://[USER:PASSWORD@]HOST:PORT; "none" for no proxy.
+    /// Without it, HTTPS_PROXY, ALL_PROXY and NO_PROXY count
+    #[arg(long, value_name = "URL", help_heading = "Route")]
+    proxy: Option<String>,
+    /// A PEM file of authorities that vouch for the web server or proxy in front of the hub, for WebSocket
+    #[arg(long, value_name = "FILE", help_heading = "Route")]
+    web_ca: Option<std::path::PathBuf>,
     #[command(flatten)]
     keys: KeyArgs,
     /// Which of the identities in the folder; may be left out if there is only one
@@ -107,7 +123,57 @@ impl EndpointArgs {
     fn config(&self, role: Role) -> Result<EndpointConfig, Failure> {
         let credentials = self.keys.read(role, self.identity.as_ref())?;
         tracing::debug!(hub = self.hub, "going to");
-        Ok(EndpointConfig { hub: self.hub.clone(), credentials })
+        Ok(EndpointConfig { hub: self.hub.clone(), credentials, route: self.route()? })
+    }
+
+    fn route(&self) -> Result<Route, Failure> {
+        let proxy = match self.proxy.as_deref() {
+            Some("none") => Ok(ProxySettings::direct()),
+            Some(url) => url.parse().map(ProxySettings::through),
+            // What is not Unicode is no URL of a proxy.
+            None => ProxySettings::from_environment(
+                std::env::vars_os()
+                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+            ),
+        };
+        let proxy = proxy.map_err(|error| Failure::new(failure::USAGE, error.to_string()))?;
+        let web_roots = match &self.web_ca {
+            None => Vec::new(),
+            Some(path) => read_authorities(path).map_err(|error| {
+                Failure::new(
+                    failure::USAGE,
+                    format!("--web-ca: no certificates in {}: {error}", path.display()),
+                )
+            })?,
+        };
+        Ok(Route { transport: self.transport.map(TransportArg::transport), proxy, web_roots })
+    }
+}
+
+fn read_authorities(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)?.collect::<Result<_, _>>()?;
+    if certificates.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(certificates) }
+}
+
+/// The names of transports on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TransportArg {
+    /// TLS over TCP
+    Tls,
+    /// QUIC, over UDP
+    Quic,
+    /// TLS inside of WebSocket, for networks that let nothing but HTTP through
+    #[value(name = "websocket")]
+    WebSocket,
+}
+
+impl TransportArg {
+    fn transport(self) -> Transport {
+        match self {
+            Self::Tls => Transport::Tls,
+            Self::Quic => Transport::Quic,
+            Self::WebSocket => Transport::WebSocket,
+        }
     }
 }
 
@@ -204,6 +270,7 @@ async fn run_command(command: Command) -> Result<(), Failure> {
         Command::Connect(args) => connect::run(args, environment).await,
         Command::Forward(args) => forward::run(args, environment).await,
         Command::Devices(args) => devices::run(args, environment).await,
+        Command::Why(args) => why::run(args, environment).await,
         Command::Demo(args) => demo::run(args, environment).await,
     }
 }
@@ -218,6 +285,7 @@ fn start_log(cli: &Cli) {
         | Command::Connect(_)
         | Command::Devices(_)
         | Command::Identity(_)
+        | Command::Why(_)
         | Command::Demo(_) => LevelFilter::WARN,
     };
     let level = match (quiet, verbose) {

@@ -8,7 +8,7 @@ use towline::authority::Authority;
 use towline::core::Limits;
 use towline::identity::Identity;
 use towline::policy::{AllowAll, Policy};
-use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Service, StartError, Status};
+use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Route, Service, StartError, Status};
 use towline_transports::tls::Credentials;
 
 /// An authority, and how to get certificates from it.
@@ -50,7 +50,7 @@ impl World {
     /// A hub that has this certificate.
     pub async fn hub_of(&self, credentials: Credentials) -> Hub {
         let (listen, limits) = ("127.0.0.1:0".to_owned(), Limits::default());
-        let config = HubConfig { listen, credentials, limits, policy: Box::new(AllowAll) };
+        let config = HubConfig { listen, credentials, limits, policy: Box::new(AllowAll), quic: true };
         Hub::start(config, self.environment.clone()).await.unwrap()
     }
 
@@ -60,8 +60,13 @@ impl World {
         limits: Limits,
         policy: Box<dyn Policy>,
     ) -> Result<Hub, StartError> {
-        let config =
-            HubConfig { listen: listen.to_owned(), credentials: self.credentials("hub/h"), limits, policy };
+        let config = HubConfig {
+            listen: listen.to_owned(),
+            credentials: self.credentials("hub/h"),
+            limits,
+            policy,
+            quic: true,
+        };
         Hub::start(config, self.environment.clone()).await
     }
 
@@ -77,7 +82,11 @@ impl World {
     }
 
     pub fn endpoint(&self, who: &str, hub: &Hub) -> EndpointConfig {
-        EndpointConfig { hub: hub.local_addr().to_string(), credentials: self.credentials(who) }
+        EndpointConfig {
+            hub: hub.local_addr().to_string(),
+            credentials: self.credentials(who),
+            route: Route::default(),
+        }
     }
 
     /// A device that is online.

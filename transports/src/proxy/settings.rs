@@ -20,6 +20,12 @@ pub struct ProxySettings {
     matcher: Arc<Matcher>,
 }
 
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self::direct()
+    }
+}
+
 impl ProxySettings {
     /// No proxy for anybody.
     pub fn direct() -> Self {

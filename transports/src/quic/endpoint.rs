@@ -85,18 +85,19 @@ impl Endpoint {
     /// The peer is not there, not who it should be, or does not speak [`ALPN_QUIC`]. That it refuses this end's
     /// certificate comes later, as the end of the link: [`LinkClosed::Lost`](crate::LinkClosed::Lost) with an error
     /// that [`tls::refused_certificate`](crate::tls::refused_certificate) reads.
-    pub async fn connect(
+    pub fn connect(
         &self,
         address: SocketAddr,
         name: &str,
         config: &ClientConfig,
-    ) -> Result<Connection, HandshakeError> {
-        let connecting = self
-            .inner
-            .connect_with(config.quinn.clone(), address, name)
-            .map_err(|error| HandshakeError::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let connection = connecting.await.map_err(handshake_error)?;
-        Connection::checked(connection, config.limits.clone())
+    ) -> impl Future<Output = Result<Connection, HandshakeError>> + Send + use<> {
+        let connecting = self.inner.connect_with(config.quinn.clone(), address, name);
+        let limits = config.limits.clone();
+        async move {
+            let impossible = |error| HandshakeError::Io(io::Error::new(io::ErrorKind::InvalidInput, error));
+            let connection = connecting.map_err(impossible)?.await.map_err(handshake_error)?;
+            Connection::checked(connection, limits)
+        }
     }
 
     /// The next connection that somebody wants. `None` once the endpoint is closed. Cancel-safe.

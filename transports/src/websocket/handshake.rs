@@ -64,12 +64,18 @@ pub enum UpgradeError {
 /// # Errors
 ///
 /// The server refuses, is none of WebSocket, or does not speak `subprotocol`.
-pub async fn connect<P: Pipe>(
+pub fn connect<P: Pipe>(
     pipe: P,
     host: &str,
     path: &str,
     subprotocol: &str,
-) -> Result<WebSocketPipe<P>, UpgradeError> {
+) -> impl Future<Output = Result<WebSocketPipe<P>, UpgradeError>> + Send + use<P> {
+    let request = request(host, path, subprotocol);
+    let subprotocol = subprotocol.to_owned();
+    async move { ask(pipe, request?, subprotocol).await }
+}
+
+fn request(host: &str, path: &str, subprotocol: &str) -> Result<Request<()>, UpgradeError> {
     let impossible = |error: &dyn std::fmt::Display| UpgradeError::Request(error.to_string());
     if !path.starts_with('/') {
         return Err(impossible(&"its path does not begin with a slash"));
@@ -78,15 +84,23 @@ pub async fn connect<P: Pipe>(
         format!("ws://{host}{path}").into_client_request().map_err(|error| impossible(&error))?;
     let offer = HeaderValue::from_str(subprotocol).map_err(|error| impossible(&error))?;
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offer);
+    Ok(request)
+}
+
+async fn ask<P: Pipe>(
+    pipe: P,
+    request: Request<()>,
+    subprotocol: String,
+) -> Result<WebSocketPipe<P>, UpgradeError> {
     match client_async_with_config(request, pipe, Some(settings())).await {
-        Ok((stream, _)) => Ok(WebSocketPipe::new(stream, subprotocol.to_owned())),
+        Ok((stream, _)) => Ok(WebSocketPipe::new(stream, subprotocol)),
         Err(Error::Http(response)) => Err(UpgradeError::Refused {
             status: response.status(),
             server: response.headers().get(SERVER).map(|server| readable(server.as_bytes())),
             said: first_line(response.headers(), response.body().as_deref().unwrap_or_default()),
         }),
         Err(Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_))) => {
-            Err(UpgradeError::Subprotocol(subprotocol.to_owned()))
+            Err(UpgradeError::Subprotocol(subprotocol))
         }
         Err(error) => Err(failed(error)),
     }

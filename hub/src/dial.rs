@@ -1,0 +1,370 @@
+//! How an endpoint gets to its hub: every way there is, one a little after the other, and the first that is let in wins.
+//!
+//! In: the hub's address, who this end is, and a [`Route`](crate::Route). Out: a link whose other end has shown that it
+//! is the hub. Keeps: the way that worked last, which is tried first the next time.
+//!
+//! TLS over TCP comes first: it costs least for each byte, and does all that a link can do. QUIC follows, for networks
+//! where TCP is slow or lossy; then WebSocket, which gets through where only HTTP does; then the same through a proxy.
+//! A way that fails lets the next one begin at once.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::{Instant, sleep_until, timeout};
+use towline_transports::proxy::{self, ProxySettings};
+use towline_transports::tls::{self, ALPN_LINK};
+use towline_transports::websocket::{self, SUBPROTOCOL_LINK};
+use towline_transports::{Link, Pipe, Side, Socket, quic};
+
+use crate::door::PATH;
+use crate::endpoint::{CONNECT_DEADLINE, ConnectError, EndpointConfig, Route, SetupError, link_config};
+use crate::environment::Environment;
+use crate::identity::{BadIdentity, Identity, Role};
+
+/// How long a way has before the next one is tried beside it: a round trip across the world. (RFC 8305 §5 has as much.)
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// What carries a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    /// TLS over TCP.
+    Tls,
+    /// QUIC, over UDP.
+    Quic,
+    /// TLS inside of WebSocket, for networks that let nothing but HTTP through.
+    WebSocket,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tls => "tls",
+            Self::Quic => "quic",
+            Self::WebSocket => "websocket",
+        })
+    }
+}
+
+/// A way to the hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// What carries the link.
+    pub transport: Transport,
+    /// Whether it goes through the proxy.
+    pub proxied: bool,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.transport.to_string() + if self.proxied { " through the proxy" } else { "" };
+        f.pad(&text)
+    }
+}
+
+/// How far an attempt got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Not to anybody.
+    Nowhere,
+    /// The hub's name was resolved. (Over TCP that is seen with the connection only.)
+    Resolved,
+    /// There was a connection, through the proxy if there is one.
+    Connected,
+    /// The outer TLS of a WebSocket was up.
+    Outer,
+    /// There was a WebSocket.
+    Upgraded,
+    /// The other end has shown that it is the hub.
+    Authenticated,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nowhere => "nowhere",
+            Self::Resolved => "name resolved",
+            Self::Connected => "connected",
+            Self::Outer => "outer TLS done",
+            Self::Upgraded => "WebSocket open",
+            Self::Authenticated => "authenticated",
+        })
+    }
+}
+
+/// What came of a way.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Which.
+    pub way: Way,
+    /// How far it got.
+    pub stage: Stage,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it got no further.
+    pub error: Option<ConnectError>,
+}
+
+/// How far an attempt is, for whoever gives it up.
+#[derive(Clone, Debug)]
+struct Progress(Arc<Mutex<Stage>>);
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Stage::Nowhere)))
+    }
+}
+
+impl Progress {
+    fn reach(&self, stage: Stage) {
+        *self.0.lock().expect("nothing panics while it holds the lock") = stage;
+    }
+
+    fn stage(&self) -> Stage {
+        *self.0.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+/// Finds the way to one hub.
+#[derive(Debug)]
+pub(crate) struct Dialler {
+    hub: String,
+    name: ServerName<'static>,
+    trust_domain: String,
+    tls: Arc<ClientConfig>,
+    outer: Arc<ClientConfig>,
+    quic: quic::ClientConfig,
+    only: Option<Transport>,
+    proxy: ProxySettings,
+    environment: Environment,
+    /// The way that worked last.
+    last: Mutex<Option<Way>>,
+}
+
+/// Tries every way to the hub to its end, one after the other, and tells how far each got. Nothing is said on the links:
+/// the hub does not notice that a device was there.
+///
+/// # Errors
+///
+/// The configuration does not do.
+pub async fn why(config: EndpointConfig, environment: Environment) -> Result<Vec<Attempt>, SetupError> {
+    let certificate = config.credentials.chain.first().ok_or(BadIdentity::Malformed)?;
+    let trust_domain = Identity::of_certificate(certificate)?.trust_domain;
+    let dialler = Dialler::new(config, trust_domain, environment)?;
+    let mut attempts = Vec::new();
+    for way in dialler.ways() {
+        let (start, progress) = (Instant::now(), Progress::default());
+        let error = match timeout(CONNECT_DEADLINE, dialler.attempt(way, progress.clone())).await {
+            Ok(outcome) => outcome.err(),
+            Err(_) => Some(ConnectError::TimedOut { hub: dialler.hub.clone() }),
+        };
+        attempts.push(Attempt { way, stage: progress.stage(), took: start.elapsed(), error });
+    }
+    Ok(attempts)
+}
+
+impl Dialler {
+    pub(crate) fn new(
+        config: EndpointConfig,
+        trust_domain: String,
+        environment: Environment,
+    ) -> Result<Self, SetupError> {
+        let EndpointConfig { hub, credentials, route: Route { transport, proxy, web_roots } } = config;
+        let bad = || SetupError::Address(hub.clone());
+        let (host, port) = hub.rsplit_once(':').ok_or_else(bad)?;
+        port.parse::<u16>().map_err(|_| bad())?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).map_err(|_| bad())?;
+        let mut roots = RootCertStore::clone(&credentials.roots);
+        roots.add_parsable_certificates(web_roots);
+        let outer = websocket::outer_client_config(Arc::new(roots), &environment.tls)?;
+        let limits = link_config(Side::Client);
+        let quic = quic::client_config(credentials.clone(), &environment.tls, limits)?;
+        let tls = tls::client_config(credentials, &[ALPN_LINK], &environment.tls)?;
+        let last = Mutex::default();
+        Ok(Self { hub, name, trust_domain, tls, outer, quic, only: transport, proxy, environment, last })
+    }
+
+    pub(crate) fn hub(&self) -> &str {
+        &self.hub
+    }
+
+    /// Every way there is, in the order in which they are tried.
+    fn ways(&self) -> Vec<Way> {
+        let direct =
+            [Transport::Tls, Transport::Quic, Transport::WebSocket].map(|transport| (transport, false));
+        let proxied = [(Transport::Tls, true), (Transport::WebSocket, true)];
+        let proxied = proxied.into_iter().filter(|_| self.proxy.proxy_for(&self.hub).is_some());
+        let all = direct.into_iter().chain(proxied).map(|(transport, proxied)| Way { transport, proxied });
+        let mut ways: Vec<_> = all.filter(|way| self.only.is_none_or(|only| only == way.transport)).collect();
+        let last = *self.last();
+        ways.sort_by_key(|way| Some(*way) != last);
+        ways
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<Way>> {
+        self.last.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// Tries the ways, each a head start after the one before or when that has failed, until the hub has answered on
+    /// one of them. The others are given up then. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// What stopped the one that got furthest.
+    pub(crate) async fn dial(self: &Arc<Self>) -> Result<Link, ConnectError> {
+        let mut ways = self.ways().into_iter();
+        let mut attempts = FuturesUnordered::new();
+        let mut furthest: Option<(Stage, ConnectError)> = None;
+        let mut next_start = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                Some((way, stage, outcome)) = attempts.next() => match outcome {
+                    Ok(link) => {
+                        tracing::debug!(hub = self.hub, %way, "the hub has answered");
+                        *self.last() = Some(way);
+                        return Ok(link);
+                    }
+                    Err(error) => {
+                        tracing::debug!(hub = self.hub, %way, %stage, %error, "no way");
+                        if furthest.as_ref().is_none_or(|(far, _)| stage > *far) {
+                            furthest = Some((stage, error));
+                        }
+                        next_start = Instant::now();
+                    }
+                },
+                () = sleep_until(next_start), if ways.len() > 0 => {
+                    let way = ways.next().expect("there is one more");
+                    next_start = Instant::now() + HEAD_START;
+                    tracing::debug!(hub = self.hub, %way, "trying");
+                    attempts.push(self.clone().attempt_to_the_end(way).boxed());
+                }
+                else => break,
+            }
+        }
+        *self.last() = None;
+        Err(furthest.expect("there is always a way to try").1)
+    }
+
+    async fn attempt_to_the_end(self: Arc<Self>, way: Way) -> (Way, Stage, Result<Link, ConnectError>) {
+        let progress = Progress::default();
+        let outcome = self.attempt(way, progress.clone()).await;
+        (way, progress.stage(), outcome)
+    }
+
+    /// Goes one way. `progress` tells how far it is.
+    async fn attempt(&self, way: Way, progress: Progress) -> Result<Link, ConnectError> {
+        let link = match way.transport {
+            Transport::Quic => self.over_quic(progress.clone()).await?,
+            Transport::Tls => self.over_tls(way.proxied, progress.clone()).await?,
+            Transport::WebSocket => self.over_websocket(way.proxied, progress.clone()).await?,
+        };
+        progress.reach(Stage::Authenticated);
+        Ok(link)
+    }
+
+    async fn over_tls(&self, proxied: bool, progress: Progress) -> Result<Link, ConnectError> {
+        let socket = self.socket(proxied).await?;
+        progress.reach(Stage::Connected);
+        self.meet(socket).await
+    }
+
+    async fn over_websocket(&self, proxied: bool, progress: Progress) -> Result<Link, ConnectError> {
+        let socket = self.socket(proxied).await?;
+        progress.reach(Stage::Connected);
+        let outer = tls::connect(socket, self.name.clone(), self.outer.clone()).await;
+        let outer = outer.map_err(|error| self.not_trusted(error))?;
+        progress.reach(Stage::Outer);
+        let pipe = websocket::connect(outer, &self.hub, PATH, SUBPROTOCOL_LINK).await;
+        let pipe = pipe.map_err(|error| ConnectError::WebSocket { hub: self.hub.clone(), error })?;
+        progress.reach(Stage::Upgraded);
+        self.meet(pipe).await
+    }
+
+    /// Runs the TLS of a link over `pipe`, and the link over that.
+    async fn meet(&self, pipe: impl Pipe) -> Result<Link, ConnectError> {
+        let pipe = tls::connect(pipe, self.name.clone(), self.tls.clone()).await;
+        let pipe = pipe.map_err(|error| self.not_trusted(error))?;
+        self.check(pipe.peer_certificates())?;
+        Ok(Link::start(pipe, Side::Client, link_config(Side::Client)))
+    }
+
+    async fn socket(&self, proxied: bool) -> Result<Box<dyn Socket>, ConnectError> {
+        let network = &*self.environment.network;
+        let proxy = if proxied { self.proxy.proxy_for(&self.hub) } else { None };
+        match proxy {
+            Some(proxy) => {
+                let socket = proxy::connect(network, proxy, &self.hub).await;
+                socket.map_err(|error| ConnectError::Proxy { hub: self.hub.clone(), error })
+            }
+            None => {
+                let socket = network.connect(&self.hub).await;
+                socket.map_err(|error| self.unreachable(error))
+            }
+        }
+    }
+
+    async fn over_quic(&self, progress: Progress) -> Result<Link, ConnectError> {
+        let network = &*self.environment.network;
+        let addresses = network.resolve(&self.hub).await.map_err(|error| self.unreachable(error))?;
+        progress.reach(Stage::Resolved);
+        let name = self.name.to_str().into_owned();
+        let mut failed = None;
+        for address in addresses {
+            let endpoint = self.udp(address).map_err(|error| self.unreachable(error))?;
+            let outcome = endpoint.connect(address, &name, &self.quic).await;
+            match outcome {
+                Ok(connection) => {
+                    self.check(connection.peer_certificates())?;
+                    return Ok(connection.start());
+                }
+                Err(error) => failed = Some(self.not_trusted(error)),
+            }
+        }
+        Err(failed.unwrap_or_else(|| self.unreachable(io::ErrorKind::NotFound.into())))
+    }
+
+    fn udp(&self, address: SocketAddr) -> io::Result<quic::Endpoint> {
+        let (socket, runtime) = self.environment.network.bind_udp(unspecified(address))?;
+        quic::Endpoint::with_socket(socket, runtime, None, &self.environment.tls)
+    }
+
+    fn unreachable(&self, error: io::Error) -> ConnectError {
+        ConnectError::Unreachable { hub: self.hub.clone(), error }
+    }
+
+    fn not_trusted(&self, error: tls::HandshakeError) -> ConnectError {
+        ConnectError::NotTrusted { hub: self.hub.clone(), error }
+    }
+
+    /// Whether these are the certificates of a hub of this end's trust domain. One for a web server names no identity,
+    /// and does as well.
+    fn check(&self, certificates: &[CertificateDer<'static>]) -> Result<(), ConnectError> {
+        let hub = || self.hub.clone();
+        let Some(Ok(found)) = certificates.first().map(Identity::of_certificate) else { return Ok(()) };
+        if found.role != Role::Hub {
+            return Err(ConnectError::NotAHub { hub: hub(), found });
+        }
+        if found.trust_domain != self.trust_domain {
+            let wanted = self.trust_domain.clone();
+            return Err(ConnectError::OtherTrustDomain { hub: hub(), found, wanted });
+        }
+        Ok(())
+    }
+}
+
+/// Any port of this machine's, for reaching `address`.
+fn unspecified(address: SocketAddr) -> SocketAddr {
+    let any = match address {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(any, 0)
+}
