@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -28,8 +29,12 @@ use crate::endpoint::{CONNECT_DEADLINE, ConnectError, EndpointConfig, Route, Set
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
 
-/// How long a way has before the next one is tried beside it: a round trip across the world. (RFC 8305 §5 has as much.)
-const HEAD_START: Duration = Duration::from_millis(250);
+/// How long a way has before the next one is tried beside it: three round trips across the world. One that fails lets the
+/// next begin at once.
+const HEAD_START: Duration = Duration::from_secs(1);
+
+/// How long QUIC may still take when every other way has failed: nobody says so where no UDP is answered.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// What carries a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,9 +225,12 @@ impl Dialler {
     /// What stopped the one that got furthest.
     pub(crate) async fn dial(self: &Arc<Self>) -> Result<Link, ConnectError> {
         let mut ways = self.ways().into_iter();
-        let mut attempts = FuturesUnordered::new();
+        let mut attempts: FuturesUnordered<BoxFuture<'static, (Way, Stage, Result<Link, ConnectError>)>> =
+            FuturesUnordered::new();
+        let mut waits_for_quic = false;
         let mut furthest: Option<(Stage, ConnectError)> = None;
         let mut next_start = Instant::now();
+        let mut last_chance = None;
         loop {
             tokio::select! {
                 biased;
@@ -234,15 +242,26 @@ impl Dialler {
                     }
                     Err(error) => {
                         tracing::debug!(hub = self.hub, %way, %stage, %error, "no way");
+                        // To know an address is not yet to have got anywhere.
+                        let stage = stage.max(Stage::Resolved);
                         if furthest.as_ref().is_none_or(|(far, _)| stage > *far) {
                             furthest = Some((stage, error));
                         }
                         next_start = Instant::now();
+                        waits_for_quic &= way.transport != Transport::Quic;
+                        if waits_for_quic && ways.len() == 0 && attempts.len() == 1 {
+                            last_chance = Some(Instant::now() + LAST_CHANCE);
+                        }
                     }
                 },
+                () = sleep_until(last_chance.unwrap_or(next_start)), if last_chance.is_some() => {
+                    tracing::debug!(hub = self.hub, "nobody answers over UDP");
+                    break;
+                }
                 () = sleep_until(next_start), if ways.len() > 0 => {
                     let way = ways.next().expect("there is one more");
                     next_start = Instant::now() + HEAD_START;
+                    waits_for_quic |= way.transport == Transport::Quic;
                     tracing::debug!(hub = self.hub, %way, "trying");
                     attempts.push(self.clone().attempt_to_the_end(way).boxed());
                 }

@@ -157,6 +157,7 @@ fn a_device_logs_each_failed_attempt_once() {
     let log = field.path().join("log");
     let mut device = field.towline("device");
     device.args(["--service", "x=127.0.0.1:1", "--hub", &server.local_addr().unwrap().to_string()]);
+    device.args(["--transport", "tls"]);
     let _device = Running::start(device.stderr(std::fs::File::create(&log).unwrap()));
     for _ in 0..3 {
         drop(server.accept().unwrap());

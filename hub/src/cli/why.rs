@@ -12,11 +12,14 @@ use super::output::print_line;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example, from a device that does not come online:
-  towline why --as device --hub hub.example.com:443
+  towline why hub.example.com:443 --as device
 
 Each way is tried to its end, one after the other, as far as the proof that it is the hub who answers. Whether the hub
 takes this end's certificate is seen when it says hello: with `towline devices`, or in the device's log.")]
 pub(crate) struct WhyArgs {
+    /// The hub, as --hub has it
+    #[arg(value_name = "HUB", conflicts_with = "hub")]
+    address: Option<String>,
     /// Whose identity to use
     #[arg(long = "as", value_enum, default_value_t = As::Service, value_name = "ROLE")]
     role: As,
@@ -59,7 +62,10 @@ impl From<&Attempt> for Row {
     }
 }
 
-pub(crate) async fn run(args: WhyArgs, environment: Environment) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: WhyArgs, environment: Environment) -> Result<(), Failure> {
+    if let Some(hub) = args.address {
+        args.endpoint.hub = hub;
+    }
     let role = match args.role {
         As::Device => Role::Device,
         As::Service => Role::Service,
