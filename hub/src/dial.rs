@@ -19,7 +19,7 @@ use futures_util::{FutureExt, StreamExt};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, sleep_until, timeout};
-use towline_transports::proxy::{self, ProxySettings};
+use towline_transports::proxy::{self, ProxyError, ProxySettings};
 use towline_transports::tls::{self, ALPN_LINK};
 use towline_transports::websocket::{self, SUBPROTOCOL_LINK};
 use towline_transports::{Link, Pipe, Side, Socket, quic};
@@ -35,6 +35,9 @@ const HEAD_START: Duration = Duration::from_secs(1);
 
 /// How long QUIC may still take when every other way has failed: nobody says so where no UDP is answered.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
+
+/// How long each address of the hub's but the last has to answer over QUIC.
+const PER_ADDRESS: Duration = Duration::from_secs(2);
 
 /// What carries a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +83,8 @@ pub enum Stage {
     Nowhere,
     /// The hub's name was resolved. (Over TCP that is seen with the connection only.)
     Resolved,
+    /// There was a connection to the proxy.
+    Proxy,
     /// There was a connection, through the proxy if there is one.
     Connected,
     /// The outer TLS of a WebSocket was up.
@@ -95,6 +100,7 @@ impl fmt::Display for Stage {
         f.pad(match self {
             Self::Nowhere => "nowhere",
             Self::Resolved => "name resolved",
+            Self::Proxy => "the proxy reached",
             Self::Connected => "connected",
             Self::Outer => "outer TLS done",
             Self::Upgraded => "WebSocket open",
@@ -115,6 +121,9 @@ pub struct Attempt {
     /// Why it got no further.
     pub error: Option<ConnectError>,
 }
+
+/// An attempt that is over: its way, how far it got, and what came of it.
+type Ended = (Way, Stage, Result<Link, ConnectError>);
 
 /// How far an attempt is, for whoever gives it up.
 #[derive(Clone, Debug)]
@@ -218,27 +227,28 @@ impl Dialler {
     }
 
     /// Tries the ways, each a head start after the one before or when that has failed, until the hub has answered on
-    /// one of them. The others are given up then. Cancel-safe.
+    /// one of them. The others are given up then, and all at the deadline. Cancel-safe.
     ///
     /// # Errors
     ///
     /// What stopped the one that got furthest.
-    pub(crate) async fn dial(self: &Arc<Self>) -> Result<Link, ConnectError> {
+    pub(crate) async fn dial(self: &Arc<Self>, deadline: Instant) -> Result<(Way, Link), ConnectError> {
         let mut ways = self.ways().into_iter();
-        let mut attempts: FuturesUnordered<BoxFuture<'static, (Way, Stage, Result<Link, ConnectError>)>> =
-            FuturesUnordered::new();
+        let mut attempts: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
         let mut waits_for_quic = false;
         let mut furthest: Option<(Stage, ConnectError)> = None;
         let mut next_start = Instant::now();
         let mut last_chance = None;
-        loop {
+        while ways.len() > 0 || !attempts.is_empty() {
+            if furthest.is_some() && waits_for_quic && ways.len() == 0 && attempts.len() == 1 {
+                last_chance.get_or_insert_with(|| Instant::now() + LAST_CHANCE);
+            }
             tokio::select! {
                 biased;
                 Some((way, stage, outcome)) = attempts.next() => match outcome {
                     Ok(link) => {
                         tracing::debug!(hub = self.hub, %way, "the hub has answered");
-                        *self.last() = Some(way);
-                        return Ok(link);
+                        return Ok((way, link));
                     }
                     Err(error) => {
                         tracing::debug!(hub = self.hub, %way, %stage, %error, "no way");
@@ -249,9 +259,6 @@ impl Dialler {
                         }
                         next_start = Instant::now();
                         waits_for_quic &= way.transport != Transport::Quic;
-                        if waits_for_quic && ways.len() == 0 && attempts.len() == 1 {
-                            last_chance = Some(Instant::now() + LAST_CHANCE);
-                        }
                     }
                 },
                 () = sleep_until(last_chance.unwrap_or(next_start)), if last_chance.is_some() => {
@@ -265,14 +272,24 @@ impl Dialler {
                     tracing::debug!(hub = self.hub, %way, "trying");
                     attempts.push(self.clone().attempt_to_the_end(way).boxed());
                 }
-                else => break,
+                () = sleep_until(deadline) => break,
             }
         }
-        *self.last() = None;
-        Err(furthest.expect("there is always a way to try").1)
+        self.forget();
+        Err(furthest.map_or_else(|| ConnectError::TimedOut { hub: self.hub.clone() }, |(_, error)| error))
     }
 
-    async fn attempt_to_the_end(self: Arc<Self>, way: Way) -> (Way, Stage, Result<Link, ConnectError>) {
+    /// This way has worked, to the last word: it is tried first the next time.
+    pub(crate) fn remember(&self, way: Way) {
+        *self.last() = Some(way);
+    }
+
+    /// What worked before may not any more.
+    pub(crate) fn forget(&self) {
+        *self.last() = None;
+    }
+
+    async fn attempt_to_the_end(self: Arc<Self>, way: Way) -> Ended {
         let progress = Progress::default();
         let outcome = self.attempt(way, progress.clone()).await;
         (way, progress.stage(), outcome)
@@ -290,13 +307,13 @@ impl Dialler {
     }
 
     async fn over_tls(&self, proxied: bool, progress: Progress) -> Result<Link, ConnectError> {
-        let socket = self.socket(proxied).await?;
+        let socket = self.socket(proxied, progress.clone()).await?;
         progress.reach(Stage::Connected);
         self.meet(socket).await
     }
 
     async fn over_websocket(&self, proxied: bool, progress: Progress) -> Result<Link, ConnectError> {
-        let socket = self.socket(proxied).await?;
+        let socket = self.socket(proxied, progress.clone()).await?;
         progress.reach(Stage::Connected);
         let outer = tls::connect(socket, self.name.clone(), self.outer.clone()).await;
         let outer = outer.map_err(|error| self.not_trusted(error))?;
@@ -315,13 +332,18 @@ impl Dialler {
         Ok(Link::start(pipe, Side::Client, link_config(Side::Client)))
     }
 
-    async fn socket(&self, proxied: bool) -> Result<Box<dyn Socket>, ConnectError> {
+    async fn socket(&self, proxied: bool, progress: Progress) -> Result<Box<dyn Socket>, ConnectError> {
         let network = &*self.environment.network;
         let proxy = if proxied { self.proxy.proxy_for(&self.hub) } else { None };
         match proxy {
             Some(proxy) => {
                 let socket = proxy::connect(network, proxy, &self.hub).await;
-                socket.map_err(|error| ConnectError::Proxy { hub: self.hub.clone(), error })
+                socket.map_err(|error| {
+                    if !matches!(error, ProxyError::Unreachable { .. }) {
+                        progress.reach(Stage::Proxy);
+                    }
+                    ConnectError::Proxy { hub: self.hub.clone(), error }
+                })
             }
             None => {
                 let socket = network.connect(&self.hub).await;
@@ -336,15 +358,24 @@ impl Dialler {
         progress.reach(Stage::Resolved);
         let name = self.name.to_str().into_owned();
         let mut failed = None;
-        for address in addresses {
-            let endpoint = self.udp(address).map_err(|error| self.unreachable(error))?;
-            let outcome = endpoint.connect(address, &name, &self.quic).await;
-            match outcome {
-                Ok(connection) => {
+        let count = addresses.len();
+        for (n, address) in addresses.into_iter().enumerate() {
+            let endpoint = match self.udp(address) {
+                Ok(endpoint) => endpoint,
+                Err(error) => {
+                    failed = Some(self.unreachable(error));
+                    continue;
+                }
+            };
+            // Nobody says that nobody is there.
+            let patience = if n + 1 < count { PER_ADDRESS } else { CONNECT_DEADLINE };
+            match timeout(patience, endpoint.connect(address, &name, &self.quic)).await {
+                Ok(Ok(connection)) => {
                     self.check(connection.peer_certificates())?;
                     return Ok(connection.start());
                 }
-                Err(error) => failed = Some(self.not_trusted(error)),
+                Ok(Err(error)) => failed = Some(self.not_trusted(error)),
+                Err(_) => failed = Some(ConnectError::TimedOut { hub: self.hub.clone() }),
             }
         }
         Err(failed.unwrap_or_else(|| self.unreachable(io::ErrorKind::NotFound.into())))

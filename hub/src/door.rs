@@ -20,6 +20,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use towline_transports::tls::{
     self, ALPN_HTTP, ALPN_LINK, ConfigError, Credentials, HandshakeError, TlsPipe,
 };
@@ -46,7 +47,12 @@ pub(crate) struct Door {
     link: Arc<ServerConfig>,
     /// By what the client offers; the last one is for those who offer nothing known.
     outer: [Arc<ServerConfig>; 2],
+    /// Places for those who have a WebSocket and have not shown who they are: each may make us keep a message.
+    websockets: Semaphore,
 }
+
+/// How many of those there are at a time: 64 times 768 KiB is 48 MiB. The next one waits.
+const WEBSOCKETS: usize = 64;
 
 /// Which way a link came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +93,7 @@ impl Door {
         let (chain, key) = (credentials.chain.clone(), credentials.key.clone_key());
         let web = websocket::outer_server_config(chain, key, environment)?;
         let link = tls::server_config(credentials, &[ALPN_LINK], environment)?;
-        Ok(Self { outer: [link.clone(), web], link })
+        Ok(Self { outer: [link.clone(), web], link, websockets: Semaphore::new(WEBSOCKETS) })
     }
 
     /// Takes a connection in. `limits` are those of the link, given who is at its other end. Under the caller's deadline;
@@ -110,6 +116,7 @@ impl Door {
         }
         debug_assert!(pipe.alpn().is_none_or(|alpn| alpn == ALPN_HTTP), "there is nothing else on offer");
         let upgrade = serve_http(pipe).await?;
+        let _place = self.websockets.acquire().await.expect("it is never closed");
         let pipe = websocket::from_upgraded(TokioIo::new(upgrade.await?), SUBPROTOCOL_LINK.to_owned()).await;
         Ok(meet(tls::accept(pipe, self.link.clone()).await?, Way::WebSocket, limits))
     }
@@ -173,6 +180,8 @@ async fn serve_http(pipe: impl Pipe) -> Result<OnUpgrade, NoEntry> {
     // No timer: all of it is under the deadline of the handshake.
     let server = hyper::server::conn::http1::Builder::new()
         .max_buf_size(MAX_REQUEST)
+        // The date is nothing that was handed in.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(pipe), service)
         .with_upgrades();
     server.await?;

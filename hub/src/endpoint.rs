@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use towline_transports::proxy::{ProxyError, ProxySettings};
 use towline_transports::tls::{self, ConfigError, Credentials, HandshakeError};
 use towline_transports::websocket::UpgradeError;
@@ -268,16 +268,23 @@ impl Endpoint {
 
     /// Connects and says hello. Cancelling it closes the connection.
     pub(crate) async fn connect(&self) -> Result<Connected, ConnectError> {
-        match timeout(CONNECT_DEADLINE, self.connect_within_any_time()).await {
+        let deadline = Instant::now() + CONNECT_DEADLINE;
+        // One link says hello, since a second one would take the first one's place.
+        let (way, link) = self.dialler.dial(deadline).await?;
+        let outcome = match timeout_at(deadline, self.greet(link)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut { hub: self.dialler.hub().to_owned() }),
+        };
+        match &outcome {
+            Ok(_) | Err(ConnectError::Refused(_)) => self.dialler.remember(way),
+            // It may be that only handshakes get through there.
+            Err(_) => self.dialler.forget(),
         }
+        outcome
     }
 
-    async fn connect_within_any_time(&self) -> Result<Connected, ConnectError> {
+    async fn greet(&self, link: Link) -> Result<Connected, ConnectError> {
         let hub = || self.dialler.hub().to_owned();
-        // One link says hello, since a second one would take the first one's place.
-        let link = self.dialler.dial().await?;
         match self.say_hello(&link).await {
             Ok((control, Answer::Accepted(_))) => Ok(Connected { link, control }),
             Ok((_, Answer::Refused(refusal))) => Err(ConnectError::Refused(refusal)),

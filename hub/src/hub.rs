@@ -36,6 +36,9 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(3);
 /// How long the links that are left at the end of a drain may take to close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How long QUIC's last words may take to get out.
+const PARTING: Duration = Duration::from_millis(200);
+
 /// How long to wait before accepting again, when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -104,6 +107,8 @@ struct Inner {
     identity: Identity,
     limits: Limits,
     door: Door,
+    /// The UDP port, if there is one.
+    udp: Mutex<Option<quic::Endpoint>>,
     state: Mutex<State>,
     /// When the core's time began.
     start: Instant,
@@ -175,6 +180,7 @@ impl Hub {
             identity,
             limits,
             door,
+            udp: Mutex::default(),
             state: Mutex::new(state),
             start: Instant::now(),
             seats,
@@ -185,9 +191,15 @@ impl Hub {
         });
         inner.spawn(accept_connections(inner.clone(), listener));
         match udp {
-            Some(Ok(endpoint)) => inner.spawn(accept_quic(inner.clone(), endpoint)),
+            Some(Ok(endpoint)) => {
+                let endpoint = endpoint.retry_from(quic::RETRY_FROM.min(inner.limits.unauthenticated / 8));
+                *inner.udp.lock().expect("nothing panics while it holds the lock") = Some(endpoint.clone());
+                // Not among the tasks that a drain waits for: it refuses until the end.
+                let accepts = accept_quic(inner.clone(), endpoint);
+                tokio::spawn(inner.running.clone().run_until_cancelled_owned(accepts));
+            }
             Some(Err(error)) => {
-                tracing::warn!(%address, %error, "no QUIC: cannot listen on this port of UDP")
+                tracing::warn!(%address, %error, "no QUIC: cannot listen on this port of UDP");
             }
             None => {}
         }
@@ -235,6 +247,12 @@ impl Hub {
         let _ = timeout(CLOSE_DEADLINE, inner.tasks.wait()).await;
         inner.running.cancel();
         inner.tasks.wait().await;
+        let udp = inner.udp.lock().expect("nothing panics while it holds the lock").take();
+        if let Some(udp) = udp {
+            // The system says nothing to the peers of a UDP socket that is gone.
+            udp.close(codes::NONE, "");
+            let _ = timeout(PARTING, udp.wait_idle()).await;
+        }
     }
 }
 
@@ -314,17 +332,18 @@ async fn accept_connections(inner: Arc<Inner>, mut listener: Box<dyn Listener>) 
     }
 }
 
-/// As [`accept_connections`], of QUIC.
+/// As [`accept_connections`], of QUIC. Whoever comes while the hub drains is refused, since UDP itself would say nothing.
 async fn accept_quic(inner: Arc<Inner>, endpoint: quic::Endpoint) {
     loop {
-        let incoming = tokio::select! {
-            biased;
-            () = inner.accepting.cancelled() => return,
-            incoming = endpoint.accept() => incoming,
+        let Some(incoming) = endpoint.accept().await else {
+            return tracing::warn!("no more QUIC: the UDP socket has failed");
         };
-        let Some(incoming) = incoming else { return };
+        if inner.accepting.is_cancelled() {
+            incoming.refuse();
+            continue;
+        }
         let address = incoming.remote_address();
-        welcome(&inner, Newcomer::Quic(incoming), address).await;
+        welcome(&inner, Newcomer::Quic(Box::new(incoming)), address).await;
     }
 }
 
@@ -382,7 +401,7 @@ impl Drop for Registered {
 /// What comes to the hub's port.
 enum Newcomer {
     Tcp(Box<dyn Socket>),
-    Quic(quic::Incoming),
+    Quic(Box<quic::Incoming>),
 }
 
 /// A connection, from its first byte to its last.
@@ -417,7 +436,7 @@ async fn admit(inner: &Arc<Inner>, newcomer: Newcomer, address: SocketAddr) -> O
     let entry = async {
         match newcomer {
             Newcomer::Tcp(socket) => inner.door.enter(socket, limits).await,
-            Newcomer::Quic(incoming) => door::enter_quic(incoming, limits).await,
+            Newcomer::Quic(incoming) => door::enter_quic(*incoming, limits).await,
         }
     };
     let Arrival { link, identity, way } = match timeout_at(deadline, entry).await {

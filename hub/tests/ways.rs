@@ -1,5 +1,5 @@
 //! Every way to a hub's one port: TLS, QUIC, WebSocket, through a proxy, and what those see who only look in.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod common;
 
@@ -117,7 +117,7 @@ async fn why_tells_of_every_way() {
     assert_eq!(count.load(Ordering::Relaxed), 2);
 }
 
-/// Nobody listens there for TCP or UDP: the error is the one of the way that got furthest, and comes at once.
+/// Nobody listens there: the error says so, and comes at once.
 #[tokio::test]
 async fn where_nobody_is_each_way_fails_and_says_how_far_it_got() {
     let world = World::new();
@@ -128,6 +128,18 @@ async fn where_nobody_is_each_way_fails_and_says_how_far_it_got() {
     let attempts = towline::why(config.clone(), world.environment.clone()).await.unwrap();
     assert!(matches!(attempts[0].error, Some(ConnectError::Unreachable { .. })), "{attempts:?}");
     assert_eq!((attempts.len(), attempts[0].stage), (1, Stage::Nowhere));
+    let service = Service::new(config, world.environment.clone()).unwrap();
+    let outcome = tokio::time::timeout(SOON, service.open("press-7", "echo")).await.unwrap();
+    assert!(matches!(outcome, Err(OpenError::Connect(ConnectError::Unreachable { .. }))), "{outcome:?}");
+}
+
+/// Nobody listens there for TCP or UDP, and who tries every way hears what TCP says, and not only that time is up.
+#[tokio::test]
+async fn who_tries_every_way_to_nobody_is_told_why() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let config = EndpointConfig { hub: nowhere, ..world.endpoint("service/ops", &hub) };
     let service = Service::new(config, world.environment.clone()).unwrap();
     let outcome = tokio::time::timeout(SOON, service.open("press-7", "echo")).await.unwrap();
     assert!(matches!(outcome, Err(OpenError::Connect(ConnectError::Unreachable { .. }))), "{outcome:?}");

@@ -97,12 +97,10 @@ impl Network for TcpNetwork {
         })
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the network that is handed in")]
     fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async move { Ok(tokio::net::lookup_host(address).await?.collect()) })
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the network that is handed in")]
     fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         let runtime = Arc::new(quinn::TokioRuntime);
         Ok((runtime.wrap_udp_socket(std::net::UdpSocket::bind(address)?)?, runtime))

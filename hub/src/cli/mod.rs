@@ -128,15 +128,13 @@ impl EndpointArgs {
 
     fn route(&self) -> Result<Route, Failure> {
         let proxy = match self.proxy.as_deref() {
-            Some("none") => Ok(ProxySettings::direct()),
-            Some(url) => url.parse().map(ProxySettings::through),
-            // What is not Unicode is no URL of a proxy.
-            None => ProxySettings::from_environment(
-                std::env::vars_os()
-                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-            ),
+            Some("none") => ProxySettings::direct(),
+            Some(url) => url
+                .parse()
+                .map(ProxySettings::through)
+                .map_err(|error| Failure::new(failure::USAGE, format!("--proxy: {error}")))?,
+            None => proxy_of_environment(),
         };
-        let proxy = proxy.map_err(|error| Failure::new(failure::USAGE, error.to_string()))?;
         let web_roots = match &self.web_ca {
             None => Vec::new(),
             Some(path) => read_authorities(path).map_err(|error| {
@@ -148,6 +146,17 @@ impl EndpointArgs {
         };
         Ok(Route { transport: self.transport.map(TransportArg::transport), proxy, web_roots })
     }
+}
+
+/// The proxy that the environment names. One that does not do is for other programs: the hub is tried without it anyway.
+fn proxy_of_environment() -> ProxySettings {
+    // What is not Unicode is no URL of a proxy.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    ProxySettings::from_environment(variables).unwrap_or_else(|error| {
+        tracing::warn!(%error, "no proxy is tried");
+        ProxySettings::direct()
+    })
 }
 
 fn read_authorities(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, pem::Error> {

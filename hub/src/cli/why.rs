@@ -17,8 +17,8 @@ Example, from a device that does not come online:
 Each way is tried to its end, one after the other, as far as the proof that it is the hub who answers. Whether the hub
 takes this end's certificate is seen when it says hello: with `towline devices`, or in the device's log.")]
 pub(crate) struct WhyArgs {
-    /// The hub, as --hub has it
-    #[arg(value_name = "HUB", conflicts_with = "hub")]
+    /// The hub, instead of --hub
+    #[arg(value_name = "HUB")]
     address: Option<String>,
     /// Whose identity to use
     #[arg(long = "as", value_enum, default_value_t = As::Service, value_name = "ROLE")]

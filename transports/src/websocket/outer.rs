@@ -49,5 +49,6 @@ pub fn outer_server_config(
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arbitrary::Unstructured;
 use towline_engine::{Config, Dir, Sending};
-use towline_model::{Checked, Op};
+use towline_model::{BOTH, Checked, Op};
 
 /// An input as it was meant.
 #[derive(Debug)]
@@ -80,8 +80,8 @@ fn check_stops(mut checked: Checked) {
     let halves: Vec<_> = checked.model.halves().map(|(id, sender, half)| (id, sender, *half)).collect();
     for (id, sender, half) in halves {
         let sends = id.dir() == Dir::Bi || id.opener() == sender;
-        // Who is told that the session is over needs to be told nothing else.
-        let is_over = checked.world.peek(sender).is_closed();
+        // Who is told that the session is over, or will be, needs to be told nothing else.
+        let is_over = BOTH.into_iter().any(|side| checked.world.peek(side).is_closed());
         let goes_on = sends && !half.finished && half.reset.is_none() && !is_over;
         if half.stopped.is_some() && goes_on && checked.model.held(sender).contains(&id) {
             let stream = checked.world.end(sender).stream(id).expect("a stream that is held is there");
