@@ -1,7 +1,9 @@
 //! The hub: it listens, lets in who can prove who they are, and joins services to devices.
 //!
 //! This file is the sockets and tasks around [`Core`], which decides. A task accepts connections, one looks at the
-//! clock, each connection has one, and each tunnel.
+//! clock, each connection has one, and each tunnel; what is asked on a link is in `hub/requests.rs`.
+
+mod requests;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,18 +19,14 @@ use towline_transports::tls::{ConfigError, Credentials};
 use towline_transports::{Link, Listener, RecvStream, SendStream, Socket, quic};
 
 use crate::codes;
-use crate::core::{Action, Core, Limits, LinkId, Lobby, Offered, TunnelId, Visitor};
+use crate::core::{Action, Core, Limits, LinkId, Lobby, TunnelId, Visitor};
 use crate::door::{self, Arrival, Door};
 use crate::endpoint::{SetupError, hub_link_config};
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
-use crate::message::{self, Accepted, Answer, Goodbye, MessageError, Offer, Open, Request, millis};
+use crate::message::{self, Accepted, Answer, Goodbye, MessageError, Request};
 use crate::policy::Policy;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::relay::{StreamLeg, relay};
-
-/// How long the first message of a stream may take to come.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an endpoint that is dismissed may take to make room for the goodbye.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(3);
@@ -534,7 +532,7 @@ async fn serve(inner: Arc<Inner>, admitted: Admitted) {
     };
     let requests = async {
         while let Ok((send, recv)) = link.accept_bi().await {
-            inner.spawn(serve_request(inner.clone(), id, send, recv));
+            inner.spawn(requests::serve_request(inner.clone(), id, send, recv));
         }
     };
     tokio::select! {
@@ -556,144 +554,4 @@ async fn dismiss(link: &Link, mut control: SendStream, refusal: Refusal) {
     if !stays {
         link.close(codes::DISMISSED, "");
     }
-}
-
-/// Serves a stream that an endpoint has opened.
-async fn serve_request(inner: Arc<Inner>, link: LinkId, mut send: SendStream, mut recv: RecvStream) {
-    let refusal = match timeout(REQUEST_DEADLINE, message::read(&mut recv)).await {
-        Ok(Ok(Request::Open(open))) => match open_tunnel(&inner, link, &open, &mut send).await {
-            Ok(joined) => return splice(&inner, joined, send, recv, &open).await,
-            Err(refusal) => refusal,
-        },
-        Ok(Ok(Request::List(_))) => match list(&inner, link, &mut send).await {
-            Ok(()) => return,
-            Err(refusal) => refusal,
-        },
-        Ok(Ok(Request::Hello(_))) => Refusal::new(RefusalCode::BadRequest, "hello was said before"),
-        Ok(Err(MessageError::Closed(_) | MessageError::Abandoned(_))) => return,
-        Ok(Err(error)) => Refusal::new(RefusalCode::BadRequest, error.to_string()),
-        Err(_) => Refusal::new(RefusalCode::BadRequest, "the request did not come in time"),
-    };
-    tracing::info!(link = link.0, %refusal, "refused");
-    if message::write(&mut send, &Answer::Refused(refusal)).await.is_ok() {
-        let _ = send.finish();
-    }
-    recv.stop(codes::REFUSED);
-}
-
-async fn list(inner: &Inner, link: LinkId, send: &mut SendStream) -> Result<(), Refusal> {
-    let devices = inner.lock().core.handle_list(inner.now(), link)?;
-    // Whoever does not want the whole list need not have it.
-    let _ = async {
-        message::write(send, &Answer::Accepted(Accepted::default())).await?;
-        for device in devices {
-            message::write(send, &device).await?;
-        }
-        Ok::<_, MessageError>(send.finish()?)
-    }
-    .await;
-    Ok(())
-}
-
-/// A tunnel whose device has accepted.
-struct Joined {
-    live: Live,
-    send: SendStream,
-    recv: RecvStream,
-}
-
-/// A tunnel that counts until this is dropped.
-struct Live {
-    inner: Arc<Inner>,
-    tunnel: TunnelId,
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let mut state = self.inner.lock();
-        state.waiting.remove(&self.tunnel);
-        state.core.handle_tunnel_closed(self.tunnel);
-    }
-}
-
-/// Asks the device, and gives the service its answer.
-async fn open_tunnel(
-    inner: &Arc<Inner>,
-    link: LinkId,
-    open: &Open,
-    answer_to: &mut SendStream,
-) -> Result<Joined, Refusal> {
-    let (sender, refused) = oneshot::channel();
-    let (offered, device, from) = {
-        let mut state = inner.lock();
-        let offered = state.core.handle_open(inner.now(), link, open)?;
-        state.waiting.insert(offered.tunnel, sender);
-        let device = state.links.get(&offered.link).map(|peer| peer.link.clone());
-        let from = state.core.identity(link).map(ToString::to_string).unwrap_or_default();
-        inner.perform(&mut state);
-        (offered, device, from)
-    };
-    let live = Live { inner: inner.clone(), tunnel: offered.tunnel };
-    let gone = || Refusal::new(RefusalCode::DeviceOffline, "the device has just left");
-    let device = device.ok_or_else(gone)?;
-    let (send, recv, answer) = tokio::select! {
-        biased;
-        refusal = refused => return Err(refusal.unwrap_or_else(|_| gone())),
-        offer = offer(&device, &offered, from) => offer?,
-        // The service is gone, or has thought better of it.
-        _ = answer_to.stopped() => return Err(Refusal::new(RefusalCode::BadRequest, "the service left")),
-    };
-    match inner.lock().core.handle_answer(offered.tunnel, answer) {
-        Some(Answer::Accepted(_)) => {}
-        Some(Answer::Refused(refusal)) => return Err(refusal),
-        None => return Err(Refusal::new(RefusalCode::DeadlinePassed, "the answer came too late")),
-    }
-    let accepted = Accepted { tunnel: Some(offered.tunnel.0) };
-    let told = message::write(answer_to, &Answer::Accepted(accepted)).await;
-    told.map_err(|error| Refusal::new(RefusalCode::BadRequest, error.to_string()))?;
-    Ok(Joined { live, send, recv })
-}
-
-/// Offers a tunnel to a device, and waits for its answer.
-async fn offer(
-    device: &Link,
-    offered: &Offered,
-    from: String,
-) -> Result<(SendStream, RecvStream, Answer), Refusal> {
-    let exchange = async {
-        let (mut send, mut recv) = device.open_bi().await?;
-        let offer = Offer {
-            tunnel: offered.tunnel.0,
-            service: offered.service.to_string(),
-            from,
-            profile: offered.profile,
-            deadline_ms: u32::try_from(millis(offered.deadline)).expect("deadlines are at most a minute"),
-        };
-        message::write(&mut send, &offer).await?;
-        let answer = message::read(&mut recv).await?;
-        Ok((send, recv, answer))
-    };
-    exchange.await.map_err(|error| match error {
-        MessageError::Closed(_) => {
-            Refusal::new(RefusalCode::DeviceOffline, "the device left while it was asked")
-        }
-        MessageError::Abandoned(_) | MessageError::Truncated => {
-            Refusal::new(RefusalCode::Rejected, "the device dropped the offer without a word")
-        }
-        error => Refusal::new(RefusalCode::Rejected, format!("the device answered with {error}")),
-    })
-}
-
-/// Joins the two legs of a tunnel until it is over.
-async fn splice(inner: &Inner, joined: Joined, send: SendStream, recv: RecvStream, open: &Open) {
-    let Joined { live, send: to_device, recv: from_device } = joined;
-    let Open { device, service, profile, .. } = open;
-    tracing::info!(tunnel = %live.tunnel, device, service, ?profile, "tunnel open");
-    let start = inner.start.elapsed();
-    let mut service_leg = StreamLeg { send, recv };
-    let mut device_leg = StreamLeg { send: to_device, recv: from_device };
-    let relayed = relay(&mut service_leg, &mut device_leg, *profile).await;
-    let [up, down] = relayed.bytes;
-    let lasted = inner.start.elapsed().saturating_sub(start);
-    tracing::info!(tunnel = %live.tunnel, up, down, ?lasted, ended = ?relayed.ended, "tunnel closed");
 }
