@@ -8,20 +8,15 @@
 mod common;
 
 use std::any::Any;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{config, pattern};
+use common::{Halves, config, pattern, poll_once, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{JoinSet, yield_now};
-use towline_transports::{
-    Code, Config, Link, LinkClosed, ReadError, RecvStream, SendStream, Urgency, WriteError,
-};
+use towline_transports::{Code, Config, Link, LinkClosed, ReadError, RecvStream, Urgency, WriteError};
 
 /// Two ends of one link, and what has to live as long.
 struct Ends {
@@ -33,35 +28,12 @@ struct Ends {
 /// After this long something hangs.
 const HANGS: Duration = Duration::from_secs(60);
 
-type Halves = (SendStream, RecvStream);
-
-/// A bidirectional stream with both ends in hand; the service has sent one byte, which the device has read.
-async fn stream(service: &Link, device: &Link) -> (Halves, Halves) {
-    let mut ours = service.open_bi().await.unwrap();
-    ours.0.write_all(b"x").await.unwrap();
-    let mut theirs = device.accept_bi().await.unwrap();
-    assert_eq!(theirs.1.read_chunk(1).await.unwrap().unwrap(), "x");
-    (ours, theirs)
-}
-
 /// Limits under which no stream may have more than `window` bytes ahead of its reader.
 fn window(window: u64) -> Config {
     config(|config| {
         config.stream_window = window;
         config.max_stream_window = window;
     })
-}
-
-/// Polls `future` once and drops it.
-async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|context| {
-        Poll::Ready(match future.as_mut().poll(context) {
-            Poll::Ready(value) => Some(value),
-            Poll::Pending => None,
-        })
-    })
-    .await
 }
 
 /// Sends one byte there and back, so that whatever was on its way before has had its time.

@@ -8,24 +8,15 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{config, pair, pattern};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use common::{config, pair, pattern, poll_once, stream};
+use tokio::io::AsyncReadExt;
 use towline_transports::{
     Code, Config, Link, LinkClosed, ReadError, RecvStream, SendStream, Side, Urgency, WriteError,
 };
-
-/// A bidirectional stream with both ends in hand; the service has sent one byte, which the device has read.
-async fn stream(service: &Link, device: &Link) -> ((SendStream, RecvStream), (SendStream, RecvStream)) {
-    let mut ours = service.open_bi().await.unwrap();
-    ours.0.write_all(b"x").await.unwrap();
-    let mut theirs = device.accept_bi().await.unwrap();
-    assert_eq!(theirs.1.read_chunk(1).await.unwrap().unwrap(), "x");
-    (ours, theirs)
-}
 
 /// Counts its wakes.
 #[derive(Default)]
@@ -134,32 +125,6 @@ async fn cancel_safe() {
         settle().await;
     }
     assert_eq!(read, expected);
-}
-
-/// Polls `future` once and drops it.
-async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|context| {
-        Poll::Ready(match future.as_mut().poll(context) {
-            Poll::Ready(value) => Some(value),
-            Poll::Pending => None,
-        })
-    })
-    .await
-}
-
-#[tokio::test(start_paused = true)]
-async fn opens_and_accepts_that_are_dropped_lose_no_stream() {
-    let (service, device) = pair(1 << 10, config(|c| c.max_streams_bidi = 1));
-    let (ours, theirs) = stream(&service, &device).await;
-    for _ in 0..10 {
-        assert!(poll_once(service.open_bi()).await.is_none());
-        assert!(poll_once(device.accept_bi()).await.is_none());
-    }
-    drop((ours, theirs));
-    let (mut send, _recv) = service.open_bi().await.unwrap();
-    send.write_all(b"y").await.unwrap();
-    assert!(device.accept_bi().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -292,41 +257,6 @@ async fn two_writers_over_a_small_pipe_never_wait_for_each_other() {
     };
     let (a, b) = tokio::join!(run(ours), run(theirs));
     assert!(a == pattern(100_000) && b == a);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stream_is_a_tokio_stream() {
-    let (service, device) = pair(1 << 10, Config::default());
-    let ((mut send, recv), (answer, question)) = stream(&service, &device).await;
-    let echo = tokio::spawn(async move {
-        let (mut from, mut to) = (question, answer);
-        tokio::io::copy(&mut from, &mut to).await.unwrap();
-        to.shutdown().await.unwrap();
-    });
-    AsyncWriteExt::write_all(&mut send, &pattern(10_000)).await.unwrap();
-    send.flush().await.unwrap();
-    send.shutdown().await.unwrap();
-    send.shutdown().await.unwrap();
-    let mut all = Vec::new();
-    let mut recv = recv;
-    AsyncReadExt::read_to_end(&mut recv, &mut all).await.unwrap();
-    assert_eq!(all, pattern(10_000));
-    echo.await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn errors_keep_their_codes_as_io_errors() {
-    let (service, device) = pair(1 << 10, Config::default());
-    let ((mut send, mut recv), (mut answer, mut question)) = stream(&service, &device).await;
-    answer.reset(Code::from(5));
-    question.stop(Code::from(6));
-    let error = AsyncReadExt::read(&mut recv, &mut [0; 8]).await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    let inner = error.get_ref().unwrap().downcast_ref::<ReadError>().unwrap();
-    assert!(matches!(inner, ReadError::Reset(code) if *code == Code::from(5)));
-    assert_eq!(send.stopped().await.unwrap(), Some(Code::from(6)));
-    let error = AsyncWriteExt::write(&mut send, b"x").await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
 }
 
 #[tokio::test(start_paused = true)]

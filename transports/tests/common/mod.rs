@@ -2,7 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -13,12 +16,36 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::time_provider::DefaultTimeProvider;
 use towline_transports::quic::{self, Endpoint};
 use towline_transports::tls::{self, ALPN_LINK, Credentials, Environment};
-use towline_transports::{Config, Link, Network, Side, Socket, TcpNetwork};
+use towline_transports::{Config, Link, Network, RecvStream, SendStream, Side, Socket, TcpNetwork};
 
 /// A service and a device over a pipe that holds `capacity` bytes in each direction.
 pub fn pair(capacity: usize, config: Config) -> (Link, Link) {
     let (ours, theirs) = tokio::io::duplex(capacity);
     (Link::start(ours, Side::Client, config.clone()), Link::start(theirs, Side::Server, config))
+}
+
+/// Both halves of a stream, at one end.
+pub type Halves = (SendStream, RecvStream);
+
+/// A bidirectional stream with both ends in hand; the service has sent one byte, which the device has read.
+pub async fn stream(service: &Link, device: &Link) -> (Halves, Halves) {
+    let mut ours = service.open_bi().await.unwrap();
+    ours.0.write_all(b"x").await.unwrap();
+    let mut theirs = device.accept_bi().await.unwrap();
+    assert_eq!(theirs.1.read_chunk(1).await.unwrap().unwrap(), "x");
+    (ours, theirs)
+}
+
+/// Polls `future` once and drops it.
+pub async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// Two ends over a pipe in memory.
