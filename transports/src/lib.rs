@@ -37,6 +37,9 @@ pub mod quic;
 mod read_buffer;
 mod session;
 mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod testing;
 pub mod tls;
 mod unread;
 pub mod websocket;
@@ -44,7 +47,7 @@ pub mod websocket;
 pub use error::{LinkClosed, ReadError, WriteError};
 pub use link::{Link, LinkStats, WeakLink};
 pub use network::{Listener, Network, Socket, TcpNetwork, UdpSocket};
-pub use read_buffer::ReadBuffer;
+pub use read_buffer::{ReadBuffer, Room};
 pub use stream::{RecvStream, SendStream, StreamPipe, stream_pipe};
 pub use towline_engine::{Code, Config, Side, Urgency};
 pub use unread::Unread;

@@ -79,7 +79,13 @@ pub trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin + 'sta
     fn abort(&mut self);
 }
 
-/// The system's TCP and UDP. Its TCP sockets do not wait to coalesce small writes (`TCP_NODELAY`).
+/// How many bytes may wait in the system's send buffer before a socket takes no more, where the system knows of that
+/// (`TCP_NOTSENT_LOWAT`). What waits there can no longer be overtaken by what is urgent. What was sent and is not
+/// acknowledged does not count, so it holds nobody back.
+const MAX_UNSENT: u32 = 64 << 10;
+
+/// The system's TCP and UDP. Its TCP sockets do not wait to coalesce small writes (`TCP_NODELAY`), and hold little that
+/// could still be overtaken: 64 KiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpNetwork;
 
@@ -110,6 +116,8 @@ impl Network for TcpNetwork {
 fn prepare(stream: TcpStream) -> io::Result<Box<dyn Socket>> {
     // Before the first byte: a TLS handshake would otherwise wait for a delayed acknowledgement.
     stream.set_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT)?;
     Ok(Box::new(stream))
 }
 

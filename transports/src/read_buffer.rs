@@ -19,6 +19,10 @@ const LEAST_ROOM: usize = SIZE / 2;
 /// What is read in less than this is copied out, so that few bytes do not hold a large buffer.
 const SMALL: usize = SIZE / 8;
 
+/// How often readers may have their turn before what they hold is copied. A runtime of one thread lets its tasks run 61
+/// times before whoever waits in `block_on`.
+const PATIENCE: u32 = 64;
+
 /// How many buffers a thread keeps for the next one who reads.
 const POOLED: usize = 8;
 
@@ -42,6 +46,20 @@ pub struct ReadBuffer {
     spare: Option<BytesMut>,
     /// Somebody held on to pieces when there was nothing to read.
     is_overdue: bool,
+    /// How many times in a row there was no room.
+    waits: u32,
+}
+
+/// Where the next read goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Into the same buffer as the last one.
+    Same,
+    /// Into another one: the last one is full of what somebody holds, and it is time to let them read.
+    Other,
+    /// Nowhere: both buffers are full of what somebody holds. After they were let read, it is to be asked again; after 64
+    /// times there will be room. Who reads nevertheless gets a buffer more.
+    None,
 }
 
 impl ReadBuffer {
@@ -94,21 +112,26 @@ impl ReadBuffer {
     }
 
     /// Makes room for the next read: what is left of the buffer, a whole one once nobody holds a piece of it, or another
-    /// one. `let_go` asks whoever can to hold no piece of them any more; it is called before one is given up. Returns
-    /// whether a buffer is full of what somebody holds: it is time to let them read.
-    pub fn make_room(&mut self, let_go: impl FnOnce()) -> bool {
+    /// one. `let_go` asks whoever can to hold no piece of them any more; it is called before one is given up, if they were
+    /// given the time for it.
+    pub fn make_room(&mut self, let_go: impl FnOnce()) -> Room {
         self.is_overdue = false;
         if self.room() >= LEAST_ROOM || self.is_pooled && reclaim(&mut self.buffer) {
-            return false;
+            self.waits = 0;
+            return Room::Same;
         }
         if self.spare.as_mut().is_some_and(|spare| !reclaim(spare)) {
-            let_go();
-            if reclaim(&mut self.buffer) {
-                return true;
+            if self.waits < PATIENCE {
+                self.waits += 1;
+                return Room::None;
             }
+            let_go();
         }
-        self.replace();
-        true
+        self.waits = 0;
+        if !reclaim(&mut self.buffer) {
+            self.replace();
+        }
+        Room::Other
     }
 
     /// To be called when there is nothing to read for now: gives back what nobody holds a piece of. `let_go` is as for
@@ -162,17 +185,17 @@ impl Drop for ReadBuffer {
 }
 
 /// Makes all of a buffer room again, behind what was not taken, if nobody holds a piece of it.
-fn reclaim(buffer: &mut BytesMut) -> bool {
+pub(crate) fn reclaim(buffer: &mut BytesMut) -> bool {
     buffer.try_reclaim(SIZE.saturating_sub(buffer.len()))
 }
 
-fn take_from_pool() -> BytesMut {
+pub(crate) fn take_from_pool() -> BytesMut {
     let pooled = POOL.try_with(|pool| pool.borrow_mut().pop());
     pooled.ok().flatten().unwrap_or_else(|| BytesMut::with_capacity(SIZE))
 }
 
 /// Takes back a buffer that nobody holds a piece of.
-fn give_to_pool(buffer: BytesMut) {
+pub(crate) fn give_to_pool(buffer: BytesMut) {
     // A thread that ends has no pool any more.
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
@@ -255,7 +278,7 @@ mod tests {
         for size in [1 << 20, SMALL, 10].into_iter().cycle().take(300) {
             held.push(read(&mut buffer, &vec![1; size]).await.slice(..1));
             let mut let_go = false;
-            buffer.make_room(|| let_go = true);
+            while buffer.make_room(|| let_go = true) == Room::None {}
             if let_go {
                 held.clear();
                 asked += 1;
@@ -263,6 +286,19 @@ mod tests {
             assert!(held.len() <= 20, "what came in two buffers");
         }
         assert!(asked > 30);
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_on_has_time_to_read_before_it_is_copied() {
+        let mut buffer = ReadBuffer::default();
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            held.push(read(&mut buffer, &[1; SIZE]).await);
+            while buffer.make_room(|| panic!("there was no time")) == Room::Other {}
+        }
+        assert_eq!(buffer.make_room(|| panic!("there was no time")), Room::None);
+        held.clear();
+        assert_eq!(buffer.make_room(|| panic!("it was read")), Room::Same);
     }
 
     #[tokio::test]
@@ -295,7 +331,7 @@ mod tests {
         let mut asked = false;
         while !asked {
             kept.push(read(&mut buffer, &[7; SMALL]).await);
-            buffer.make_room(|| asked = true);
+            while buffer.make_room(|| asked = true) == Room::None {}
         }
         read(&mut buffer, &[8; 1 << 20]).await;
         assert!(kept.iter().all(|piece| piece.iter().all(|&byte| byte == 7)));

@@ -9,6 +9,9 @@
 mod hello;
 mod pipe;
 mod records;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
 
 use std::io;
 use std::sync::Arc;

@@ -350,36 +350,15 @@ pub(super) fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ED25519};
-    use rustls::RootCertStore;
-    use rustls::pki_types::PrivateKeyDer;
-    use rustls::time_provider::DefaultTimeProvider;
-
     use crate::link::Kind;
     use crate::quic::{Endpoint, client_config, server_config};
-    use crate::tls::{Credentials, Environment};
+    use crate::testing::{credentials, environment};
     use crate::{Code, Config};
-
-    fn credentials() -> Credentials {
-        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let mut roots = RootCertStore::empty();
-        roots.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
-        let issuer = Issuer::new(params, key);
-        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        let params = CertificateParams::new(vec!["hub.test".to_owned()]).unwrap();
-        let chain = vec![params.signed_by(&key, &issuer).unwrap().der().clone()];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        Credentials { chain, key, roots: roots.into() }
-    }
 
     /// However streams end, little is remembered of them.
     #[tokio::test]
     async fn no_residue() {
-        let provider = rustls::crypto::aws_lc_rs::default_provider().into();
-        let environment = Environment { provider, time: std::sync::Arc::new(DefaultTimeProvider) };
-        let credentials = credentials();
+        let (environment, credentials) = (environment(), credentials());
         let socket = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = server_config(credentials.clone(), &environment, Config::default()).unwrap();
         let server = Endpoint::new(socket(), Some(server), &environment).unwrap();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::Pipe;
 use crate::outbox::Outbox;
-use crate::read_buffer::ReadBuffer;
+use crate::read_buffer::{ReadBuffer, Room};
 
 /// Records of the session that go out together.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(crate) trait Carrier: Send + 'static {
     fn poll_receive(&mut self, context: &mut Context<'_>, pieces: &mut Vec<Bytes>) -> Poll<io::Result<()>>;
 
     /// As [`ReadBuffer::make_room`], to be called after each time that pieces came.
-    fn make_room(&mut self, let_go: impl FnOnce()) -> bool;
+    fn make_room(&mut self, let_go: impl FnOnce()) -> Room;
 
     /// As [`ReadBuffer::rest`].
     fn rest(&mut self, let_go: impl FnOnce());
@@ -65,7 +65,7 @@ impl<P: Pipe> Carrier for Plain<P> {
         Poll::Ready(Ok(()))
     }
 
-    fn make_room(&mut self, let_go: impl FnOnce()) -> bool {
+    fn make_room(&mut self, let_go: impl FnOnce()) -> Room {
         self.inbox.make_room(let_go)
     }
 

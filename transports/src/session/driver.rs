@@ -19,6 +19,7 @@ use towline_engine::PipeClosed;
 use super::carrier::{Batch, Carrier};
 use super::shared::{EPOCH, Shared, State};
 use crate::error::LinkClosed;
+use crate::read_buffer::Room;
 
 /// The most bytes of a record: with a size of two bytes, what fills a TLS record.
 const RECORD: usize = 16 << 10;
@@ -62,6 +63,8 @@ struct Driver<'a, P> {
     wakes: Vec<Waker>,
     /// How many records the pipe is given at a time: as it takes them.
     pace: usize,
+    /// What comes next must wait until what came before is read.
+    lacks_room: bool,
     /// When the session's next timer is due.
     deadline: Option<Instant>,
     pipe_is_lost: bool,
@@ -81,7 +84,17 @@ enum Outcome {
 impl<'a, P: Carrier> Driver<'a, P> {
     fn new(shared: &'a Shared, pipe: P) -> Self {
         let (pieces, batch, wakes) = (Vec::new(), Batch::default(), Vec::new());
-        Self { shared, pipe, pieces, batch, wakes, pace: 1, deadline: None, pipe_is_lost: false }
+        Self {
+            shared,
+            pipe,
+            pieces,
+            batch,
+            wakes,
+            pace: 1,
+            lacks_room: false,
+            deadline: None,
+            pipe_is_lost: false,
+        }
     }
 
     /// Runs the session for as long as something can be done. Ready once it is over.
@@ -112,6 +125,11 @@ impl<'a, P: Carrier> Driver<'a, P> {
         // A pipe that has given nothing wakes us; until then, and after a write alone, it is not asked again.
         let (mut may_read, mut has_more) = (!self.pipe_is_lost, true);
         let mut is_full = false;
+        if self.lacks_room {
+            let room = self.pipe.make_room(|| self.shared.lock().session.copy_out());
+            self.lacks_room = room == Room::None;
+            may_read &= !self.lacks_room;
+        }
         for _ in 0..TURNS {
             let read =
                 if may_read { self.pipe.poll_receive(context, &mut self.pieces) } else { Poll::Pending };
@@ -151,13 +169,13 @@ impl<'a, P: Carrier> Driver<'a, P> {
                     (may_read, has_more) = (false, true);
                 }
                 // What there is more of has to wait as well.
-                Poll::Pending => (has_more, self.pace) = (false, 1),
+                Poll::Pending => (has_more, self.pace) = (false, self.pace.div_ceil(2)),
+            }
+            if is_full || self.lacks_room {
+                break;
             }
             if !may_read && !has_more {
                 return Outcome::Wait;
-            }
-            if is_full {
-                break;
             }
         }
         Outcome::GoOn
@@ -171,7 +189,9 @@ impl<'a, P: Carrier> Driver<'a, P> {
                 for piece in self.pieces.drain(..) {
                     state.session.handle_input(now, EPOCH, piece);
                 }
-                return self.pipe.make_room(|| state.session.copy_out());
+                let room = self.pipe.make_room(|| state.session.copy_out());
+                self.lacks_room = room == Room::None;
+                return room != Room::Same;
             }
             Err(error) => self.lose_pipe(state, now, PipeClosed::Failed, Some(error)),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,11 +15,8 @@ use super::HandshakeError;
 use super::records::{Handshake, MAX_PLAINTEXT, Opened, Peer, Records, Step, alert_for, whole_record};
 use crate::Pipe;
 use crate::outbox::Outbox;
-use crate::read_buffer::ReadBuffer;
+use crate::read_buffer::{self, ReadBuffer, Room};
 use crate::session::carrier::{Batch, Carrier};
-
-/// How many slices a sealed record is gathered from, at most.
-const SLICES: usize = 64;
 
 /// A pipe inside TLS 1.3.
 ///
@@ -31,6 +29,8 @@ pub struct TlsPipe<P> {
     peer: Peer,
     /// Sealed records that came.
     inbox: ReadBuffer,
+    /// Where records are sealed; like a read buffer it is there only when it is needed.
+    sealing: BytesMut,
     /// Sealed records that go out.
     outbox: Outbox,
     reading: Reading,
@@ -75,6 +75,7 @@ pub(super) async fn shake_hands<P: Pipe>(
         records,
         peer,
         inbox: ReadBuffer::holding(&input),
+        sealing: BytesMut::new(),
         outbox: Outbox::default(),
         reading: Reading::Open,
         has_said_goodbye: false,
@@ -121,7 +122,10 @@ impl<P: Pipe> TlsPipe<P> {
                     pieces.push(bytes);
                 }
                 Opened::Nothing => {}
-                Opened::KeyWanted => self.records.update_key(|sealed| self.outbox.push(sealed))?,
+                Opened::KeyWanted => {
+                    self.records.update_key(&mut self.sealing)?;
+                    self.post();
+                }
                 Opened::Closed => {
                     self.reading = Reading::Finished;
                     break;
@@ -139,17 +143,35 @@ impl<P: Pipe> TlsPipe<P> {
     /// The connection cannot go on; the peer is told why, if it takes that at once.
     fn fail(&mut self, context: &mut Context<'_>, error: Error) {
         if let Some(alert) = alert_for(&error)
-            && let Ok(sealed) = self.records.seal_alert(alert)
+            && self.records.seal_alert(alert, &mut self.sealing).is_ok()
         {
-            self.outbox.push(sealed);
+            self.post();
             let _ = self.outbox.poll_flush(context, &mut self.pipe);
         }
         self.reading = Reading::Failed(Some(io::Error::new(io::ErrorKind::InvalidData, error)));
     }
 
-    fn seal(&mut self, parts: &[&[u8]]) {
-        let sealed = self.records.seal(parts, |sealed| self.outbox.push(sealed));
-        if let Err(error) = sealed {
+    /// Sends what was sealed.
+    fn post(&mut self) {
+        self.outbox.push(self.sealing.split().freeze());
+    }
+
+    /// Makes room for what is sealed next, if nothing is on its way out.
+    fn prepare(&mut self) {
+        if self.outbox.is_empty() && !read_buffer::reclaim(&mut self.sealing) {
+            self.sealing = read_buffer::take_from_pool();
+        }
+    }
+
+    /// Gives the room back, if nothing is on its way out.
+    fn give_back(&mut self) {
+        if self.outbox.is_empty() && read_buffer::reclaim(&mut self.sealing) {
+            read_buffer::give_to_pool(mem::take(&mut self.sealing));
+        }
+    }
+
+    fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) {
+        if let Err(error) = self.records.seal(parts, &mut self.sealing) {
             self.reading = Reading::Failed(Some(io::Error::other(error)));
         }
     }
@@ -183,28 +205,28 @@ impl<P: Pipe> Carrier for TlsPipe<P> {
         }
     }
 
-    fn make_room(&mut self, let_go: impl FnOnce()) -> bool {
+    fn make_room(&mut self, let_go: impl FnOnce()) -> Room {
         self.inbox.make_room(let_go)
     }
 
     fn rest(&mut self, let_go: impl FnOnce()) {
         self.inbox.rest(let_go);
+        self.give_back();
     }
 
     fn send(&mut self, batch: &mut Batch) {
+        if batch.ends.is_empty() {
+            return;
+        }
+        self.prepare();
         let mut start = 0;
         for end in batch.ends.drain(..) {
             // A record of the session fills a record of TLS.
-            for slices in batch.slices[start..end].chunks(SLICES) {
-                let mut parts = [&[][..]; SLICES];
-                for (part, slice) in parts.iter_mut().zip(slices) {
-                    *part = slice;
-                }
-                self.seal(&parts[..slices.len()]);
-            }
+            self.seal(batch.slices[start..end].iter().map(|slice| &slice[..]));
             start = end;
         }
         batch.slices.clear();
+        self.post();
     }
 
     fn is_flushed(&self) -> bool {
@@ -218,8 +240,9 @@ impl<P: Pipe> Carrier for TlsPipe<P> {
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.has_said_goodbye {
             self.has_said_goodbye = true;
-            let sealed = self.records.seal_alert(AlertDescription::CloseNotify);
-            self.outbox.push(sealed.map_err(io::Error::other)?);
+            let sealed = self.records.seal_alert(AlertDescription::CloseNotify, &mut self.sealing);
+            sealed.map_err(io::Error::other)?;
+            self.post();
         }
         ready!(self.outbox.poll_flush(context, &mut self.pipe))?;
         Pin::new(&mut self.pipe).poll_shutdown(context)
@@ -266,7 +289,9 @@ impl<P: Pipe> AsyncWrite for TlsPipe<P> {
         }
         ready!(Carrier::poll_flush(&mut *self, context))?;
         let count = bytes.len().min(MAX_PLAINTEXT);
-        self.seal(&[&bytes[..count]]);
+        self.prepare();
+        self.seal([&bytes[..count]]);
+        self.post();
         // What does not go out at once goes with the next write, or the flush, and so does the error.
         let _ = Carrier::poll_flush(&mut *self, context);
         Poll::Ready(Ok(count))

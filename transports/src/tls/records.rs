@@ -3,20 +3,18 @@
 //! In: bytes of the connection. Out: plaintext, which lies where its record lay, and sealed records. Keeps: the keys.
 //!
 //! rustls shakes hands, through its unbuffered interface, and then hands over the keys, as it does to kernels that have
-//! a record layer ([`rustls::kernel`]). Records are sealed and opened by the ciphers of its provider. So a byte is
-//! copied once on its way out and not at all on its way in; rustls' own record layer copies each three times and once, the
-//! buffered one more often. What is left for us of RFC 8446 is short: the framing (§5.1), KeyUpdate (§4.6.3), and
-//! alerts (§6). This is the only file that knows of these interfaces, which change with rustls 0.24.
+//! a record layer ([`rustls::kernel`]). So a byte is copied once on its way out and not at all on its way in, and nothing
+//! is allocated for it; rustls' own record layer copies each three times and once, and allocates each record, and the
+//! buffered one does more. What is left for us of RFC 8446 is short: records (§5), KeyUpdate (§4.6.3), and alerts (§6).
+//! This is the only file that knows of these interfaces, which change with rustls 0.24.
 
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::aead;
 use bytes::{Buf, Bytes, BytesMut};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
-    OutboundPlainMessage,
-};
+use rustls::crypto::cipher::{AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, Nonce, make_tls13_aad};
 use rustls::kernel::KernelConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -32,6 +30,10 @@ pub(super) const MAX_PLAINTEXT: usize = 1 << 14;
 /// The bytes before a record's payload: its type, a version that means nothing any more, and its length.
 const HEADER: usize = 5;
 
+/// The first and the last of the types that there are.
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const APPLICATION_DATA: u8 = 23;
+
 /// The most bytes of a record's payload (RFC 8446 §5.2).
 const MAX_PAYLOAD: usize = MAX_PLAINTEXT + 256;
 
@@ -45,9 +47,16 @@ const MAX_IDLE_RECORDS: u32 = 32;
 /// The longest message after the handshake that we have to understand or skip: a session ticket.
 const MAX_MESSAGE: usize = 16 << 10;
 
-/// How many bytes the first record of `buffer` has, header included, once all of it is there.
+/// How many bytes the first record of `buffer` has, header included, once all of it is there. One that never will be a
+/// record is not waited for.
 pub(super) fn whole_record(buffer: &[u8]) -> Result<Option<usize>, Error> {
-    let Some(&[_, _, _, high, low]) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
+    let Some(&[typ, major, _, high, low]) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
+    if !(CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(&typ) {
+        return Err(InvalidMessage::InvalidContentType.into());
+    }
+    if major != 3 {
+        return Err(InvalidMessage::UnknownProtocolVersion.into());
+    }
     let payload = usize::from(u16::from_be_bytes([high, low]));
     if payload > MAX_PAYLOAD {
         return Err(Error::PeerSentOversizedRecord);
@@ -121,8 +130,7 @@ impl Handshake {
         let (sealed, tx) = secrets.tx;
         let (key, iv) = key_and_iv(rx)?;
         let opener = suite.aead_alg.decrypter(key, iv);
-        let (key, iv) = key_and_iv(tx)?;
-        let sealer = suite.aead_alg.encrypter(key, iv);
+        let sealer = Sealer::new(tx)?;
         let records = Records {
             opener,
             opened,
@@ -279,8 +287,8 @@ impl Kernel {
         })
     }
 
-    fn next_sealing_key(&mut self) -> Result<(AeadKey, Iv), Error> {
-        key_and_iv(match self {
+    fn next_sealer(&mut self) -> Result<Sealer, Error> {
+        Sealer::new(match self {
             Self::Client(kernel) => kernel.update_tx_secret()?.1,
             Self::Server(kernel) => kernel.update_tx_secret()?.1,
         })
@@ -314,7 +322,7 @@ pub(super) struct Records {
     opener: Box<dyn MessageDecrypter>,
     /// How many records were opened with the key.
     opened: u64,
-    sealer: Box<dyn MessageEncrypter>,
+    sealer: Sealer,
     /// How many records were sealed with the key.
     sealed: u64,
     /// How many records a key may seal.
@@ -411,39 +419,98 @@ impl Records {
         Ok(outcome)
     }
 
-    /// Seals the bytes of `parts`, which are at most [`MAX_PLAINTEXT`], and before them a change of the key, if it has
-    /// sealed all that it may.
-    pub(super) fn seal(&mut self, parts: &[&[u8]], mut out: impl FnMut(Bytes)) -> Result<(), Error> {
-        if self.sealed >= self.limit {
-            self.update_key(&mut out)?;
+    /// Appends to `out` a record with the bytes of `parts`, which are at most [`MAX_PLAINTEXT`], and before it a change of
+    /// the key, if it has sealed all that it may.
+    pub(super) fn seal<'a>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        out: &mut BytesMut,
+    ) -> Result<(), Error> {
+        // The change takes one as well.
+        if self.sealed + 1 >= self.limit {
+            self.update_key(out)?;
         }
-        out(self.seal_as(ContentType::ApplicationData, parts)?);
-        Ok(())
+        self.seal_as(ContentType::ApplicationData, parts, out)
     }
 
     /// Says that the key changes, and changes it.
-    pub(super) fn update_key(&mut self, mut out: impl FnMut(Bytes)) -> Result<(), Error> {
+    pub(super) fn update_key(&mut self, out: &mut BytesMut) -> Result<(), Error> {
         const KEY_UPDATE_NOT_REQUESTED: [u8; 5] = [24, 0, 0, 1, 0];
-        out(self.seal_as(ContentType::Handshake, &[&KEY_UPDATE_NOT_REQUESTED])?);
-        let (key, iv) = self.kernel.next_sealing_key()?;
-        (self.sealer, self.sealed) = (self.suite.aead_alg.encrypter(key, iv), 0);
+        self.seal_as(ContentType::Handshake, [&KEY_UPDATE_NOT_REQUESTED[..]], out)?;
+        self.change_sealing_key()
+    }
+
+    pub(super) fn change_sealing_key(&mut self) -> Result<(), Error> {
+        (self.sealer, self.sealed) = (self.kernel.next_sealer()?, 0);
         Ok(())
     }
 
-    /// Seals the last word: that no more comes, or why.
-    pub(super) fn seal_alert(&mut self, alert: AlertDescription) -> Result<Bytes, Error> {
+    /// How many records a key may seal, for a test that has not the time for 2^24 of them.
+    #[cfg(test)]
+    pub(super) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
+    /// Appends to `out` the last word: that no more comes, or why.
+    pub(super) fn seal_alert(&mut self, alert: AlertDescription, out: &mut BytesMut) -> Result<(), Error> {
         const WARNING: u8 = 1;
         const FATAL: u8 = 2;
         let level = if alert == AlertDescription::CloseNotify { WARNING } else { FATAL };
-        self.seal_as(ContentType::Alert, &[&[level, alert.into()]])
+        self.seal_as(ContentType::Alert, [&[level, alert.into()][..]], out)
     }
 
-    fn seal_as(&mut self, typ: ContentType, parts: &[&[u8]]) -> Result<Bytes, Error> {
-        let payload = OutboundChunks::new(parts);
-        let plain = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
-        let sealed = self.sealer.encrypt(plain, self.sealed)?;
+    pub(super) fn seal_as<'a>(
+        &mut self,
+        typ: ContentType,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        out: &mut BytesMut,
+    ) -> Result<(), Error> {
+        self.sealer.seal(self.sealed, typ, parts, out)?;
         self.sealed += 1;
-        Ok(sealed.encode().into())
+        Ok(())
+    }
+}
+
+/// Seals records where they are to lie. rustls' own way to do that gives each its own allocation.
+struct Sealer {
+    key: aead::LessSafeKey,
+    iv: Iv,
+}
+
+impl Sealer {
+    fn new(secrets: ConnectionTrafficSecrets) -> Result<Self, Error> {
+        let algorithm = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { .. } => &aead::AES_128_GCM,
+            ConnectionTrafficSecrets::Aes256Gcm { .. } => &aead::AES_256_GCM,
+            _ => &aead::CHACHA20_POLY1305,
+        };
+        let (key, iv) = key_and_iv(secrets)?;
+        let key = aead::UnboundKey::new(algorithm, key.as_ref()).map_err(|_| Error::EncryptError)?;
+        Ok(Self { key: aead::LessSafeKey::new(key), iv })
+    }
+
+    /// Appends the record number `sequence` under this key (RFC 8446 §5.2 and §5.3).
+    fn seal<'a>(
+        &self,
+        sequence: u64,
+        typ: ContentType,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        out: &mut BytesMut,
+    ) -> Result<(), Error> {
+        let start = out.len();
+        out.extend_from_slice(&[0; HEADER]);
+        parts.into_iter().for_each(|part| out.extend_from_slice(part));
+        debug_assert!(out.len() - start <= HEADER + MAX_PLAINTEXT, "the caller cuts it");
+        out.extend_from_slice(&[typ.into()]);
+        let sealed = out.len() - start - HEADER + self.key.algorithm().tag_len();
+        // It is the header of the record.
+        let header = make_tls13_aad(sealed);
+        let (place, plain) = out[start..].split_at_mut(HEADER);
+        place.copy_from_slice(&header);
+        let nonce = aead::Nonce::assume_unique_for_key(Nonce::new(&self.iv, sequence).0);
+        let tag = self.key.seal_in_place_separate_tag(nonce, aead::Aad::from(header), plain);
+        out.extend_from_slice(tag.map_err(|_| Error::EncryptError)?.as_ref());
+        Ok(())
     }
 }
 
