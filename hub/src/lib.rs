@@ -69,6 +69,7 @@ mod environment;
 mod forward;
 mod hub;
 pub mod identity;
+mod memory;
 pub mod message;
 pub mod policy;
 pub mod refusal;

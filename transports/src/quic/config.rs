@@ -23,6 +23,19 @@ use crate::tls::{self, ConfigError, Credentials, Environment};
 pub struct ClientConfig {
     pub(super) quinn: quinn::ClientConfig,
     pub(super) limits: Arc<Config>,
+    /// How many streams a link has at rest, if it is watched.
+    pub(super) watched: Option<usize>,
+}
+
+impl ClientConfig {
+    /// Watches each link while it has more than `at_rest` streams: when nothing comes back for about 2 s, although the
+    /// peer was asked, it ends as [`LinkClosed::Dark`](crate::LinkClosed::Dark). For that, the peer is asked for a sign of
+    /// life in each second in which nothing else comes from it; at rest, as often as the keepalive says.
+    #[must_use]
+    pub fn watched(mut self, at_rest: usize) -> Self {
+        self.watched = Some(at_rest);
+        self
+    }
 }
 
 /// What the end that accepts needs. Made by [`server_config`].
@@ -61,7 +74,7 @@ pub fn client_config(
     quinn.transport_config(Arc::new(transport(&limits)));
     let random = environment.provider.secure_random;
     quinn.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&entropy::<INITIAL_ID>(random))));
-    Ok(ClientConfig { quinn, limits: Arc::new(limits) })
+    Ok(ClientConfig { quinn, limits: Arc::new(limits), watched: None })
 }
 
 /// What the end that accepts needs. It asks for a certificate and takes no connection without one.

@@ -12,7 +12,9 @@ mod endpoint;
 mod error;
 mod link;
 mod parting;
+mod silence;
 mod stream;
+
 
 pub use config::{ClientConfig, ServerConfig, client_config, server_config};
 pub use endpoint::{Connection, Endpoint, Incoming, RETRY_FROM};
