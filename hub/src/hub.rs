@@ -137,6 +137,8 @@ struct Peer {
     link: Link,
     /// Dismisses it. `None` once that was done.
     dismiss: Option<oneshot::Sender<Refusal>>,
+    /// A newer link of the same device has taken its place.
+    replaced: CancellationToken,
 }
 
 impl Hub {
@@ -278,8 +280,11 @@ impl Inner {
                     state.waiting.remove(&tunnel).map(|waiting| waiting.send(refusal));
                 }
                 Action::Dismiss(link, refusal) => {
-                    let peer = state.links.get_mut(&link);
-                    peer.and_then(|peer| peer.dismiss.take()).map(|dismiss| dismiss.send(refusal));
+                    let Some(peer) = state.links.get_mut(&link) else { continue };
+                    if refusal.code == RefusalCode::Superseded {
+                        peer.replaced.cancel();
+                    }
+                    peer.dismiss.take().map(|dismiss| dismiss.send(refusal));
                 }
             }
         }
@@ -513,7 +518,8 @@ fn register(
     let (role, name) = (identity.role, identity.name.clone());
     state.core.handle_hello(inner.now(), id, identity, address.to_string(), hello)?;
     let (dismiss, dismissed) = oneshot::channel();
-    state.links.insert(id, Peer { link: link.clone(), dismiss: Some(dismiss) });
+    let replaced = CancellationToken::new();
+    state.links.insert(id, Peer { link: link.clone(), dismiss: Some(dismiss), replaced });
     inner.perform(&mut state);
     tracing::info!(link = id.0, %role, %name, %address, "online");
     Ok((Registered { inner: inner.clone(), id }, dismissed))

@@ -141,7 +141,7 @@ async fn carries(tunnel: &mut towline::Tunnel) -> io::Result<()> {
     Ok(())
 }
 
-/// The hub hears nothing of it either: its old link gives way to the new one, and the tunnels over it end.
+/// The hub hears nothing of it either: its old link gives way to the new one, and the tunnels over it end at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_is_back_on_tls() {
     let world = World::new();
@@ -171,6 +171,7 @@ async fn a_device_is_back_on_tls() {
     let mut new = timeout(HANG, service.open("press-7", "echo")).await.unwrap().unwrap();
     timeout(HANG, carries(&mut new)).await.unwrap().unwrap();
     timeout(HANG, old.read_to_end(&mut Vec::new())).await.unwrap().expect_err("the old tunnel is lost");
+    assert_eq!(hub.stats().links, 3, "the hub has not waited for the old link, which takes 10 s to give up");
     let devices = service.devices().await.unwrap();
     assert_eq!((devices.len(), devices[0].takeovers), (1, 0), "the same holder, and not another");
 }
@@ -214,7 +215,10 @@ async fn who_has_only_quic_is_back_with_udp() {
     field.go_dark();
     timeout(HANG, status.changed()).await.expect("it should notice long before").unwrap();
     field.is_dark.store(false, Ordering::Relaxed);
-    timeout(HANG, status.wait_for(|status| matches!(status, towline::Status::Online))).await.unwrap().unwrap();
+    timeout(HANG, status.wait_for(|status| matches!(status, towline::Status::Online)))
+        .await
+        .unwrap()
+        .unwrap();
     let mut new = timeout(HANG, service.open("press-7", "echo")).await.unwrap().unwrap();
     timeout(HANG, carries(&mut new)).await.unwrap().unwrap();
     assert!(!field.tries().contains(&Try::Tcp));
