@@ -46,10 +46,8 @@ const STREAMS_AT_REST: usize = 1;
 
 /// Where a hub with a name is taken to be, to learn by which of its addresses this machine reaches the world: addresses
 /// for examples (RFC 5737, RFC 3849), to which nothing is sent. To resolve the name first could take seconds.
-const ELSEWHERE: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
-];
+const ELSEWHERE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
 /// What carries a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -264,13 +262,8 @@ impl Dialler {
         let mut ways: Vec<_> = all.filter(|way| self.only.is_none_or(|only| only == way.transport)).collect();
         let memory = self.memory();
         ways.sort_by_key(|way| memory.turn(place, *way));
-        for way in &ways {
-            match memory.turn(place, *way) {
-                Turn::First => tracing::debug!(hub = self.hub, %way, "tried first: it worked last in this network"),
-                Turn::Last => tracing::debug!(hub = self.hub, %way, "tried last: it went dark in this network"),
-                Turn::InOrder => {}
-            }
-        }
+        let order = ways.iter().map(|way| format!("{way}{}", reason(memory.turn(place, *way))));
+        tracing::debug!(hub = self.hub, network = ?place, order = order.collect::<Vec<_>>().join(", "), "the ways");
         ways
     }
 
@@ -474,6 +467,15 @@ impl Dialler {
             return Err(ConnectError::OtherTrustDomain { hub: hub(), found, wanted });
         }
         Ok(())
+    }
+}
+
+/// Why a way is tried when it is, in brackets.
+fn reason(turn: Turn) -> &'static str {
+    match turn {
+        Turn::First => " (worked last in this network)",
+        Turn::InOrder => "",
+        Turn::Last => " (went dark in this network)",
     }
 }
 

@@ -83,6 +83,6 @@ pub use dial::{Attempt, Stage, Transport, Way, why};
 pub use endpoint::{AGENT, CONNECT_DEADLINE, ConnectError, EndpointConfig, Route, SetupError, link_config};
 pub use environment::Environment;
 pub use forward::Forward;
-pub use hub::{Hub, HubConfig, HubStats, StartError};
+pub use hub::{Hub, HubConfig, HubStats, ReloadError, StartError};
 pub use service::{OpenError, OpenOptions, Opening, OpeningLeg, Service};
 pub use tunnel::Tunnel;

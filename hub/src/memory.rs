@@ -107,10 +107,9 @@ mod tests {
         memory.note(place(1), Verdict::Worked(QUIC));
         memory.note(place(17), Verdict::Worked(QUIC));
         assert_eq!(memory.networks.len(), NETWORKS);
-        assert_eq!([1, 2, 17].map(|number| memory.turn(place(number), QUIC)), [
-            Turn::First,
-            Turn::InOrder,
-            Turn::First
-        ]);
+        assert_eq!(
+            [1, 2, 17].map(|number| memory.turn(place(number), QUIC)),
+            [Turn::First, Turn::InOrder, Turn::First]
+        );
     }
 }

@@ -296,14 +296,13 @@ async fn a_watched_link_that_goes_dark_ends_and_says_so() {
     let is_dark = Arc::new(AtomicBool::new(false));
     let socket = quinn::TokioRuntime.wrap_udp_socket(socket()).unwrap();
     let socket = Arc::new(Dark { socket, is_dark: is_dark.clone() });
-    let client =
-        Endpoint::with_socket(socket, Arc::new(quinn::TokioRuntime), None, &environment()).unwrap();
+    let client = Endpoint::with_socket(socket, Arc::new(quinn::TokioRuntime), None, &environment()).unwrap();
     let connect = client.connect(server.local_addr().unwrap(), "hub.test", &limits);
     let accept = async { server.accept().await.unwrap().handshake().await.unwrap() };
     let (ours, theirs) = tokio::join!(connect, accept);
     let (device, hub) = (ours.unwrap().start(), theirs.start());
-    let mut streams = vec![device.open_bi().await.unwrap()];
-    streams[0].0.write_all(b"hello").await.unwrap();
+    let mut first = device.open_bi().await.unwrap();
+    first.0.write_all(b"hello").await.unwrap();
     let _heard = hub.accept_bi().await.unwrap();
     let mut second = device.open_bi().await.unwrap();
     second.0.write_all(b"tunnel").await.unwrap();

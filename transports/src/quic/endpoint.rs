@@ -117,6 +117,11 @@ impl Endpoint {
         }
     }
 
+    /// Accepts connections as `server` says from now on. Those that are up stay as they are; and so do the limits.
+    pub fn set_server(&self, server: &ServerConfig) {
+        self.inner.set_server_config(Some(server.quinn.clone()));
+    }
+
     /// Goes on with another socket, for instance after this machine's address has changed; connections that this end
     /// made move along, and lose nothing but the time.
     ///

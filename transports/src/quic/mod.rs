@@ -15,7 +15,6 @@ mod parting;
 mod silence;
 mod stream;
 
-
 pub use config::{ClientConfig, ServerConfig, client_config, server_config};
 pub use endpoint::{Connection, Endpoint, Incoming, RETRY_FROM};
 /// For a simulator: what a socket and a runtime are to QUIC.
