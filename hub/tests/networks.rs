@@ -1,4 +1,5 @@
-//! UDP goes dark after a QUIC link is up: no datagram passes any more, in either direction, and nobody says so.
+//! What networks do to endpoints: UDP goes dark under a QUIC link, so that no datagram passes any more, in either direction,
+//! and nobody says so; and what works in one does not in another.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod common;
@@ -33,6 +34,8 @@ struct Field {
     has_tcp: AtomicBool,
     is_dark: Arc<AtomicBool>,
     tries: Mutex<Vec<Try>>,
+    /// The endpoint's address in it: another one is another network.
+    address: Mutex<IpAddr>,
 }
 
 type Future_<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
@@ -55,8 +58,8 @@ impl Network for Field {
         Box::pin(std::future::ready(Ok(vec![self.relay])))
     }
 
-    fn local_address(&self, peer: IpAddr) -> Option<IpAddr> {
-        TcpNetwork.local_address(peer)
+    fn local_address(&self, _peer: IpAddr) -> Option<IpAddr> {
+        Some(*self.address.lock().unwrap())
     }
 
     fn bind_udp(&self, address: SocketAddr) -> io::Result<towline_transports::UdpSocket> {
@@ -75,6 +78,7 @@ impl Field {
             has_tcp: false.into(),
             is_dark: Arc::default(),
             tries: Mutex::default(),
+            address: Mutex::new([10, 0, 0, 1].into()),
         });
         let is_dark = field.is_dark.clone();
         tokio::spawn(async move {
@@ -108,6 +112,13 @@ impl Field {
         self.has_tcp.store(true, Ordering::Relaxed);
         self.tries.lock().unwrap().clear();
         self.is_dark.store(true, Ordering::Relaxed);
+    }
+
+    /// The endpoint comes to another network, or back.
+    fn be_in(&self, address: [u8; 4], has_tcp: bool) {
+        *self.address.lock().unwrap() = address.into();
+        self.has_tcp.store(has_tcp, Ordering::Relaxed);
+        self.tries.lock().unwrap().clear();
     }
 
     fn tries(&self) -> Vec<Try> {
@@ -222,4 +233,28 @@ async fn who_has_only_quic_is_back_with_udp() {
     let mut new = timeout(HANG, service.open("press-7", "echo")).await.unwrap().unwrap();
     timeout(HANG, carries(&mut new)).await.unwrap().unwrap();
     assert!(!field.tries().contains(&Try::Tcp));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_worked_in_a_network_is_tried_first_there() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let field = Field::before(&hub).await;
+    let config = world.endpoint("service/ops", &hub);
+    let service = Service::new(config, field.environment(&world)).unwrap();
+    let (home, road) = ([10, 0, 0, 1], [192, 168, 7, 1]);
+    for (network, has_tcp, first, why) in [
+        (home, false, Try::Tcp, "nothing is known"),
+        (home, false, Try::Udp, "only QUIC worked there"),
+        (road, true, Try::Tcp, "nothing is known of this one"),
+        (home, false, Try::Udp, "it is still known"),
+        (road, true, Try::Tcp, "TLS worked there"),
+        // It would work now; but there is no reason to look.
+        (home, true, Try::Udp, "QUIC worked there"),
+    ] {
+        field.be_in(network, has_tcp);
+        timeout(HANG, service.devices()).await.unwrap().unwrap();
+        assert_eq!(field.tries()[0], first, "{network:?}: {why}");
+        service.close().await;
+    }
 }
