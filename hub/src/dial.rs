@@ -41,7 +41,8 @@ const LAST_CHANCE: Duration = Duration::from_secs(1);
 /// How long each address of the hub's but the last has to answer over QUIC.
 const PER_ADDRESS: Duration = Duration::from_secs(2);
 
-/// How many streams a link has at rest: that of the hello. A QUIC link with more than that carries a tunnel, and is watched.
+/// How many streams a link has at rest: that of the hello. A QUIC link with more than that carries a tunnel, and is watched
+/// more closely.
 const STREAMS_AT_REST: usize = 1;
 
 /// Where a hub with a name is taken to be, to learn by which of its addresses this machine reaches the world: addresses

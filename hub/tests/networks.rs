@@ -235,6 +235,32 @@ async fn who_has_only_quic_is_back_with_udp() {
     assert!(!field.tries().contains(&Try::Tcp));
 }
 
+/// At rest, it waits for an answer to its keepalive, and asks no more often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_without_tunnels_is_back_on_tls() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let field = Field::before(&hub).await;
+    let config = world.endpoint("device/press-7", &hub);
+    let device = Device::register(config, field.environment(&world)).unwrap();
+    online(&device).await;
+    let mut status = device.status();
+    status.borrow_and_update();
+    echo(device);
+    field.go_dark();
+    let start = Instant::now();
+    timeout(HANG, status.changed()).await.expect("it should notice long before").unwrap();
+    timeout(HANG, status.wait_for(|status| matches!(status, towline::Status::Online)))
+        .await
+        .unwrap()
+        .unwrap();
+    eprintln!("back on TLS {:?} after UDP went dark, at rest", start.elapsed());
+    assert_eq!(field.tries()[0], Try::Tcp, "QUIC has no head start any more");
+    let service = world.service("ops", &hub);
+    let mut new = timeout(HANG, service.open("press-7", "echo")).await.unwrap().unwrap();
+    timeout(HANG, carries(&mut new)).await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_worked_in_a_network_is_tried_first_there() {
     let world = World::new();

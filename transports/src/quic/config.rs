@@ -28,9 +28,10 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// Watches each link while it has more than `at_rest` streams: when nothing comes back for about 2 s, although the
-    /// peer was asked, it ends as [`LinkClosed::Dark`](crate::LinkClosed::Dark). For that, the peer is asked for a sign of
-    /// life in each second in which nothing else comes from it; at rest, as often as the keepalive says.
+    /// Watches each link: when nothing comes back, although the peer was asked, it ends as
+    /// [`LinkClosed::Dark`](crate::LinkClosed::Dark). While it has more than `at_rest` streams, the peer is asked for a sign
+    /// of life in each second in which nothing else comes from it, and given up within about 2 s; at rest, it is asked
+    /// as often as the keepalive says, and given up about 2 s after it should have answered that.
     #[must_use]
     pub fn watched(mut self, at_rest: usize) -> Self {
         self.watched = Some(at_rest);

@@ -99,6 +99,7 @@ impl Link {
             is_dark: false.into(),
             places: [bidi, uni],
         });
+        let watched = watched.map(|at_rest| (at_rest, limits.keep_alive));
         tokio::spawn(run(shared.clone(), limits.close_timeout, watched));
         Self { owner: Arc::new(Owner { shared }) }
     }
@@ -383,10 +384,10 @@ impl Shared {
 }
 
 /// Waits for the end of the link, and brings it about if this end wants it.
-async fn run(shared: Arc<Shared>, close_timeout: Duration, watched: Option<usize>) {
+async fn run(shared: Arc<Shared>, close_timeout: Duration, watched: Option<(usize, Option<Duration>)>) {
     let dark = async {
         match watched {
-            Some(at_rest) => silence::until_dark(&shared, at_rest).await,
+            Some((at_rest, keep_alive)) => silence::until_dark(&shared, at_rest, keep_alive).await,
             None => std::future::pending().await,
         }
     };
