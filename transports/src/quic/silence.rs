@@ -4,9 +4,9 @@
 //! verdict. Keeps: two numbers and a flag.
 //!
 //! QUIC itself finds out after the idle timeout, and asks only as often as the keepalive says. While somebody uses a link,
-//! to find out sooner is worth a datagram each way for each second in which nothing else comes: some 130 bytes with their
-//! headers, and 11 MB for a whole day in which a tunnel is open and says nothing. At rest, a link asks only when its
-//! keepalive was not answered, so nothing is sent that would not be sent anyway.
+//! to find out sooner is worth a datagram each way after each second in which nothing else comes: 42 bytes and 35, and with
+//! the headers of UDP and IPv4 133, every 1.25 s. That is 9 MB for a whole day in which a tunnel is open and says nothing.
+//! At rest, a link asks only when its keepalive was not answered, so nothing is sent that would not be sent anyway.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
