@@ -191,7 +191,7 @@ pub(crate) struct Dialler {
     proxy: ProxySettings,
     environment: Environment,
     memory: Mutex<Memory>,
-    /// The link that worked last.
+    /// The link that worked last, if it is one that can go dark.
     last: Mutex<Option<Trace>>,
 }
 
@@ -263,8 +263,9 @@ impl Dialler {
         let mut ways: Vec<_> = all.filter(|way| self.only.is_none_or(|only| only == way.transport)).collect();
         let memory = self.memory();
         ways.sort_by_key(|way| memory.turn(place, *way));
+        let network = place.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
         let order = ways.iter().map(|way| format!("{way}{}", reason(memory.turn(place, *way))));
-        tracing::debug!(hub = self.hub, network = ?place, order = order.collect::<Vec<_>>().join(", "), "the ways");
+        tracing::debug!(hub = self.hub, network, order = order.collect::<Vec<_>>().join(", "), "the ways");
         ways
     }
 
@@ -342,7 +343,7 @@ impl Dialler {
     /// This link has worked, to the last word: its way is tried first the next time.
     pub(crate) fn remember(&self, found: Trace) {
         self.memory().note(found.place, Verdict::Worked(found.way));
-        *self.last() = Some(found);
+        *self.last() = (found.way.transport == Transport::Quic).then_some(found);
     }
 
     /// This link has not worked, and what did before may not any more.
