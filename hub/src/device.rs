@@ -179,6 +179,8 @@ async fn stay_registered(
                 let random = endpoint.environment.random();
                 match goodbye {
                     Ok(refusal) => (refusal.to_string(), wait_after(&refusal, &mut backoff, random)),
+                    // The hub has done nothing to be spared for, and there are other ways.
+                    Err(closed @ LinkClosed::Dark) => (closed.to_string(), Duration::ZERO),
                     Err(closed) => (closed.to_string(), backoff.next(random)),
                 }
             }

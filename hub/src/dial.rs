@@ -1,16 +1,17 @@
 //! How an endpoint gets to its hub: every way there is, one a little after the other, and the first that is let in wins.
 //!
 //! In: the hub's address, who this end is, and a [`Route`](crate::Route). Out: a link whose other end has shown that it
-//! is the hub. Keeps: the way that worked last, which is tried first the next time.
+//! is the hub. Keeps: how the ways turned out last in each network ([`Memory`]).
 //!
 //! TLS over TCP comes first: it costs least for each byte, and does all that a link can do. QUIC follows, for networks
 //! where TCP is slow or lossy; then WebSocket, which gets through where only HTTP does; then the same through a proxy.
-//! A way that fails lets the next one begin at once.
+//! A way that fails lets the next one begin at once. What worked last in a network is tried first there, and where nothing
+//! comes back over QUIC any more, that is tried last.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -22,12 +23,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use towline_transports::proxy::{self, ProxyError, ProxySettings};
 use towline_transports::tls::{self, ALPN_LINK};
 use towline_transports::websocket::{self, SUBPROTOCOL_LINK};
-use towline_transports::{Link, Pipe, Side, Socket, quic};
+use towline_transports::{Link, Pipe, Side, Socket, WeakLink, quic};
 
 use crate::door::PATH;
 use crate::endpoint::{CONNECT_DEADLINE, ConnectError, EndpointConfig, Route, SetupError, link_config};
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
+use crate::memory::{Memory, Place, Turn, Verdict};
 
 /// How long a way has before the next one is tried beside it: three round trips across the world. One that fails lets the
 /// next begin at once.
@@ -38,6 +40,15 @@ const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// How long each address of the hub's but the last has to answer over QUIC.
 const PER_ADDRESS: Duration = Duration::from_secs(2);
+
+/// How many streams a link has at rest: that of the hello. A QUIC link with more than that carries a tunnel, and is watched
+/// more closely.
+const STREAMS_AT_REST: usize = 1;
+
+/// Where a hub with a name is taken to be, to learn by which of its addresses this machine reaches the world: addresses
+/// for examples (RFC 5737, RFC 3849), to which nothing is sent. To resolve the name first could take seconds.
+const ELSEWHERE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
 /// What carries a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,6 +136,28 @@ pub struct Attempt {
 /// An attempt that is over: its way, how far it got, and what came of it.
 type Ended = (Way, Stage, Result<Link, ConnectError>);
 
+/// A link to the hub, and how it was come by.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) link: Link,
+    way: Way,
+    place: Place,
+}
+
+/// Which link the dialler found last, for what becomes of it.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    link: WeakLink,
+    way: Way,
+    place: Place,
+}
+
+impl Found {
+    pub(crate) fn trace(&self) -> Trace {
+        Trace { link: self.link.downgrade(), way: self.way, place: self.place }
+    }
+}
+
 /// How far an attempt is, for whoever gives it up.
 #[derive(Clone, Debug)]
 struct Progress(Arc<Mutex<Stage>>);
@@ -157,8 +190,9 @@ pub(crate) struct Dialler {
     only: Option<Transport>,
     proxy: ProxySettings,
     environment: Environment,
-    /// The way that worked last.
-    last: Mutex<Option<Way>>,
+    memory: Mutex<Memory>,
+    /// The link that worked last, if it is one that can go dark.
+    last: Mutex<Option<Trace>>,
 }
 
 /// Tries every way to the hub to its end, one after the other, and tells how far each got. Nothing is said on the links:
@@ -172,7 +206,7 @@ pub async fn why(config: EndpointConfig, environment: Environment) -> Result<Vec
     let trust_domain = Identity::of_certificate(certificate)?.trust_domain;
     let dialler = Dialler::new(config, trust_domain, environment)?;
     let mut attempts = Vec::new();
-    for way in dialler.ways() {
+    for way in dialler.ways(dialler.place()) {
         let (start, progress) = (Instant::now(), Progress::default());
         let error = match timeout(CONNECT_DEADLINE, dialler.attempt(way, progress.clone())).await {
             Ok(outcome) => outcome.err(),
@@ -200,30 +234,55 @@ impl Dialler {
         let outer = websocket::outer_client_config(Arc::new(roots), &environment.tls)?;
         let limits = link_config(Side::Client);
         let quic = quic::client_config(credentials.clone(), &environment.tls, limits)?;
+        let quic = quic.watched(STREAMS_AT_REST);
         let tls = tls::client_config(credentials, &[ALPN_LINK], &environment.tls)?;
-        let last = Mutex::default();
-        Ok(Self { hub, name, trust_domain, tls, outer, quic, only: transport, proxy, environment, last })
+        let (only, memory, last) = (transport, Mutex::default(), Mutex::default());
+        Ok(Self { hub, name, trust_domain, tls, outer, quic, only, proxy, environment, memory, last })
     }
 
     pub(crate) fn hub(&self) -> &str {
         &self.hub
     }
 
-    /// Every way there is, in the order in which they are tried.
-    fn ways(&self) -> Vec<Way> {
+    /// In which network this machine is.
+    fn place(&self) -> Place {
+        let network = &self.environment.network;
+        match &self.name {
+            ServerName::IpAddress(address) => network.local_address((*address).into()),
+            _ => ELSEWHERE.into_iter().find_map(|address| network.local_address(address)),
+        }
+    }
+
+    /// Every way there is, in the order in which they are tried in this network.
+    fn ways(&self, place: Place) -> Vec<Way> {
         let direct =
             [Transport::Tls, Transport::Quic, Transport::WebSocket].map(|transport| (transport, false));
         let proxied = [(Transport::Tls, true), (Transport::WebSocket, true)];
         let proxied = proxied.into_iter().filter(|_| self.proxy.proxy_for(&self.hub).is_some());
         let all = direct.into_iter().chain(proxied).map(|(transport, proxied)| Way { transport, proxied });
         let mut ways: Vec<_> = all.filter(|way| self.only.is_none_or(|only| only == way.transport)).collect();
-        let last = *self.last();
-        ways.sort_by_key(|way| Some(*way) != last);
+        let memory = self.memory();
+        ways.sort_by_key(|way| memory.turn(place, *way));
+        let network = place.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        let order = ways.iter().map(|way| format!("{way}{}", reason(memory.turn(place, *way))));
+        tracing::debug!(hub = self.hub, network, order = order.collect::<Vec<_>>().join(", "), "the ways");
         ways
     }
 
-    fn last(&self) -> std::sync::MutexGuard<'_, Option<Way>> {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().expect("nothing panics while it holds the lock")
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Trace>> {
         self.last.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// Learns from the end of the link that worked last. If it went dark, that counts for the network in which this
+    /// machine is now: it may be that it has moved there with the link.
+    fn look_back(&self, place: Place) {
+        if let Some(Trace { way, .. }) = self.last().take_if(|last| last.link.went_dark()) {
+            self.memory().note(place, Verdict::WentDark(way));
+        }
     }
 
     /// Tries the ways, each a head start after the one before or when that has failed, until the hub has answered on
@@ -232,8 +291,10 @@ impl Dialler {
     /// # Errors
     ///
     /// What stopped the one that got furthest.
-    pub(crate) async fn dial(self: &Arc<Self>, deadline: Instant) -> Result<(Way, Link), ConnectError> {
-        let mut ways = self.ways().into_iter();
+    pub(crate) async fn dial(self: &Arc<Self>, deadline: Instant) -> Result<Found, ConnectError> {
+        let place = self.place();
+        self.look_back(place);
+        let mut ways = self.ways(place).into_iter();
         let mut attempts: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
         let mut waits_for_quic = false;
         let mut furthest: Option<(Stage, ConnectError)> = None;
@@ -248,7 +309,7 @@ impl Dialler {
                 Some((way, stage, outcome)) = attempts.next() => match outcome {
                     Ok(link) => {
                         tracing::debug!(hub = self.hub, %way, "the hub has answered");
-                        return Ok((way, link));
+                        return Ok(Found { link, way, place });
                     }
                     Err(error) => {
                         tracing::debug!(hub = self.hub, %way, %stage, %error, "no way");
@@ -275,18 +336,19 @@ impl Dialler {
                 () = sleep_until(deadline) => break,
             }
         }
-        self.forget();
+        self.memory().forget(place);
         Err(furthest.map_or_else(|| ConnectError::TimedOut { hub: self.hub.clone() }, |(_, error)| error))
     }
 
-    /// This way has worked, to the last word: it is tried first the next time.
-    pub(crate) fn remember(&self, way: Way) {
-        *self.last() = Some(way);
+    /// This link has worked, to the last word: its way is tried first the next time.
+    pub(crate) fn remember(&self, found: Trace) {
+        self.memory().note(found.place, Verdict::Worked(found.way));
+        *self.last() = (found.way.transport == Transport::Quic).then_some(found);
     }
 
-    /// What worked before may not any more.
-    pub(crate) fn forget(&self) {
-        *self.last() = None;
+    /// This link has not worked, and what did before may not any more.
+    pub(crate) fn forget(&self, found: &Trace) {
+        self.memory().forget(found.place);
     }
 
     async fn attempt_to_the_end(self: Arc<Self>, way: Way) -> Ended {
@@ -407,6 +469,15 @@ impl Dialler {
             return Err(ConnectError::OtherTrustDomain { hub: hub(), found, wanted });
         }
         Ok(())
+    }
+}
+
+/// Why a way is tried when it is, in brackets.
+fn reason(turn: Turn) -> &'static str {
+    match turn {
+        Turn::First => " (worked last in this network)",
+        Turn::InOrder => "",
+        Turn::Last => " (went dark in this network)",
     }
 }
 

@@ -1,6 +1,6 @@
 //! The hub's door: one port, and what a connection to it turns out to be.
 //!
-//! In: a socket. Out: a link, or an answer that tells a person what is here. Keeps: nothing.
+//! In: a socket. Out: a link, or an answer that tells a person what is here. Keeps: the keys.
 //!
 //! A TLS client names what it speaks before it is asked for anything, so that a browser sees no dialogue about
 //! certificates: [`ALPN_LINK`] gets a link, whose certificates are for both sides; everything else gets HTTP, in which
@@ -42,12 +42,27 @@ const GREETING: &str = "This is a Towline hub. Devices and services reach it wit
 /// The door.
 #[derive(Debug)]
 pub(crate) struct Door {
+    keys: Mutex<Keys>,
+    /// Places for those who have a WebSocket and have not shown who they are: each may make us keep a message.
+    websockets: Semaphore,
+}
+
+/// Who the hub is, and whom it lets in.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
     /// For links.
     link: Arc<ServerConfig>,
     /// For everybody else.
     web: Arc<ServerConfig>,
-    /// Places for those who have a WebSocket and have not shown who they are: each may make us keep a message.
-    websockets: Semaphore,
+}
+
+impl Keys {
+    pub(crate) fn new(credentials: Credentials, environment: &tls::Environment) -> Result<Self, ConfigError> {
+        let (chain, key) = (credentials.chain.clone(), credentials.key.clone_key());
+        let web = websocket::outer_server_config(chain, key, environment)?;
+        let link = tls::server_config(credentials, &[ALPN_LINK], environment)?;
+        Ok(Self { link, web })
+    }
 }
 
 /// How many of those there are at a time: 64 times 768 KiB is 48 MiB. The next one waits.
@@ -88,11 +103,17 @@ pub(crate) enum NoEntry {
 }
 
 impl Door {
-    pub(crate) fn new(credentials: Credentials, environment: &tls::Environment) -> Result<Self, ConfigError> {
-        let (chain, key) = (credentials.chain.clone(), credentials.key.clone_key());
-        let web = websocket::outer_server_config(chain, key, environment)?;
-        let link = tls::server_config(credentials, &[ALPN_LINK], environment)?;
-        Ok(Self { link, web, websockets: Semaphore::new(WEBSOCKETS) })
+    pub(crate) fn new(keys: Keys) -> Self {
+        Self { keys: Mutex::new(keys), websockets: Semaphore::new(WEBSOCKETS) }
+    }
+
+    /// Has other keys for whoever comes from now on.
+    pub(crate) fn set_keys(&self, keys: Keys) {
+        *self.keys.lock().expect("nothing panics while it holds the lock") = keys;
+    }
+
+    fn keys(&self) -> Keys {
+        self.keys.lock().expect("nothing panics while it holds the lock").clone()
     }
 
     /// Takes a connection in. `limits` are those of the link, given who is at its other end. Under the caller's deadline;
@@ -110,13 +131,14 @@ impl Door {
             return Err(turn_away(socket, head).await);
         }
         let hello = Hello::read(socket, head).await?;
+        let keys = self.keys();
         if hello.offers(ALPN_LINK) {
-            return Ok(meet(hello.accept(self.link.clone()).await?, Way::Tls, limits));
+            return Ok(meet(hello.accept(keys.link).await?, Way::Tls, limits));
         }
-        let upgrade = serve_http(websocket::accept_outer(hello, self.web.clone()).await?).await?;
+        let upgrade = serve_http(websocket::accept_outer(hello, keys.web).await?).await?;
         let _place = self.websockets.acquire().await.expect("it is never closed");
         let pipe = websocket::from_upgraded(TokioIo::new(upgrade.await?), SUBPROTOCOL_LINK.to_owned()).await;
-        Ok(meet(tls::accept(pipe, self.link.clone()).await?, Way::WebSocket, limits))
+        Ok(meet(tls::accept(pipe, self.keys().link).await?, Way::WebSocket, limits))
     }
 }
 

@@ -270,15 +270,16 @@ impl Endpoint {
     pub(crate) async fn connect(&self) -> Result<Connected, ConnectError> {
         let deadline = Instant::now() + CONNECT_DEADLINE;
         // One link says hello, since a second one would take the first one's place.
-        let (way, link) = self.dialler.dial(deadline).await?;
-        let outcome = match timeout_at(deadline, self.greet(link)).await {
+        let found = self.dialler.dial(deadline).await?;
+        let trace = found.trace();
+        let outcome = match timeout_at(deadline, self.greet(found.link)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut { hub: self.dialler.hub().to_owned() }),
         };
         match &outcome {
-            Ok(_) | Err(ConnectError::Refused(_)) => self.dialler.remember(way),
+            Ok(_) | Err(ConnectError::Refused(_)) => self.dialler.remember(trace),
             // It may be that only handshakes get through there.
-            Err(_) => self.dialler.forget(),
+            Err(_) => self.dialler.forget(&trace),
         }
         outcome
     }

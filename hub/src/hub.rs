@@ -1,9 +1,12 @@
 //! The hub: it listens, lets in who can prove who they are, and joins services to devices.
 //!
 //! This file is the sockets and tasks around [`Core`], which decides. A task accepts connections, one looks at the
-//! clock, each connection has one, and each tunnel; what is asked on a link is in `hub/requests.rs`.
+//! clock, each connection has one, and each tunnel; what is asked on a link is in `hub/requests.rs`. QUIC's port is in
+//! `hub/udp.rs`, and what changes while the hub runs in `hub/reload.rs`.
 
+mod reload;
 mod requests;
+mod udp;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,7 +23,7 @@ use towline_transports::{Link, Listener, RecvStream, SendStream, Socket, quic};
 
 use crate::codes;
 use crate::core::{Action, Core, Limits, LinkId, Lobby, TunnelId, Visitor};
-use crate::door::{self, Arrival, Door};
+use crate::door::{self, Arrival, Door, Keys};
 use crate::endpoint::{SetupError, hub_link_config};
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
@@ -28,14 +31,14 @@ use crate::message::{self, Accepted, Answer, Goodbye, MessageError, Request};
 use crate::policy::Policy;
 use crate::refusal::{Refusal, RefusalCode};
 
+pub use reload::ReloadError;
+use udp::UdpPort;
+
 /// How long an endpoint that is dismissed may take to make room for the goodbye.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long the links that are left at the end of a drain may take to close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
-
-/// How long QUIC's last words may take to get out.
-const PARTING: Duration = Duration::from_millis(200);
 
 /// How long to wait before accepting again, when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -51,7 +54,7 @@ pub struct HubConfig {
     pub limits: Limits,
     /// Who may open what.
     pub policy: Box<dyn Policy>,
-    /// Whether it listens on the same port of UDP as well, for QUIC. If it cannot, it does without.
+    /// Whether it listens on the same port of UDP as well, for QUIC. If it cannot, it does without until it can.
     pub quic: bool,
 }
 
@@ -105,8 +108,9 @@ struct Inner {
     identity: Identity,
     limits: Limits,
     door: Door,
-    /// The UDP port, if there is one.
-    udp: Mutex<Option<quic::Endpoint>>,
+    /// The port of UDP, if it is wanted.
+    udp: Option<Mutex<UdpPort>>,
+    environment: Environment,
     state: Mutex<State>,
     /// When the core's time began.
     start: Instant,
@@ -137,6 +141,8 @@ struct Peer {
     link: Link,
     /// Dismisses it. `None` once that was done.
     dismiss: Option<oneshot::Sender<Refusal>>,
+    /// A newer link of the same device has taken its place.
+    replaced: CancellationToken,
 }
 
 impl Hub {
@@ -152,18 +158,12 @@ impl Hub {
         if identity.role != Role::Hub {
             return Err(SetupError::WrongRole { found: identity, wanted: Role::Hub }.into());
         }
-        let door = Door::new(credentials.clone(), &environment.tls)?;
-        let limits_of_all = hub_link_config(limits.tunnels_per_device, None);
-        let quic =
-            quic.then(|| quic::server_config(credentials, &environment.tls, limits_of_all)).transpose()?;
+        let door = Door::new(Keys::new(credentials.clone(), &environment.tls)?);
+        let quic = quic.then(|| udp::server_config(credentials, &environment.tls, &limits)).transpose()?;
         let listener = environment.network.listen(&listen).await;
         let failed = |error| StartError::Listen { address: listen.clone(), error };
         let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let udp = quic.map(|config| {
-            let (socket, runtime) = environment.network.bind_udp(address)?;
-            quic::Endpoint::with_socket(socket, runtime, Some(config), &environment.tls)
-        });
         let running = CancellationToken::new();
         let seats = Arc::new(Semaphore::new(limits.unauthenticated.clamp(1, Semaphore::MAX_PERMITS)));
         let state = State {
@@ -178,7 +178,8 @@ impl Hub {
             identity,
             limits,
             door,
-            udp: Mutex::default(),
+            udp: quic.map(|config| Mutex::new(UdpPort::new(address, config))),
+            environment,
             state: Mutex::new(state),
             start: Instant::now(),
             seats,
@@ -188,19 +189,7 @@ impl Hub {
             running: running.clone(),
         });
         inner.spawn(accept_connections(inner.clone(), listener));
-        match udp {
-            Some(Ok(endpoint)) => {
-                let endpoint = endpoint.retry_from(quic::RETRY_FROM.min(inner.limits.unauthenticated / 8));
-                *inner.udp.lock().expect("nothing panics while it holds the lock") = Some(endpoint.clone());
-                // Not among the tasks that a drain waits for: it refuses until the end.
-                let accepts = accept_quic(inner.clone(), endpoint);
-                tokio::spawn(inner.running.clone().run_until_cancelled_owned(accepts));
-            }
-            Some(Err(error)) => {
-                tracing::warn!(%address, %error, "no QUIC: cannot listen on this port of UDP");
-            }
-            None => {}
-        }
+        udp::start(&inner);
         // Not among the tasks that a drain waits for.
         tokio::spawn(running.clone().run_until_cancelled_owned(watch_the_clock(inner.clone())));
         Ok(Self { inner, address, _running: running.drop_guard() })
@@ -214,6 +203,11 @@ impl Hub {
     /// Who it is.
     pub fn identity(&self) -> &Identity {
         &self.inner.identity
+    }
+
+    /// Whether it has its port of UDP, and so takes QUIC links.
+    pub fn has_quic(&self) -> bool {
+        udp::is_open(&self.inner)
     }
 
     /// How much it has to do now.
@@ -245,12 +239,7 @@ impl Hub {
         let _ = timeout(CLOSE_DEADLINE, inner.tasks.wait()).await;
         inner.running.cancel();
         inner.tasks.wait().await;
-        let udp = inner.udp.lock().expect("nothing panics while it holds the lock").take();
-        if let Some(udp) = udp {
-            // The system says nothing to the peers of a UDP socket that is gone.
-            udp.close(codes::NONE, "");
-            let _ = timeout(PARTING, udp.wait_idle()).await;
-        }
+        udp::part(inner).await;
     }
 }
 
@@ -278,8 +267,11 @@ impl Inner {
                     state.waiting.remove(&tunnel).map(|waiting| waiting.send(refusal));
                 }
                 Action::Dismiss(link, refusal) => {
-                    let peer = state.links.get_mut(&link);
-                    peer.and_then(|peer| peer.dismiss.take()).map(|dismiss| dismiss.send(refusal));
+                    let Some(peer) = state.links.get_mut(&link) else { continue };
+                    if refusal.code == RefusalCode::Superseded {
+                        peer.replaced.cancel();
+                    }
+                    peer.dismiss.take().map(|dismiss| dismiss.send(refusal));
                 }
             }
         }
@@ -327,21 +319,6 @@ async fn accept_connections(inner: Arc<Inner>, mut listener: Box<dyn Listener>) 
                 sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-/// As [`accept_connections`], of QUIC. Whoever comes while the hub drains is refused, since UDP itself would say nothing.
-async fn accept_quic(inner: Arc<Inner>, endpoint: quic::Endpoint) {
-    loop {
-        let Some(incoming) = endpoint.accept().await else {
-            return tracing::warn!("no more QUIC: the UDP socket has failed");
-        };
-        if inner.accepting.is_cancelled() {
-            incoming.refuse();
-            continue;
-        }
-        let address = incoming.remote_address();
-        welcome(&inner, Newcomer::Quic(Box::new(incoming)), address).await;
     }
 }
 
@@ -513,7 +490,8 @@ fn register(
     let (role, name) = (identity.role, identity.name.clone());
     state.core.handle_hello(inner.now(), id, identity, address.to_string(), hello)?;
     let (dismiss, dismissed) = oneshot::channel();
-    state.links.insert(id, Peer { link: link.clone(), dismiss: Some(dismiss) });
+    let replaced = CancellationToken::new();
+    state.links.insert(id, Peer { link: link.clone(), dismiss: Some(dismiss), replaced });
     inner.perform(&mut state);
     tracing::info!(link = id.0, %role, %name, %address, "online");
     Ok((Registered { inner: inner.clone(), id }, dismissed))

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rustls::pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
 /// The most characters of a name. A DNS label has as many, and so it fits wherever names are shown.
 pub const MAX_NAME: usize = 63;
@@ -167,6 +167,26 @@ impl Identity {
             [uri] => uri.parse(),
             ref uris => Err(BadIdentity::NotOneUri(uris.len())),
         }
+    }
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Validity {
+    pub(crate) from: ASN1Time,
+    pub(crate) until: ASN1Time,
+}
+
+impl Validity {
+    pub(crate) fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Self, BadIdentity> {
+        let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| BadIdentity::Malformed)?;
+        let validity = certificate.validity();
+        Ok(Self { from: validity.not_before, until: validity.not_after })
+    }
+
+    pub(crate) fn includes(self, now: UnixTime) -> bool {
+        let seconds = |time: ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+        (seconds(self.from)..=seconds(self.until)).contains(&now.as_secs())
     }
 }
 

@@ -26,6 +26,10 @@ pub enum LinkClosed {
     /// Nothing came from the peer for the idle timeout.
     #[error("the link timed out: nothing came from the peer")]
     TimedOut,
+    /// Nothing comes back any more from the peer, which was asked: sooner than the idle timeout would find out. Only a
+    /// QUIC link that is watched ends so ([`quic::ClientConfig::watched`](crate::quic::ClientConfig::watched)).
+    #[error("UDP has gone dark: the peer was asked, and nothing came back")]
+    Dark,
     /// The connection under it failed or ended.
     #[error("the connection was lost: {0}")]
     Lost(Arc<io::Error>),
@@ -59,7 +63,7 @@ impl From<LinkClosed> for io::Error {
             LinkClosed::Local(_) => io::ErrorKind::NotConnected,
             LinkClosed::Peer { .. } => io::ErrorKind::ConnectionAborted,
             LinkClosed::Protocol(_) => io::ErrorKind::InvalidData,
-            LinkClosed::TimedOut => io::ErrorKind::TimedOut,
+            LinkClosed::TimedOut | LinkClosed::Dark => io::ErrorKind::TimedOut,
             LinkClosed::Lost(error) => error.kind(),
         };
         Self::new(kind, closed)

@@ -56,6 +56,15 @@ impl WeakLink {
     pub async fn closed(&self) -> LinkClosed {
         each!(&self.kind, link => link.closed().await)
     }
+
+    /// Whether it has ended as [`LinkClosed::Dark`].
+    pub fn went_dark(&self) -> bool {
+        match &self.kind {
+            // A pipe that nothing comes out of is given up after the idle timeout.
+            Kind::Session(_) => false,
+            Kind::Quic(link) => link.went_dark(),
+        }
+    }
 }
 
 /// What has passed through a link since it began.

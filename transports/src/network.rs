@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -40,6 +40,13 @@ pub trait Network: std::fmt::Debug + Send + Sync + 'static {
     fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         let _ = address;
         Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
+    }
+
+    /// This machine's own address on the way to `peer`: it tells one network from another. `None` if there is no way, or
+    /// this network cannot tell.
+    fn local_address(&self, peer: IpAddr) -> Option<IpAddr> {
+        let _ = peer;
+        None
     }
 
     /// A UDP socket at `address`, and what drives it.
@@ -105,6 +112,17 @@ impl Network for TcpNetwork {
 
     fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async move { Ok(tokio::net::lookup_host(address).await?.collect()) })
+    }
+
+    fn local_address(&self, peer: IpAddr) -> Option<IpAddr> {
+        let any = match peer {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        // To connect a UDP socket looks the way up, and sends nothing.
+        let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((peer, 9)).ok()?;
+        socket.local_addr().ok().map(|address| address.ip())
     }
 
     fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {

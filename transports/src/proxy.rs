@@ -9,7 +9,7 @@
 mod settings;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
@@ -232,6 +232,10 @@ impl Network for ProxyNetwork {
     /// No UDP goes through a proxy of this kind, so these are the network's own.
     fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         self.network.resolve(address)
+    }
+
+    fn local_address(&self, peer: IpAddr) -> Option<IpAddr> {
+        self.network.local_address(peer)
     }
 
     fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {

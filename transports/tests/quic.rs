@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -280,6 +280,85 @@ async fn a_client_that_moves_loses_nothing() {
     assert!(recv.read_to_end(2 * COUNT).await.unwrap() == expected);
     while let Some(outcome) = tasks.join_next().await {
         outcome.unwrap();
+    }
+}
+
+/// A watched link asks for signs of life while somebody uses it, and ends when there is no answer.
+#[tokio::test]
+async fn a_watched_link_that_goes_dark_ends_and_says_so() {
+    let authority = Authority::new();
+    let server = quic_server(authority.issue("hub.test"), config(|c| c.keep_alive = None));
+    let limits = config(|c| {
+        c.keep_alive = None;
+        c.idle_timeout = Duration::from_secs(600);
+    });
+    let limits = quic::client_config(authority.issue("device"), &environment(), limits).unwrap().watched(1);
+    let is_dark = Arc::new(AtomicBool::new(false));
+    let socket = quinn::TokioRuntime.wrap_udp_socket(socket()).unwrap();
+    let socket = Arc::new(Dark { socket, is_dark: is_dark.clone() });
+    let client = Endpoint::with_socket(socket, Arc::new(quinn::TokioRuntime), None, &environment()).unwrap();
+    let connect = client.connect(server.local_addr().unwrap(), "hub.test", &limits);
+    let accept = async { server.accept().await.unwrap().handshake().await.unwrap() };
+    let (ours, theirs) = tokio::join!(connect, accept);
+    let (device, hub) = (ours.unwrap().start(), theirs.start());
+    let mut first = device.open_bi().await.unwrap();
+    first.0.write_all(b"hello").await.unwrap();
+    let _heard = hub.accept_bi().await.unwrap();
+    let mut second = device.open_bi().await.unwrap();
+    second.0.write_all(b"tunnel").await.unwrap();
+    let (_answer, mut question) = hub.accept_bi().await.unwrap();
+    assert_eq!(question.read_chunk(10).await.unwrap().unwrap(), "tunnel");
+    // Nobody says anything, and the link asks, again and again, and stays.
+    let heard = hub.stats().bytes_received;
+    while hub.stats().bytes_received < heard + 100 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!device.is_closed());
+    assert!(!device.downgrade().went_dark());
+    is_dark.store(true, Ordering::Relaxed);
+    let closed = tokio::time::timeout(Duration::from_secs(60), device.closed()).await;
+    let closed = closed.expect("long before the idle timeout");
+    assert!(matches!(closed, LinkClosed::Dark), "{closed}");
+    assert!(device.downgrade().went_dark());
+    assert!(matches!(second.1.read_chunk(1).await, Err(ReadError::Closed(LinkClosed::Dark))));
+    assert!(matches!(device.open_bi().await, Err(LinkClosed::Dark)));
+    // What this end sends still gets there.
+    let closed = hub.closed().await;
+    assert!(matches!(&closed, LinkClosed::Peer { reason, .. } if reason.contains("UDP")), "{closed}");
+}
+
+/// A socket that can be told to hear nothing any more.
+#[derive(Debug)]
+struct Dark {
+    socket: Arc<dyn AsyncUdpSocket>,
+    is_dark: Arc<AtomicBool>,
+}
+
+impl AsyncUdpSocket for Dark {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn quinn::UdpPoller>> {
+        self.socket.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.socket.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [io::IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let received = std::task::ready!(self.socket.poll_recv(context, buffers, meta));
+            if !self.is_dark.load(Ordering::Relaxed) {
+                return Poll::Ready(received);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
     }
 }
 

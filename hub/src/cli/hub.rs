@@ -12,12 +12,15 @@ use super::failure::Failure;
 use super::keys::KeyArgs;
 use super::listen_address;
 use super::output::print_line;
-use super::signals::Stops;
+use super::signals::{Stop, Stops, Terminal};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example, for one rule more than nothing:
   towline hub --listen 0.0.0.0:443 --allow 'ops:press-*:ssh'
+
+SIGHUP makes it read its certificate, key and authorities anew, for whoever connects from then on; links that are up
+stay. Files that do not do change nothing, and the log says why. After closing a terminal it ends, as on SIGTERM.
 
 A device that connects twice: the newer connection wins, the older is told so and stays away for 30 s or more.")]
 pub(crate) struct HubArgs {
@@ -61,19 +64,42 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
     let credentials = args.keys.read(Role::Hub, None)?;
     let config = HubConfig { listen: args.listen, credentials, limits, policy, quic: !args.no_quic };
     let hub = Hub::start(config, environment).await?;
-    let mut stops = Stops::new();
-    print_line(format_args!("listening on {} as {}", hub.local_addr(), hub.identity()))?;
+    let terminal = Terminal::of_this_program();
+    let mut stops = Stops::of_a_hub();
+    let transports = if hub.has_quic() { "TLS, WebSocket, QUIC" } else { "TLS, WebSocket" };
+    print_line(format_args!("listening on {} as {} ({transports})", hub.local_addr(), hub.identity()))?;
     if allows_all {
         tracing::info!("every service of the trust domain may open everything; --allow makes rules");
     }
-    stops.next().await;
+    while stops.next().await == Stop::Hangup && !terminal.was_closed() {
+        reload(&hub, &args.keys);
+    }
     let stats = hub.stats();
     tracing::info!(tunnels = stats.tunnels, links = stats.links, "stopping; once more to stop at once");
     tokio::select! {
         () = hub.drain(RETRY, Duration::from_secs(args.drain)) => {}
-        _ = stops.next() => {}
+        () = once_more(&mut stops) => {}
     }
     Ok(())
+}
+
+/// Reads the files anew. If they do not do, the hub goes on with what it has.
+fn reload(hub: &Hub, keys: &KeyArgs) {
+    let why = match keys.read(Role::Hub, None) {
+        Ok(credentials) => match hub.reload(credentials) {
+            Ok(()) => return,
+            Err(error) => error.to_string(),
+        },
+        Err(failure) => failure.message,
+    };
+    tracing::error!(
+        "nothing was loaded: {why}; the hub goes on with what it has, and SIGHUP makes it try again"
+    );
+}
+
+/// Waits until somebody is in a hurry. To load files is no matter any more.
+async fn once_more(stops: &mut Stops) {
+    while stops.next().await == Stop::Hangup {}
 }
 
 /// Each device takes a descriptor: as many as the system lets us have.

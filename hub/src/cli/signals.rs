@@ -8,7 +8,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// A request to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Whoever started this program is gone: a terminal, or ssh, which ends its ProxyCommand so (SIGHUP).
+    /// Whoever started this program is gone: a terminal, or ssh, which ends its ProxyCommand so (SIGHUP). To a hub it says
+    /// something else as well: see [`Stops::of_a_hub`].
     Hangup,
     /// Ctrl-C (SIGINT).
     Interrupt,
@@ -41,6 +42,12 @@ pub(crate) struct Stops {
 
 #[cfg(unix)]
 impl Stops {
+    /// As [`new`](Self::new), for a program that loads its files anew on SIGHUP, under `nohup` too.
+    pub(crate) fn of_a_hub() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self { hangup: signal(SignalKind::hangup()).ok(), ..Self::new() }
+    }
+
     pub(crate) fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
         // Where a signal cannot be had, the default applies: the program ends at once.
@@ -78,8 +85,44 @@ fn hangup_is_ignored() -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
+/// The terminal that this program was started from, if it was one.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    #[cfg(unix)]
+    is_there: bool,
+}
+
+#[cfg(unix)]
+impl Terminal {
+    /// To be asked before a signal is taken.
+    pub(crate) fn of_this_program() -> Self {
+        use std::io::IsTerminal;
+        Self { is_there: std::io::stdin().is_terminal() && !hangup_is_ignored() }
+    }
+
+    /// Whether it was closed: that is said with SIGHUP, as other things are.
+    pub(crate) fn was_closed(&self) -> bool {
+        self.is_there && std::fs::File::open("/dev/tty").is_err()
+    }
+}
+
+#[cfg(not(unix))]
+impl Terminal {
+    pub(crate) fn of_this_program() -> Self {
+        Self {}
+    }
+
+    pub(crate) fn was_closed(&self) -> bool {
+        false
+    }
+}
+
 #[cfg(not(unix))]
 impl Stops {
+    pub(crate) fn of_a_hub() -> Self {
+        Self::new()
+    }
+
     pub(crate) fn new() -> Self {
         Self {}
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use towline_transports::{Link, RecvStream, SendStream};
 
 use super::Inner;
@@ -67,6 +68,8 @@ struct Joined {
     live: Live,
     send: SendStream,
     recv: RecvStream,
+    /// The device's link is not the one that counts any more.
+    replaced: CancellationToken,
 }
 
 /// A tunnel that counts until this is dropped.
@@ -95,14 +98,14 @@ async fn open_tunnel(
         let mut state = inner.lock();
         let offered = state.core.handle_open(inner.now(), link, open)?;
         state.waiting.insert(offered.tunnel, sender);
-        let device = state.links.get(&offered.link).map(|peer| peer.link.clone());
+        let device = state.links.get(&offered.link).map(|peer| (peer.link.clone(), peer.replaced.clone()));
         let from = state.core.identity(link).map(ToString::to_string).unwrap_or_default();
         inner.perform(&mut state);
         (offered, device, from)
     };
     let live = Live { inner: inner.clone(), tunnel: offered.tunnel };
     let gone = || Refusal::new(RefusalCode::DeviceOffline, "the device has just left");
-    let device = device.ok_or_else(gone)?;
+    let (device, replaced) = device.ok_or_else(gone)?;
     let (send, recv, answer) = tokio::select! {
         biased;
         refusal = refused => return Err(refusal.unwrap_or_else(|_| gone())),
@@ -118,7 +121,7 @@ async fn open_tunnel(
     let accepted = Accepted { tunnel: Some(offered.tunnel.0) };
     let told = message::write(answer_to, &Answer::Accepted(accepted)).await;
     told.map_err(|error| Refusal::new(RefusalCode::BadRequest, error.to_string()))?;
-    Ok(Joined { live, send, recv })
+    Ok(Joined { live, send, recv, replaced })
 }
 
 /// Offers a tunnel to a device, and waits for its answer.
@@ -153,13 +156,22 @@ async fn offer(
 
 /// Joins the two legs of a tunnel until it is over.
 async fn splice(inner: &Inner, joined: Joined, send: SendStream, recv: RecvStream, open: &Open) {
-    let Joined { live, send: to_device, recv: from_device } = joined;
+    let Joined { live, send: to_device, recv: from_device, replaced } = joined;
     let Open { device, service, profile, .. } = open;
     tracing::info!(tunnel = %live.tunnel, device, service, ?profile, "tunnel open");
     let start = inner.start.elapsed();
     let mut service_leg = StreamLeg { send, recv };
     let mut device_leg = StreamLeg { send: to_device, recv: from_device };
-    let relayed = relay(&mut service_leg, &mut device_leg, *profile).await;
+    let relayed = replaced.run_until_cancelled(relay(&mut service_leg, &mut device_leg, *profile)).await;
+    let Some(relayed) = relayed else {
+        // The old link may have gone dark, and take long to find out.
+        for leg in [&mut service_leg, &mut device_leg] {
+            leg.send.reset(codes::LEG_LOST);
+            leg.recv.stop(codes::LEG_LOST);
+        }
+        tracing::info!(tunnel = %live.tunnel, "tunnel closed: the device has come back over another link");
+        return;
+    };
     let [up, down] = relayed.bytes;
     let lasted = inner.start.elapsed().saturating_sub(start);
     tracing::info!(tunnel = %live.tunnel, up, down, ?lasted, ended = ?relayed.ended, "tunnel closed");

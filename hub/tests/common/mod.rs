@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
 use towline::authority::Authority;
 use towline::core::Limits;
 use towline::identity::Identity;
@@ -36,6 +37,15 @@ impl World {
         let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let hosts = if who.starts_with("hub/") { &hosts[..] } else { &[] };
         let issued = self.authority.issue(&identity, hosts, now, Duration::from_secs(3600)).unwrap();
+        self.authority.credentials(&issued).unwrap()
+    }
+
+    /// Credentials whose time was yesterday.
+    pub fn expired_credentials(&self, who: &str) -> Credentials {
+        let now = self.environment.tls.time.current_time().unwrap();
+        let yesterday = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() - 24 * 3600));
+        let identity: Identity = format!("spiffe://test/{who}").parse().unwrap();
+        let issued = self.authority.issue(&identity, &[], yesterday, Duration::from_secs(3600)).unwrap();
         self.authority.credentials(&issued).unwrap()
     }
 

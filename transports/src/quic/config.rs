@@ -22,6 +22,20 @@ use crate::tls::{self, ConfigError, Credentials, Environment};
 pub struct ClientConfig {
     pub(super) quinn: quinn::ClientConfig,
     pub(super) limits: Arc<Config>,
+    /// How many streams a link has at rest, if it is watched.
+    pub(super) watched: Option<usize>,
+}
+
+impl ClientConfig {
+    /// Watches each link: when nothing comes back, although the peer was asked, it ends as
+    /// [`LinkClosed::Dark`](crate::LinkClosed::Dark). While it has more than `at_rest` streams, the peer is asked for a sign
+    /// of life in each second in which nothing else comes from it, and given up within about 2 s; at rest, it is asked
+    /// as often as the keepalive says, and given up about 2 s after it should have answered that.
+    #[must_use]
+    pub fn watched(mut self, at_rest: usize) -> Self {
+        self.watched = Some(at_rest);
+        self
+    }
 }
 
 /// What the end that accepts needs. Made by [`server_config`].
@@ -59,7 +73,7 @@ pub fn client_config(
     quinn.transport_config(Arc::new(transport(&limits)));
     let random = environment.provider.secure_random;
     quinn.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&entropy::<INITIAL_ID>(random))));
-    Ok(ClientConfig { quinn, limits: Arc::new(limits) })
+    Ok(ClientConfig { quinn, limits: Arc::new(limits), watched: None })
 }
 
 /// What the end that accepts needs. It asks for a certificate and takes no connection without one.

@@ -92,11 +92,11 @@ impl Endpoint {
         config: &ClientConfig,
     ) -> impl Future<Output = Result<Connection, HandshakeError>> + Send + use<> {
         let connecting = self.inner.connect_with(config.quinn.clone(), address, name);
-        let limits = config.limits.clone();
+        let (limits, watched) = (config.limits.clone(), config.watched);
         async move {
             let impossible = |error| HandshakeError::Io(io::Error::new(io::ErrorKind::InvalidInput, error));
             let connection = connecting.map_err(impossible)?.await.map_err(handshake_error)?;
-            Connection::checked(connection, limits)
+            Connection::checked(connection, limits, watched)
         }
     }
 
@@ -115,6 +115,11 @@ impl Endpoint {
             // Whoever showed no proof may be asked for one.
             let _ = inner.retry();
         }
+    }
+
+    /// Accepts connections as `server` says from now on. Those that are up stay as they are; and so do the limits.
+    pub fn set_server(&self, server: &ServerConfig) {
+        self.inner.set_server_config(Some(server.quinn.clone()));
     }
 
     /// Goes on with another socket, for instance after this machine's address has changed; connections that this end
@@ -202,7 +207,7 @@ impl Incoming {
         let Self { inner, limits, under_way } = self;
         let connection = inner.await.map_err(handshake_error)?;
         drop(under_way);
-        Connection::checked(connection, limits)
+        Connection::checked(connection, limits, None)
     }
 
     /// Says no, without a reason.
@@ -218,11 +223,16 @@ impl Incoming {
 pub struct Connection {
     inner: quinn::Connection,
     limits: Arc<Config>,
+    watched: Option<usize>,
     peer_certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Connection {
-    fn checked(inner: quinn::Connection, limits: Arc<Config>) -> Result<Self, HandshakeError> {
+    fn checked(
+        inner: quinn::Connection,
+        limits: Arc<Config>,
+        watched: Option<usize>,
+    ) -> Result<Self, HandshakeError> {
         let data = inner.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         let alpn = data.and_then(|data| data.protocol);
         if alpn.as_deref() != Some(ALPN_QUIC) {
@@ -230,7 +240,7 @@ impl Connection {
         }
         let identity = inner.peer_identity().and_then(|identity| identity.downcast().ok());
         let peer_certificates = identity.map(|certificates| *certificates).unwrap_or_default();
-        Ok(Self { inner, limits, peer_certificates })
+        Ok(Self { inner, limits, watched, peer_certificates })
     }
 
     /// The peer's certificate, and those between it and the authority.
@@ -254,6 +264,6 @@ impl Connection {
     /// all: for an end that learns only now who the peer is, and has promised little before. What was promised before
     /// holds if it is more, and the window of a stream stays what it was.
     pub fn start_with(self, limits: &Config) -> Link {
-        Link::over_quic(link::Link::start(self.inner, &self.limits, limits))
+        Link::over_quic(link::Link::start(self.inner, &self.limits, limits, self.watched))
     }
 }

@@ -6,12 +6,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use quinn::Dir;
+use quinn::{ConnectionError, Dir, VarInt};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,9 @@ use towline_engine::{Code, Config};
 use super::config::{STREAMS_AT_FIRST, varint};
 use super::error::{link_closed, varint_of};
 use super::parting::Parting;
+use super::silence;
 use super::stream::{Held, RecvStream, SendStream};
+
 use crate::LinkStats;
 use crate::error::LinkClosed;
 
@@ -62,11 +64,21 @@ impl WeakLink {
     pub(crate) async fn closed(&self) -> LinkClosed {
         self.shared.closed().await
     }
+
+    pub(crate) fn went_dark(&self) -> bool {
+        self.shared.is_dark.load(Ordering::Acquire)
+    }
 }
 
 impl Link {
-    /// `promised` are the limits that the peer was told in the handshake.
-    pub(crate) fn start(connection: quinn::Connection, promised: &Config, limits: &Config) -> Self {
+    /// `promised` are the limits that the peer was told in the handshake. `watched` is how many streams the link has at
+    /// rest, if it is to be watched: see [`ClientConfig::watched`](super::ClientConfig::watched).
+    pub(crate) fn start(
+        connection: quinn::Connection,
+        promised: &Config,
+        limits: &Config,
+        watched: Option<usize>,
+    ) -> Self {
         let bidi = Places::new(promised.max_streams_bidi, limits.max_streams_bidi);
         let uni = Places::new(promised.max_streams_uni, limits.max_streams_uni);
         connection.set_max_concurrent_bi_streams(varint(bidi.allowed.load(Ordering::Relaxed)));
@@ -76,15 +88,19 @@ impl Link {
         }
         let shared = Arc::new(Shared {
             connection,
+            receive_window: promised.session_window.max(limits.session_window),
             runtime: Handle::current(),
             asked: OnceLock::new(),
             asks: Notify::new(),
             ended: watch::Sender::new(None),
             parting: Mutex::default(),
             open_streams: 0.into(),
+            comes_into_use: Notify::new(),
+            is_dark: false.into(),
             places: [bidi, uni],
         });
-        tokio::spawn(run(shared.clone(), limits.close_timeout));
+        let watched = watched.map(|at_rest| (at_rest, limits.keep_alive));
+        tokio::spawn(run(shared.clone(), limits.close_timeout, watched));
         Self { owner: Arc::new(Owner { shared }) }
     }
 
@@ -159,6 +175,8 @@ impl Link {
 /// What a link's handles and its task share.
 pub(super) struct Shared {
     connection: quinn::Connection,
+    /// How many bytes the peer may send ahead of the readers of all streams.
+    receive_window: u64,
     /// Where resets that are held back wait; handles may be used outside of any runtime.
     pub(super) runtime: Handle,
     /// What this end wants to close with.
@@ -169,7 +187,11 @@ pub(super) struct Shared {
     ended: watch::Sender<Option<LinkClosed>>,
     parting: Mutex<Parting>,
     /// Streams of which somebody holds a half.
-    open_streams: AtomicUsize,
+    pub(super) open_streams: AtomicUsize,
+    /// Wakes the task when there is one more.
+    comes_into_use: Notify,
+    /// Nothing comes back any more.
+    is_dark: AtomicBool,
     /// How many streams the peer may have open, of each direction.
     places: [Places; 2],
 }
@@ -251,6 +273,7 @@ impl Shared {
     pub(super) fn why_closed(&self) -> LinkClosed {
         let asked = self.asked.get().map(|(code, _)| *code);
         match self.connection.close_reason() {
+            Some(ConnectionError::LocallyClosed) if self.is_dark.load(Ordering::Acquire) => LinkClosed::Dark,
             Some(error) => link_closed(error, asked),
             // Closing: it is this end that asked for it.
             None => LinkClosed::Local(asked.unwrap_or_default()),
@@ -266,6 +289,7 @@ impl Shared {
     /// A stream comes into somebody's hands. `accepted` if it is the peer's.
     pub(super) fn hold(&self, accepted: Option<Dir>) {
         self.open_streams.fetch_add(1, Ordering::Relaxed);
+        self.comes_into_use.notify_one();
         match accepted {
             Some(Dir::Bi) => {
                 let more = self.places[0].take();
@@ -289,6 +313,35 @@ impl Shared {
             None => return,
         };
         places.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Waits until it has more streams than that.
+    pub(super) async fn more_streams_than(&self, at_rest: usize) {
+        while self.open_streams.load(Ordering::Relaxed) <= at_rest {
+            self.comes_into_use.notified().await;
+        }
+    }
+
+    /// How many datagrams have come.
+    pub(super) fn received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Makes the peer say something.
+    ///
+    /// quinn sends a PING by its own clock only. But a window that widens is told to the peer at once, which has to
+    /// acknowledge it. It is narrowed by one byte before: that byte is taken off what is given back for the next byte
+    /// that somebody reads, so that the window stays what it is.
+    pub(super) fn ask_for_a_sign_of_life(&self) {
+        self.connection.set_receive_window(varint(self.receive_window.saturating_sub(1)));
+        self.connection.set_receive_window(varint(self.receive_window));
+    }
+
+    /// Gives the link up at once: what was accepted will not arrive.
+    fn give_up(&self) {
+        self.is_dark.store(true, Ordering::Release);
+        // It may be that the peer still hears this end.
+        self.connection.close(VarInt::from_u32(0), b"nothing comes back over UDP");
     }
 
     /// Waits until the peer has acknowledged everything.
@@ -331,11 +384,18 @@ impl Shared {
 }
 
 /// Waits for the end of the link, and brings it about if this end wants it.
-async fn run(shared: Arc<Shared>, close_timeout: Duration) {
+async fn run(shared: Arc<Shared>, close_timeout: Duration, watched: Option<(usize, Option<Duration>)>) {
+    let dark = async {
+        match watched {
+            Some((at_rest, keep_alive)) => silence::until_dark(&shared, at_rest, keep_alive).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         biased;
         _ = shared.connection.closed() => {}
         () = shared.asks.notified() => shared.hang_up(close_timeout).await,
+        () = dark => shared.give_up(),
     }
     shared.parting().clear();
     let closed = shared.why_closed();

@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod link;
 mod parting;
+mod silence;
 mod stream;
 
 pub use config::{ClientConfig, ServerConfig, client_config, server_config};
