@@ -44,7 +44,7 @@ struct Site {
 impl Site {
     fn new(user: Option<&str>) -> Option<Self> {
         let factory = Factory::new()?;
-        let field = Field::with_hub_names(&[HUB_NAME]);
+        let field = Field::with_hub_names(&[HUB_NAME, &WORLD.to_string()]);
         factory.name(&factory.proxy, HUB_NAME, WORLD);
         factory.name(&factory.world, HUB_NAME, WORLD);
         let proxy = factory.tinyproxy(&field, user);
@@ -54,10 +54,10 @@ impl Site {
         Some(Self { _hub: hub, proxy, field, factory })
     }
 
-    /// A device whose environment names the proxy, and which offers its desktop.
-    fn device(&self) -> Running {
+    /// A device that knows the hub as `hub` and whose environment names the proxy. It offers its desktop, and is online.
+    fn device(&self, hub: &str) -> Running {
         let mut device = self.field.towline("device");
-        device.args(["--quiet", "--hub", HUB, "--service", &format!("rdp={DESKTOP}")]);
+        device.args(["--quiet", "--hub", hub, "--service", &format!("rdp={DESKTOP}")]);
         device.env("HTTPS_PROXY", format!("http://{PROXY}"));
         let device = Running::start(&mut self.factory.lan.inside(&device));
         until("press-7 is online", || {
@@ -124,7 +124,7 @@ fn factory() {
     assert_ne!(digest_there, digest_back);
     let (got_there, got_back) = (field.path().join("got-there"), field.path().join("got-back"));
     let mut desktop = desktop(&site, &back, &got_there);
-    let device = site.device();
+    let device = site.device(HUB);
     nothing_is_open_towards(&device);
 
     let mut connect = field.towline("connect");
@@ -165,6 +165,17 @@ fn factory() {
     // If somebody had, it would have been seen.
     assert!(!factory.proxy.connects(SocketAddr::new(DEVICE, DESKTOP.port())));
     assert_ne!(factory.inbound(), 0);
+}
+
+/// Most firewalls say nothing of what they drop: then no direct way fails before the one through the proxy has its turn.
+#[test]
+fn a_firewall_that_drops_in_silence_keeps_nobody_from_the_proxy() {
+    let Some(site) = Site::new(None) else { return };
+    site.factory.swallow_what_goes_out();
+    // By an address, which is known without asking anybody.
+    let device = site.device(&HUB_ADDRESS.to_string());
+    nothing_is_open_towards(&device);
+    assert_eq!(site.factory.inbound(), 0);
 }
 
 /// What `why` prints: a line for each attempt, and the exit status.

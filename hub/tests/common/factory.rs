@@ -157,6 +157,14 @@ impl Factory {
         success(&self.lan.command("nft").arg(rules.join("\n")).output().unwrap());
     }
 
+    /// Gives the device's machine a way to the hub's, on which everything is dropped in silence.
+    pub fn swallow_what_goes_out(&self) {
+        self.lan.ip(&format!("route add default via {} dev out", PROXY.ip()));
+        // A machine with two networks is no router unless it was told to be; this one may have inherited that.
+        let no_router = "echo 0 > /proc/sys/net/ipv4/ip_forward";
+        success(&self.proxy.command("sh").args(["-c", no_router]).output().unwrap());
+    }
+
     /// How many packets came that would have opened something at the device.
     pub fn inbound(&self) -> u64 {
         let listed = self.lan.command("nft").args(["list", "counter", "inet", "guard", "inbound"]).output();
