@@ -315,7 +315,7 @@ impl Dialler {
     async fn over_websocket(&self, proxied: bool, progress: Progress) -> Result<Link, ConnectError> {
         let socket = self.socket(proxied, progress.clone()).await?;
         progress.reach(Stage::Connected);
-        let outer = tls::connect(socket, self.name.clone(), self.outer.clone()).await;
+        let outer = websocket::connect_outer(socket, self.name.clone(), self.outer.clone()).await;
         let outer = outer.map_err(|error| self.not_trusted(error))?;
         progress.reach(Stage::Outer);
         let pipe = websocket::connect(outer, &self.hub, PATH, SUBPROTOCOL_LINK).await;
@@ -329,7 +329,7 @@ impl Dialler {
         let pipe = tls::connect(pipe, self.name.clone(), self.tls.clone()).await;
         let pipe = pipe.map_err(|error| self.not_trusted(error))?;
         self.check(pipe.peer_certificates())?;
-        Ok(Link::start(pipe, Side::Client, link_config(Side::Client)))
+        Ok(Link::over_tls(pipe, Side::Client, link_config(Side::Client)))
     }
 
     async fn socket(&self, proxied: bool, progress: Progress) -> Result<Box<dyn Socket>, ConnectError> {

@@ -21,11 +21,9 @@ use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
-use towline_transports::tls::{
-    self, ALPN_HTTP, ALPN_LINK, ConfigError, Credentials, HandshakeError, TlsPipe,
-};
+use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials, HandshakeError, Hello, TlsPipe};
 use towline_transports::websocket::{self, Answer, SUBPROTOCOL_LINK};
-use towline_transports::{Config, Link, Pipe, Side, Socket, Unread, quic};
+use towline_transports::{Config, Link, Pipe, Side, Socket, quic};
 
 use crate::identity::{BadIdentity, Identity};
 
@@ -44,9 +42,10 @@ const GREETING: &str = "This is a Towline hub. Devices and services reach it wit
 /// The door.
 #[derive(Debug)]
 pub(crate) struct Door {
+    /// For links.
     link: Arc<ServerConfig>,
-    /// By what the client offers; the last one is for those who offer nothing known.
-    outer: [Arc<ServerConfig>; 2],
+    /// For everybody else.
+    web: Arc<ServerConfig>,
     /// Places for those who have a WebSocket and have not shown who they are: each may make us keep a message.
     websockets: Semaphore,
 }
@@ -93,7 +92,7 @@ impl Door {
         let (chain, key) = (credentials.chain.clone(), credentials.key.clone_key());
         let web = websocket::outer_server_config(chain, key, environment)?;
         let link = tls::server_config(credentials, &[ALPN_LINK], environment)?;
-        Ok(Self { outer: [link.clone(), web], link, websockets: Semaphore::new(WEBSOCKETS) })
+        Ok(Self { link, web, websockets: Semaphore::new(WEBSOCKETS) })
     }
 
     /// Takes a connection in. `limits` are those of the link, given who is at its other end. Under the caller's deadline;
@@ -110,12 +109,11 @@ impl Door {
         if head[0] != HANDSHAKE {
             return Err(turn_away(socket, head).await);
         }
-        let pipe = tls::accept_one_of(Unread::new(head.freeze(), socket), &self.outer).await?;
-        if pipe.alpn() == Some(ALPN_LINK) {
-            return Ok(meet(pipe, Way::Tls, limits));
+        let hello = Hello::read(socket, head).await?;
+        if hello.offers(ALPN_LINK) {
+            return Ok(meet(hello.accept(self.link.clone()).await?, Way::Tls, limits));
         }
-        debug_assert!(pipe.alpn().is_none_or(|alpn| alpn == ALPN_HTTP), "there is nothing else on offer");
-        let upgrade = serve_http(pipe).await?;
+        let upgrade = serve_http(websocket::accept_outer(hello, self.web.clone()).await?).await?;
         let _place = self.websockets.acquire().await.expect("it is never closed");
         let pipe = websocket::from_upgraded(TokioIo::new(upgrade.await?), SUBPROTOCOL_LINK.to_owned()).await;
         Ok(meet(tls::accept(pipe, self.link.clone()).await?, Way::WebSocket, limits))
@@ -128,7 +126,7 @@ const FIRST_READ: usize = 2048;
 fn meet(pipe: TlsPipe<impl Pipe>, way: Way, limits: impl Fn(Option<&Identity>) -> Config) -> Arrival {
     let identity = pipe.peer_certificates().first().map(Identity::of_certificate);
     let config = limits(identity.as_ref().and_then(|identity| identity.as_ref().ok()));
-    Arrival { link: Link::start(pipe, Side::Server, config), identity, way }
+    Arrival { link: Link::over_tls(pipe, Side::Server, config), identity, way }
 }
 
 /// As [`Door::enter`], of a QUIC connection, which has a door of its own.

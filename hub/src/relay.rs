@@ -369,7 +369,11 @@ fn read_from(
     max: usize,
 ) -> Poll<Read> {
     debug_assert!(max >= crate::core::MAX_HELD, "a read buffer holds no more");
-    Poll::Ready(match ready!(buffer.poll_read(context, source)) {
+    let read = buffer.poll_read(context, source);
+    if read.is_pending() {
+        buffer.rest(|| ());
+    }
+    Poll::Ready(match ready!(read) {
         Ok(0) => Read::End,
         Ok(_) => {
             let data = buffer.take();

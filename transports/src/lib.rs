@@ -31,6 +31,7 @@
 mod error;
 mod link;
 mod network;
+mod outbox;
 pub mod proxy;
 pub mod quic;
 mod read_buffer;

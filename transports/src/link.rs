@@ -5,7 +5,9 @@ use std::time::Duration;
 use towline_engine::{Code, Config, Side};
 
 use crate::error::LinkClosed;
+use crate::session::carrier::Plain;
 use crate::stream::{RecvStream, SendStream};
+use crate::tls::TlsPipe;
 use crate::{Pipe, quic, session};
 
 /// One of the two kinds of link, or of a part of one. Which one it is shows nowhere outside of this crate.
@@ -72,7 +74,12 @@ impl Link {
     /// Starts a session over `pipe`, of which this end is `side`. It runs in a task of its own, on the runtime
     /// that this is called in.
     pub fn start(pipe: impl Pipe, side: Side, config: Config) -> Self {
-        Self { kind: Kind::Session(session::Link::start(pipe, side, config)) }
+        Self { kind: Kind::Session(session::Link::start(Plain::new(pipe), side, config)) }
+    }
+
+    /// As [`start`](Self::start), over TLS: records of the session are opened where they lie, and sealed as they go out.
+    pub fn over_tls(pipe: TlsPipe<impl Pipe>, side: Side, config: Config) -> Self {
+        Self { kind: Kind::Session(session::Link::start(pipe.forget_peer(), side, config)) }
     }
 
     pub(crate) fn over_quic(link: quic::Link) -> Self {

@@ -1,6 +1,8 @@
-//! A read buffer whose size follows what is read.
+//! A read buffer that is there only while there is something to read.
 
+use std::cell::RefCell;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,49 +10,48 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-/// The least that a read gets room for: an idle connection keeps no more.
-const LEAST: usize = 4 << 10;
+/// How much a read has room for: eight full TLS records.
+pub(crate) const SIZE: usize = 128 << 10;
 
-/// The most that a read gets room for: four full TLS records.
-const MOST: usize = 64 << 10;
+/// With less room than this, a read gets another buffer.
+const LEAST_ROOM: usize = SIZE / 2;
+
+/// What is read in less than this is copied out, so that few bytes do not hold a large buffer.
+const SMALL: usize = SIZE / 8;
+
+/// How many buffers a thread keeps for the next one who reads.
+const POOLED: usize = 8;
+
+thread_local! {
+    /// Buffers that nobody holds a piece of.
+    static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A read buffer that hands out what was read without a copy, and is used again once nobody holds a piece of it.
-/// It grows to 64 KiB while reads fill it, and shrinks to 4 KiB while they do not. While it is larger than that there
-/// are two, so that whoever reads what came has the time in which the other one is filled.
-#[derive(Debug)]
+///
+/// It has 128 KiB, from a pool of the thread's, and goes back there whenever there is nothing to read: an idle connection
+/// keeps none. While much is read there are two, so that whoever reads what came has the time in which the other one is
+/// filled. What came in a read of less than 16 KiB is copied: a reader who keeps it does not keep the buffer.
+#[derive(Debug, Default)]
 pub struct ReadBuffer {
-    buffer: Buffer,
+    /// What is read into.
+    buffer: BytesMut,
+    /// Whether that is one of the pool's. If not, it is small, and what was read and not taken is in it.
+    is_pooled: bool,
     /// The one that was filled before, of which pieces may still be held.
-    spare: Option<Buffer>,
-    /// How much room the next read gets.
-    size: usize,
-}
-
-#[derive(Debug)]
-struct Buffer {
-    bytes: BytesMut,
-    /// How large it is, with what was handed out.
-    size: usize,
-}
-
-impl Buffer {
-    fn new(size: usize) -> Self {
-        Self { bytes: BytesMut::with_capacity(size), size }
-    }
-
-    /// Makes all of it free, if nobody holds a piece of it.
-    fn reclaim(&mut self) -> bool {
-        self.bytes.capacity() >= self.size || self.bytes.try_reclaim(self.size)
-    }
-}
-
-impl Default for ReadBuffer {
-    fn default() -> Self {
-        Self { buffer: Buffer::new(LEAST), spare: None, size: LEAST }
-    }
+    spare: Option<BytesMut>,
+    /// Somebody held on to pieces when there was nothing to read.
+    is_overdue: bool,
 }
 
 impl ReadBuffer {
+    /// A buffer in which these bytes are read already.
+    pub(crate) fn holding(bytes: &[u8]) -> Self {
+        let mut read = Self::default();
+        read.buffer.extend_from_slice(bytes);
+        read
+    }
+
     /// Reads once from `source`. Returns how many bytes came, 0 at its end; [`take`](Self::take) gives them.
     ///
     /// # Errors
@@ -61,61 +62,124 @@ impl ReadBuffer {
         context: &mut Context<'_>,
         source: &mut (impl AsyncRead + Unpin + ?Sized),
     ) -> Poll<io::Result<usize>> {
-        poll_read_buf(Pin::new(source), context, &mut self.buffer.bytes)
+        if self.room() < LEAST_ROOM {
+            self.replace();
+        }
+        poll_read_buf(Pin::new(source), context, &mut self.buffer)
     }
 
     /// What was read.
     pub fn take(&mut self) -> Bytes {
-        let read = self.buffer.bytes.len();
-        if read >= self.size / 2 {
-            self.size = (self.size * 2).min(MOST);
-        } else if read < self.size / 8 {
-            self.size = (self.size / 2).max(LEAST);
+        if self.buffer.len() >= SMALL {
+            return self.buffer.split().freeze();
         }
-        self.buffer.bytes.split().freeze()
+        let bytes = Bytes::copy_from_slice(&self.buffer);
+        self.buffer.clear();
+        bytes
     }
 
-    /// Makes room for the next read: what is left of the buffer, a whole one once nobody holds a piece of it, or a new
+    /// What was read and not taken.
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Takes the first `count` bytes of what was read, where they lie.
+    pub(crate) fn take_front(&mut self, count: usize) -> BytesMut {
+        self.buffer.split_to(count)
+    }
+
+    /// Whether this is so little that it should not hold a buffer.
+    pub(crate) fn is_small(count: usize) -> bool {
+        count < SMALL
+    }
+
+    /// Makes room for the next read: what is left of the buffer, a whole one once nobody holds a piece of it, or another
     /// one. `let_go` asks whoever can to hold no piece of them any more; it is called before one is given up. Returns
     /// whether a buffer is full of what somebody holds: it is time to let them read.
     pub fn make_room(&mut self, let_go: impl FnOnce()) -> bool {
-        let size = self.size;
-        if size == LEAST && self.buffer.size > LEAST {
-            // There was much to read, and is no more.
+        self.is_overdue = false;
+        if self.room() >= LEAST_ROOM || self.is_pooled && reclaim(&mut self.buffer) {
+            return false;
+        }
+        if self.spare.as_mut().is_some_and(|spare| !reclaim(spare)) {
             let_go();
-            *self = Self::default();
-            return false;
-        }
-        if self.buffer.bytes.capacity() >= size / 2 {
-            return false;
-        }
-        if self.buffer.reclaim() {
-            self.grow();
-            return false;
-        }
-        if size > LEAST {
-            let other = self.spare.take().unwrap_or_else(|| Buffer::new(size));
-            self.spare = Some(std::mem::replace(&mut self.buffer, other));
-            if self.buffer.reclaim() {
-                self.grow();
+            if reclaim(&mut self.buffer) {
                 return true;
             }
         }
-        let_go();
-        if self.buffer.reclaim() {
-            self.grow();
-        } else {
-            self.buffer = Buffer::new(size);
-        }
+        self.replace();
         true
     }
 
-    /// Replaces the buffer, of which nobody holds a piece, if it is too small.
-    fn grow(&mut self) {
-        if self.buffer.size < self.size {
-            self.buffer = Buffer::new(self.size);
+    /// To be called when there is nothing to read for now: gives back what nobody holds a piece of. `let_go` is as for
+    /// [`make_room`](Self::make_room), and is called if it is the second time in a row that somebody does.
+    pub fn rest(&mut self, let_go: impl FnOnce()) {
+        let mut is_done = self.give_back();
+        if !is_done && self.is_overdue {
+            let_go();
+            is_done = self.give_back();
+        }
+        self.is_overdue = !is_done;
+    }
+
+    /// How much the next read has room for.
+    fn room(&self) -> usize {
+        self.buffer.capacity() - self.buffer.len()
+    }
+
+    /// Goes on with another buffer: the spare one if nobody holds a piece of it.
+    fn replace(&mut self) {
+        let mut next = self.spare.take_if(reclaim).unwrap_or_else(take_from_pool);
+        next.extend_from_slice(&self.buffer);
+        self.buffer.clear();
+        let old = mem::replace(&mut self.buffer, next);
+        if mem::replace(&mut self.is_pooled, true) {
+            self.spare = Some(old);
         }
     }
+
+    /// Gives back what can be. Returns whether nothing is left to be given back.
+    fn give_back(&mut self) -> bool {
+        if let Some(free) = self.spare.take_if(reclaim) {
+            give_to_pool(free);
+        }
+        if self.is_pooled && reclaim(&mut self.buffer) {
+            // The beginning of something whose rest has not come.
+            let kept = BytesMut::from(&self.buffer[..]);
+            self.buffer.clear();
+            give_to_pool(mem::replace(&mut self.buffer, kept));
+            self.is_pooled = false;
+        }
+        !self.is_pooled && self.spare.is_none()
+    }
+}
+
+impl Drop for ReadBuffer {
+    fn drop(&mut self) {
+        self.buffer.clear();
+        self.give_back();
+    }
+}
+
+/// Makes all of a buffer room again, behind what was not taken, if nobody holds a piece of it.
+fn reclaim(buffer: &mut BytesMut) -> bool {
+    buffer.try_reclaim(SIZE.saturating_sub(buffer.len()))
+}
+
+fn take_from_pool() -> BytesMut {
+    let pooled = POOL.try_with(|pool| pool.borrow_mut().pop());
+    pooled.ok().flatten().unwrap_or_else(|| BytesMut::with_capacity(SIZE))
+}
+
+/// Takes back a buffer that nobody holds a piece of.
+fn give_to_pool(buffer: BytesMut) {
+    // A thread that ends has no pool any more.
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < POOLED {
+            pool.push(buffer);
+        }
+    });
 }
 
 #[cfg(test)]
@@ -130,41 +194,49 @@ mod tests {
         bytes
     }
 
-    #[tokio::test]
-    async fn it_grows_with_what_is_read_and_shrinks_again() {
-        let mut buffer = ReadBuffer::default();
-        let mut last = 0;
-        for _ in 0..10 {
-            last = read(&mut buffer, &[1; 1 << 20]).await.len();
-            buffer.make_room(|| ());
-        }
-        assert_eq!(last, MOST);
-        for _ in 0..10 {
-            read(&mut buffer, &[1; 10]).await;
-            buffer.make_room(|| ());
-        }
-        assert_eq!(buffer.size, LEAST);
+    /// How many buffers it has.
+    fn held(buffer: &ReadBuffer) -> usize {
+        usize::from(buffer.is_pooled) + usize::from(buffer.spare.is_some())
     }
 
     #[tokio::test]
-    async fn one_allocation_serves_a_reader_who_keeps_nothing() {
+    async fn who_has_nothing_to_read_keeps_no_buffer() {
+        let mut buffer = ReadBuffer::default();
+        for size in [1, 100, SMALL, 1 << 20] {
+            let piece = read(&mut buffer, &vec![1; size]).await;
+            assert_eq!(held(&buffer), 1);
+            buffer.make_room(|| panic!("there is room"));
+            drop(piece);
+            buffer.rest(|| panic!("nobody holds a piece"));
+            assert_eq!((held(&buffer), buffer.buffer.capacity()), (0, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_beginning_of_something_is_kept_without_a_buffer() {
+        let mut buffer = ReadBuffer::default();
+        poll_fn(|context| buffer.poll_read(context, &mut &[7; 100][..])).await.unwrap();
+        buffer.rest(|| panic!("nobody holds a piece"));
+        assert_eq!((held(&buffer), buffer.filled()), (0, &[7; 100][..]));
+        poll_fn(|context| buffer.poll_read(context, &mut &[8; 100][..])).await.unwrap();
+        assert_eq!(&buffer.take()[..], [[7; 100], [8; 100]].concat());
+    }
+
+    #[tokio::test]
+    async fn buffers_are_used_again() {
         let mut buffer = ReadBuffer::default();
         let mut places = std::collections::BTreeSet::new();
         for _ in 0..100 {
-            places.insert(read(&mut buffer, &[1; 600]).await.as_ptr());
-            buffer.make_room(|| ());
+            places.insert(read(&mut buffer, &[1; SIZE]).await.as_ptr());
+            buffer.make_room(|| panic!("nobody holds a piece"));
+            buffer.rest(|| panic!("nobody holds a piece"));
         }
-        let (first, last) = (*places.first().unwrap() as usize, *places.last().unwrap() as usize);
-        assert!(last - first < LEAST);
+        assert_eq!(places.len(), 1);
     }
 
     #[tokio::test]
     async fn a_reader_who_is_one_buffer_behind_makes_us_copy_and_allocate_nothing() {
         let mut buffer = ReadBuffer::default();
-        for _ in 0..10 {
-            read(&mut buffer, &[1; 1 << 20]).await;
-            buffer.make_room(|| ());
-        }
         let mut held = None;
         let mut places = std::collections::BTreeSet::new();
         for _ in 0..100 {
@@ -173,45 +245,47 @@ mod tests {
             });
             buffer.make_room(|| panic!("the other one is free"));
         }
-        assert_eq!((held.map(|bytes| bytes.len()), places.len()), (Some(MOST), 2));
+        assert_eq!((held.map(|bytes| bytes.len()), places.len()), (Some(SIZE), 2));
     }
 
     #[tokio::test]
-    async fn no_more_than_two_are_held() {
+    async fn whoever_holds_on_is_asked_before_a_buffer_is_given_up() {
         let mut buffer = ReadBuffer::default();
-        let mut held = Vec::new();
-        let mut asked = 0;
-        for _ in 0..100 {
-            held.push(read(&mut buffer, &[1; 1 << 20]).await.slice(..1));
+        let (mut held, mut asked) = (Vec::new(), 0);
+        for size in [1 << 20, SMALL, 10].into_iter().cycle().take(300) {
+            held.push(read(&mut buffer, &vec![1; size]).await.slice(..1));
             let mut let_go = false;
             buffer.make_room(|| let_go = true);
             if let_go {
                 held.clear();
                 asked += 1;
             }
-            assert!(held.len() <= 8, "small ones while it grows, then two");
+            assert!(held.len() <= 20, "what came in two buffers");
         }
         assert!(asked > 30);
     }
 
     #[tokio::test]
-    async fn whoever_holds_on_is_asked_before_a_buffer_is_given_up() {
+    async fn whoever_holds_on_for_long_is_asked_though_nothing_comes() {
         let mut buffer = ReadBuffer::default();
-        let (mut held, mut given_up) = (Vec::new(), 0);
-        for _ in 0..50 {
-            for read_of in [1 << 20; 12].into_iter().chain([10; 12]) {
-                let piece = read(&mut buffer, &vec![1; read_of]).await;
-                held.push(piece.slice(..1));
-                let mut asked = false;
-                buffer.make_room(|| asked = true);
-                if asked {
-                    held.clear();
-                }
-                given_up += usize::from(buffer.buffer.size == LEAST);
-                assert!(held.len() <= 40, "what is held of large buffers, and of small reads behind them");
-            }
+        let mut held = Some(read(&mut buffer, &[1; SMALL]).await);
+        buffer.rest(|| panic!("there was no time to read it yet"));
+        let mut asked = 0;
+        for _ in 0..3 {
+            buffer.rest(|| {
+                held = None;
+                asked += 1;
+            });
         }
-        assert!(given_up > 0 && buffer.buffer.bytes.capacity() <= LEAST, "and all of it small in the end");
+        assert_eq!((asked, buffer.is_pooled), (1, false));
+    }
+
+    #[tokio::test]
+    async fn few_bytes_hold_no_buffer() {
+        let mut buffer = ReadBuffer::default();
+        let held = read(&mut buffer, &[1; SMALL - 1]).await;
+        buffer.rest(|| panic!("nobody holds a piece"));
+        assert_eq!((held.len(), buffer.is_pooled), (SMALL - 1, false));
     }
 
     #[tokio::test]
@@ -220,7 +294,7 @@ mod tests {
         let mut kept = Vec::new();
         let mut asked = false;
         while !asked {
-            kept.push(read(&mut buffer, &[7; 1024]).await);
+            kept.push(read(&mut buffer, &[7; SMALL]).await);
             buffer.make_room(|| asked = true);
         }
         read(&mut buffer, &[8; 1 << 20]).await;

@@ -2,23 +2,30 @@
 //!
 //! Versions below 1.3 are not spoken, the peer must show a certificate of the same authority, and both must
 //! agree on the application protocol. What the certificate says about its owner is for the caller to judge.
+//!
+//! There are no session tickets: a resumed handshake would not look at the client's certificate again. So every
+//! connection is judged by the authorities that are trusted when it begins.
+
+mod hello;
+mod pipe;
+mod records;
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use rustls::client::WebPkiServerVerifier;
+use bytes::BytesMut;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{Acceptor, WebPkiClientVerifier};
+use rustls::server::WebPkiClientVerifier;
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{AlertDescription, ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector};
 
 use crate::Pipe;
+pub use hello::Hello;
+pub use pipe::TlsPipe;
+use records::Handshake;
 
 /// The application protocol of a link between an endpoint and a hub.
 pub const ALPN_LINK: &[u8] = b"qmux-02.towline";
@@ -70,6 +77,9 @@ pub fn client_config(
         .with_webpki_verifier(verifier)
         .with_client_auth_cert(credentials.chain, credentials.key)?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    // For the record layer, which is ours.
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -91,8 +101,9 @@ pub fn server_config(
         .with_client_cert_verifier(verifier)
         .with_single_cert(credentials.chain, credentials.key)?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    // A resumed handshake does not look at the client's certificate again, so there are none.
     config.send_tls13_tickets = 0;
+    // For the record layer, which is ours.
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -119,13 +130,21 @@ pub enum HandshakeError {
     #[error("the TLS handshake failed: {0}")]
     Tls(rustls::Error),
     /// The two ends have no application protocol in common.
-    #[error("the peer does not speak {wanted}: {}", .got.as_deref().map_or("it named no application protocol".into(), |got| format!("it chose {got}")))]
+    #[error("no application protocol in common: this end offers {}, the peer {}", list(.ours), .theirs.as_ref().map_or("takes none of it".into(), |theirs| format!("offers {}", list(theirs))))]
     Protocol {
         /// What this end offers.
-        wanted: String,
-        /// What the peer chose.
-        got: Option<String>,
+        ours: Vec<String>,
+        /// What the peer offers, or has chosen. `None` if it does not say.
+        theirs: Option<Vec<String>>,
     },
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "nothing".into() } else { names.join(", ") }
+}
+
+pub(crate) fn readable(names: &[impl AsRef<[u8]>]) -> Vec<String> {
+    names.iter().map(|name| name.as_ref().escape_ascii().to_string()).collect()
 }
 
 impl From<io::Error> for HandshakeError {
@@ -162,13 +181,7 @@ pub fn refused_certificate(error: &rustls::Error) -> Option<&'static str> {
     })
 }
 
-/// A pipe inside TLS.
-#[derive(Debug)]
-pub struct TlsPipe<P> {
-    stream: tokio_rustls::TlsStream<P>,
-}
-
-/// Connects to the server called `name` over `pipe`. Cancelling it closes the pipe.
+/// Connects to the server called `name` over `pipe`, with what [`client_config`] has made. Cancelling it closes the pipe.
 ///
 /// # Errors
 ///
@@ -180,106 +193,31 @@ pub async fn connect<P: Pipe>(
     config: Arc<ClientConfig>,
 ) -> Result<TlsPipe<P>, HandshakeError> {
     let offered = config.alpn_protocols.clone();
-    let stream = TlsConnector::from(config).connect(name, pipe).await?;
-    checked(TlsPipe { stream: stream.into() }, &offered)
+    let handshake = Handshake::client(config, name).map_err(HandshakeError::Tls)?;
+    let pipe = pipe::shake_hands(pipe, handshake, BytesMut::with_capacity(hello::SIZE)).await;
+    let pipe = pipe.map_err(|error| match error {
+        HandshakeError::Tls(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            HandshakeError::Protocol { ours: readable(&offered), theirs: None }
+        }
+        error => error,
+    })?;
+    check_protocol(&offered, pipe.alpn())?;
+    Ok(pipe)
 }
 
-/// Accepts a TLS connection over `pipe`. Cancelling it closes the pipe.
+/// Accepts a TLS connection over `pipe`, with what [`server_config`] has made. Cancelling it closes the pipe.
 ///
 /// # Errors
 ///
 /// The peer shows no acceptable certificate, takes no TLS 1.3, or does not speak what `config` offers.
 pub async fn accept<P: Pipe>(pipe: P, config: Arc<ServerConfig>) -> Result<TlsPipe<P>, HandshakeError> {
-    let offered = config.alpn_protocols.clone();
-    let stream = TlsAcceptor::from(config).accept(pipe).await?;
-    checked(TlsPipe { stream: stream.into() }, &offered)
+    Hello::read(pipe, BytesMut::new()).await?.accept(config).await
 }
 
-/// Accepts a TLS connection over `pipe` with the first of `configs` that speaks what the client offers, so that several
-/// protocols share a port, each with its own rules about certificates. The last one is for clients that offer nothing
-/// known. Cancelling it closes the pipe.
-///
-/// # Errors
-///
-/// As [`accept`].
-///
-/// # Panics
-///
-/// If there are no configurations.
-pub async fn accept_one_of<P: Pipe>(
-    pipe: P,
-    configs: &[Arc<ServerConfig>],
-) -> Result<TlsPipe<P>, HandshakeError> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), pipe).await?;
-    let offered: Vec<_> = start.client_hello().alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
-    let speaks =
-        |config: &&Arc<ServerConfig>| config.alpn_protocols.iter().any(|name| offered.contains(name));
-    let config = configs.iter().find(speaks).or(configs.last()).expect("the caller gives at least one");
-    let stream = start.into_stream(config.clone()).await?;
-    checked(TlsPipe { stream: stream.into() }, &config.alpn_protocols)
-}
-
-/// TLS lets a peer that names no protocol through; draft-02 §8.1 does not. HTTP is older than these names, and not every
-/// web server or proxy uses them.
-fn checked<P: Pipe>(pipe: TlsPipe<P>, offered: &[Vec<u8>]) -> Result<TlsPipe<P>, HandshakeError> {
-    let got = pipe.alpn();
-    let is_http = || offered.iter().all(|name| name == ALPN_HTTP);
-    if got.map_or_else(is_http, |got| offered.iter().any(|name| name == got)) {
-        return Ok(pipe);
+/// TLS lets a peer that names no protocol through; draft-02 §8.1 does not.
+fn check_protocol(ours: &[Vec<u8>], agreed: Option<&[u8]>) -> Result<(), HandshakeError> {
+    if agreed.is_some_and(|agreed| ours.iter().any(|name| name == agreed)) {
+        return Ok(());
     }
-    let readable = |name: &[u8]| name.escape_ascii().to_string();
-    let wanted = offered.iter().map(|name| readable(name)).collect::<Vec<_>>().join(" or ");
-    Err(HandshakeError::Protocol { wanted, got: got.map(readable) })
-}
-
-impl<P> TlsPipe<P> {
-    /// The peer's certificate, and those between it and the authority.
-    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
-        self.stream.get_ref().1.peer_certificates().unwrap_or_default()
-    }
-
-    /// The application protocol that was agreed on.
-    pub fn alpn(&self) -> Option<&[u8]> {
-        self.stream.get_ref().1.alpn_protocol()
-    }
-}
-
-impl<P: Pipe> AsyncRead for TlsPipe<P> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<P: Pipe> AsyncWrite for TlsPipe<P> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+    Err(HandshakeError::Protocol { ours: readable(ours), theirs: Some(readable(agreed.as_slice())) })
 }

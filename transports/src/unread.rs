@@ -11,25 +11,25 @@ use crate::Socket;
 
 /// A socket, and bytes that came from it and are to be read before what still comes.
 #[derive(Debug)]
-pub struct Unread {
+pub struct Unread<S> {
     bytes: Bytes,
-    socket: Box<dyn Socket>,
+    socket: S,
 }
 
-impl Unread {
+impl<S> Unread<S> {
     /// Puts `bytes` back.
-    pub fn new(bytes: Bytes, socket: Box<dyn Socket>) -> Self {
+    pub fn new(bytes: Bytes, socket: S) -> Self {
         Self { bytes, socket }
     }
 }
 
-impl Socket for Unread {
+impl Socket for Unread<Box<dyn Socket>> {
     fn abort(&mut self) {
         self.socket.abort();
     }
 }
 
-impl AsyncRead for Unread {
+impl<S: AsyncRead + Unpin> AsyncRead for Unread<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -44,7 +44,7 @@ impl AsyncRead for Unread {
     }
 }
 
-impl AsyncWrite for Unread {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Unread<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -27,7 +27,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketCon
 use crate::Pipe;
 use framing::Framing;
 pub use handshake::{Answer, UpgradeError, accept, answer, connect, from_upgraded};
-pub use outer::{outer_client_config, outer_server_config};
+pub use outer::{accept_outer, connect_outer, outer_client_config, outer_server_config};
 
 /// The subprotocol of a link between an endpoint and a hub. Inside its messages is TLS with certificates on both
 /// sides, of the application protocol of the same name.

@@ -132,7 +132,7 @@ async fn a_client_with_another_protocol_is_not_taken() {
     let client = stranger(&authority, b"h3", Some(authority.issue("device")));
     let connect = endpoint.connect_with(client, server.local_addr().unwrap(), "hub.test").unwrap();
     let (ours, theirs) = tokio::join!(connect, async { server.accept().await.unwrap().handshake().await });
-    assert!(matches!(theirs, Err(HandshakeError::Protocol { wanted, .. }) if wanted == "towline"));
+    assert!(matches!(theirs, Err(HandshakeError::Protocol { ours, .. }) if ours == ["towline"]));
     let error = ours.unwrap_err();
     let quinn::ConnectionError::ConnectionClosed(close) = error else { panic!("{error}") };
     assert_eq!(u64::from(close.error_code), 0x100 + 120, "no_application_protocol (RFC 9001 §8.1)");

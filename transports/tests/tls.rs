@@ -52,8 +52,8 @@ async fn a_link_over_tls_carries_streams() {
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
     assert_eq!((ours.alpn(), theirs.alpn()), (Some(ALPN_LINK), Some(ALPN_LINK)));
     assert_eq!((ours.peer_certificates().len(), theirs.peer_certificates().len()), (1, 1));
-    let device = Link::start(ours, Side::Client, Config::default());
-    let hub = Link::start(theirs, Side::Server, Config::default());
+    let device = Link::over_tls(ours, Side::Client, Config::default());
+    let hub = Link::over_tls(theirs, Side::Server, Config::default());
     let (mut send, _recv) = device.open_bi().await.unwrap();
     let writer = tokio::spawn(async move {
         send.write_all(&pattern(1 << 20)).await.unwrap();
@@ -116,14 +116,18 @@ async fn a_hub_of_another_authority_or_name_is_not_trusted() {
 #[tokio::test]
 async fn both_ends_must_speak_the_same_protocol() {
     let authority = Authority::new();
+    let hub = "no application protocol in common: this end offers qmux-02.towline, the peer offers";
     // Another one: TLS itself refuses it. None at all: TLS lets it through, we do not.
-    let other = tls::client_config(authority.issue("device"), &[b"h2"], &environment()).unwrap();
-    let (ours, theirs) = handshake(authority.issue("hub.test"), other, "hub.test").await;
-    assert!(ours.is_err() && theirs.is_err());
-    let none = tls::client_config(authority.issue("device"), &[], &environment()).unwrap();
-    let (_, theirs) = handshake(authority.issue("hub.test"), none, "hub.test").await;
-    let error = theirs.unwrap_err().to_string();
-    assert_eq!(error, "the peer does not speak qmux-02.towline: it named no application protocol");
+    for (offered, theirs_offer) in [(&[&b"h2"[..], b"http/1.1"][..], "h2, http/1.1"), (&[], "nothing")] {
+        let client = tls::client_config(authority.issue("device"), offered, &environment()).unwrap();
+        let (ours, theirs) = handshake(authority.issue("hub.test"), client, "hub.test").await;
+        assert_eq!(theirs.unwrap_err().to_string(), format!("{hub} {theirs_offer}"));
+        if !offered.is_empty() {
+            let error =
+                "no application protocol in common: this end offers h2, http/1.1, the peer takes none of it";
+            assert_eq!(ours.unwrap_err().to_string(), error);
+        }
+    }
 }
 
 #[tokio::test]

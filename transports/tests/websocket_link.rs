@@ -12,15 +12,16 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use common::{Authority, environment, pattern};
 use http::StatusCode;
 use programs::{Running, find, free_port};
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
-use towline_transports::tls::{self, ALPN_HTTP, ALPN_LINK, Credentials, TlsPipe};
+use towline_transports::tls::{self, ALPN_HTTP, ALPN_LINK, Credentials, Hello, TlsPipe};
 use towline_transports::websocket::{self, SUBPROTOCOL_LINK, UpgradeError, WebSocketPipe};
-use towline_transports::{Code, Config, Link, LinkClosed, Network, Pipe, Side, Socket, TcpNetwork};
+use towline_transports::{Code, Config, Link, LinkClosed, Network, Pipe, Side, TcpNetwork};
 
 const PATH: &str = "/link";
 
@@ -99,73 +100,76 @@ async fn a_link_runs_over_tls_in_websocket_in_tls() {
     let (hub, device) = inner(&authority);
     let (ours, theirs) = duplex(64 << 10);
     let connect = async {
-        let pipe = tls::connect(ours, "hub.test".try_into().unwrap(), outer_client).await.unwrap();
+        let name = "hub.test".try_into().unwrap();
+        let pipe = websocket::connect_outer(ours, name, outer_client).await.unwrap();
         connect_inside(pipe, device).await.unwrap()
     };
     let accept = async {
-        let pipe = tls::accept(theirs, outer_server).await.unwrap();
-        assert!(pipe.peer_certificates().is_empty(), "out there nobody says who they are");
+        let hello = Hello::read(theirs, BytesMut::new()).await.unwrap();
+        let pipe = websocket::accept_outer(hello, outer_server).await.unwrap();
         accept_inside(pipe, hub).await.unwrap()
     };
     let (device, hub) = tokio::join!(connect, accept);
     assert_eq!((hub.alpn(), hub.peer_certificates().len()), (Some(ALPN_LINK), 1));
     works(
-        Link::start(device, Side::Client, Config::default()),
-        Link::start(hub, Side::Server, Config::default()),
+        Link::over_tls(device, Side::Client, Config::default()),
+        Link::over_tls(hub, Side::Server, Config::default()),
     )
     .await;
 }
 
-/// One port for links with and without WebSocket: what a client offers decides whether it is asked for a certificate.
+/// Proxies that end TLS are often older than TLS 1.3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn links_with_and_without_websocket_share_a_port() {
+async fn the_outer_tls_may_be_an_old_one() {
     let authority = Authority::new();
     let (outer_server, outer_client) = outer(&authority);
     let (hub, device) = inner(&authority);
-    let configs = [hub.clone(), outer_server];
-    let accept = async |pipe| tls::accept_one_of(pipe, &configs).await;
-
     let (ours, theirs) = duplex(64 << 10);
-    let connect = tls::connect(ours, "hub.test".try_into().unwrap(), device.clone());
-    let (ours, theirs) = tokio::join!(connect, accept(theirs));
-    let theirs = theirs.unwrap();
-    assert_eq!((theirs.alpn(), theirs.peer_certificates().len()), (Some(ALPN_LINK), 1));
+    let environment = environment();
+    let mut old = ClientConfig::builder_with_details(environment.provider, environment.time)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(authority.issue("x").roots)
+        .with_no_client_auth();
+    old.alpn_protocols.clone_from(&outer_client.alpn_protocols);
+    let connect = async {
+        let name = "hub.test".try_into().unwrap();
+        connect_inside(websocket::connect_outer(ours, name, Arc::new(old)).await.unwrap(), device).await
+    };
+    let accept = async {
+        let hello = Hello::read(theirs, BytesMut::new()).await.unwrap();
+        accept_inside(websocket::accept_outer(hello, outer_server).await.unwrap(), hub).await
+    };
+    let (device, hub) = tokio::join!(connect, accept);
     works(
-        Link::start(ours.unwrap(), Side::Client, Config::default()),
-        Link::start(theirs, Side::Server, Config::default()),
+        Link::over_tls(device.unwrap(), Side::Client, Config::default()),
+        Link::over_tls(hub.unwrap(), Side::Server, Config::default()),
     )
     .await;
+}
 
-    // A client of HTTP, and one from before application protocols had names.
+/// What a client offers is known before it is asked for anything.
+#[tokio::test]
+async fn a_hello_tells_what_the_client_speaks() {
+    let authority = Authority::new();
+    let (outer_server, outer_client) = outer(&authority);
     let mut nameless = (*outer_client).clone();
     nameless.alpn_protocols.clear();
-    for (client, alpn) in [((*outer_client).clone(), Some(ALPN_HTTP)), (nameless, None)] {
+    for (client, is_http) in [((*outer_client).clone(), true), (nameless, false)] {
         let (ours, theirs) = duplex(64 << 10);
-        let connect = async {
-            let pipe = tls::connect(ours, "hub.test".try_into().unwrap(), Arc::new(client)).await.unwrap();
-            connect_inside(pipe, device.clone()).await.unwrap()
-        };
+        let connect = websocket::connect_outer(ours, "hub.test".try_into().unwrap(), Arc::new(client));
         let accept = async {
-            let pipe = accept(theirs).await.unwrap();
-            assert_eq!((pipe.alpn(), pipe.peer_certificates().len()), (alpn, 0));
-            accept_inside(pipe, hub.clone()).await.unwrap()
+            let hello = Hello::read(theirs, BytesMut::new()).await.unwrap();
+            assert_eq!((hello.offers(ALPN_HTTP), hello.offers(ALPN_LINK)), (is_http, false));
+            websocket::accept_outer(hello, outer_server.clone()).await
         };
         let (ours, theirs) = tokio::join!(connect, accept);
-        assert_eq!(theirs.peer_certificates().len(), 1);
-        drop(ours);
+        assert!(ours.is_ok() && theirs.is_ok());
     }
-
-    // No certificate, and yet the name of the protocol that asks for one.
-    let mut stranger = (*outer_client).clone();
-    stranger.alpn_protocols = vec![ALPN_LINK.to_vec()];
-    let (ours, theirs) = duplex(64 << 10);
-    let connect = tls::connect(ours, "hub.test".try_into().unwrap(), Arc::new(stranger));
-    let (_, refused) = tokio::join!(connect, accept(theirs));
-    assert!(matches!(refused, Err(tls::HandshakeError::Tls(rustls::Error::NoCertificatesPresented))));
     // What is no TLS at all.
     let (mut ours, theirs) = duplex(64 << 10);
     ours.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    assert!(matches!(accept(theirs).await, Err(tls::HandshakeError::Tls(_))));
+    assert!(matches!(Hello::read(theirs, BytesMut::new()).await, Err(tls::HandshakeError::Tls(_))));
 }
 
 /// Carries what is in the messages from one WebSocket to the other; `change` sees it on its way.
@@ -308,9 +312,9 @@ async fn plain_hub(
 }
 
 /// A connection to nginx, inside TLS.
-async fn dial(port: u16, outer: Arc<ClientConfig>) -> TlsPipe<Box<dyn Socket>> {
+async fn dial(port: u16, outer: Arc<ClientConfig>) -> impl Pipe {
     let socket = TcpNetwork.connect(&format!("127.0.0.1:{port}")).await.unwrap();
-    tls::connect(socket, "hub.test".try_into().unwrap(), outer).await.unwrap()
+    websocket::connect_outer(socket, "hub.test".try_into().unwrap(), outer).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -336,7 +340,7 @@ async fn a_link_runs_through_a_real_nginx_that_ends_the_outer_tls() {
 
     // What nginx itself has to say.
     let pipe = dial(port, outer.clone()).await;
-    let error = websocket::connect(pipe, "hub.test", "/elsewhere", SUBPROTOCOL_LINK).await.unwrap_err();
+    let error = websocket::connect(pipe, "hub.test", "/elsewhere", SUBPROTOCOL_LINK).await.err().unwrap();
     let is_not_found = matches!(&error, UpgradeError::Refused { status, server: Some(server), .. }
         if *status == StatusCode::NOT_FOUND && server.starts_with("nginx"));
     assert!(is_not_found, "{error}");
@@ -361,7 +365,7 @@ async fn a_real_nginx_without_a_hub_behind_it_is_a_bad_gateway() {
     let (port, nobody) = (free_port(), SocketAddr::from(([127, 0, 0, 1], free_port())));
     let Some(_nginx) = nginx(folder.path(), &authority, port, nobody) else { return };
     let error = websocket::connect(dial(port, outer).await, "hub.test", PATH, SUBPROTOCOL_LINK).await;
-    let error = error.unwrap_err();
+    let error = error.err().unwrap();
     let is_bad_gateway = matches!(error, UpgradeError::Refused { status: StatusCode::BAD_GATEWAY, .. });
     assert!(is_bad_gateway, "{error}");
 }

@@ -10,7 +10,6 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TimeSource, TransportConfig, VarInt,
 };
-use rustls::client::Resumption;
 use rustls::crypto::SecureRandom;
 use rustls::time_provider::TimeProvider;
 use towline_engine::Config;
@@ -54,8 +53,7 @@ pub fn client_config(
     environment: &Environment,
     limits: Config,
 ) -> Result<ClientConfig, ConfigError> {
-    let mut tls = Arc::unwrap_or_clone(tls::client_config(credentials, &[ALPN_QUIC], environment)?);
-    tls.resumption = Resumption::disabled();
+    let tls = tls::client_config(credentials, &[ALPN_QUIC], environment)?;
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| no_initial_suite())?;
     let mut quinn = quinn::ClientConfig::new(Arc::new(crypto));
     quinn.transport_config(Arc::new(transport(&limits)));

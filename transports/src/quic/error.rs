@@ -9,7 +9,7 @@ use towline_engine::Code;
 
 use super::ALPN_QUIC;
 use crate::error::LinkClosed;
-use crate::tls::HandshakeError;
+use crate::tls::{self, HandshakeError};
 
 /// Why a link is over. `asked` is the code with which this end closed it, if it did.
 pub(super) fn link_closed(error: ConnectionError, asked: Option<Code>) -> LinkClosed {
@@ -58,8 +58,8 @@ pub(super) fn handshake_error(error: ConnectionError) -> HandshakeError {
 
 /// The two ends have no application protocol in common.
 pub(super) fn other_protocol(got: Option<&[u8]>) -> HandshakeError {
-    let readable = |name: &[u8]| name.escape_ascii().to_string();
-    HandshakeError::Protocol { wanted: readable(ALPN_QUIC), got: got.map(readable) }
+    let theirs = got.map(|got| tls::readable(&[got]));
+    HandshakeError::Protocol { ours: tls::readable(&[ALPN_QUIC]), theirs }
 }
 
 /// What made this end send `alert`, as near as one can tell.

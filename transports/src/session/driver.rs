@@ -1,32 +1,31 @@
 //! The one loop that runs a session over a pipe.
 //!
-//! In: the pipe's bytes, the clock, wakes from handles. Out: records to the pipe, wakes to handles. Keeps: one
-//! record that is on its way out, and two read buffers. It does what can be done now, until the pipe neither gives nor
-//! takes, and then waits for anything; a write that is pending never stops the read, since two ends that each finish
-//! writing first can wait for each other forever.
+//! In: the pipe's bytes, the clock, wakes from handles. Out: records to the pipe, wakes to handles. Keeps: the few
+//! records that are on their way out, and while there is much to read two read buffers. It does what can be done now,
+//! until the pipe neither gives nor takes, and then waits for anything; a write that is pending never stops the read, since
+//! two ends that each finish writing first can wait for each other forever.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use towline_engine::PipeClosed;
 
+use super::carrier::{Batch, Carrier};
 use super::shared::{EPOCH, Shared, State};
-use crate::Pipe;
 use crate::error::LinkClosed;
-use crate::read_buffer::ReadBuffer;
 
 /// The most bytes of a record: with a size of two bytes, what fills a TLS record.
 const RECORD: usize = 16 << 10;
 
-/// How many slices are written at a time.
-const SLICES: usize = 32;
+/// How many records go out together at most, to a pipe that takes them at once: 64 KiB. More would be out of the cache
+/// before they are written; and what is sealed first waits no longer for what is urgent.
+const BATCH: usize = 4;
 
 /// How many times in a row the pipe may give or take something before others get their turn.
 const TURNS: usize = 32;
@@ -36,16 +35,16 @@ const LINGER: Duration = Duration::from_secs(3);
 
 /// Runs the session of `shared`, which is attached to `pipe`, until it is over and the pipe is closed, which no peer
 /// and no pipe can put off for longer than the session's timeouts and [`LINGER`].
-pub(crate) async fn run(shared: Arc<Shared>, pipe: impl Pipe) {
+pub(crate) async fn run(shared: Arc<Shared>, pipe: impl Carrier) {
     let mut driver = Driver::new(&shared, pipe);
     let mut alarm = pin!(sleep_until(Instant::now()));
     poll_fn(|context| driver.poll(context, alarm.as_mut())).await;
 
-    let Driver { mut pipe, mut outbox, pipe_is_lost, .. } = driver;
+    let Driver { mut pipe, mut batch, pipe_is_lost, .. } = driver;
     let closed = shared.lock().why_closed();
     // Who has been silent for so long hears no last words; a pipe that is lost carries none.
     if !pipe_is_lost && !matches!(closed, LinkClosed::TimedOut) {
-        let _ = timeout(LINGER, hang_up(&shared, &mut pipe, &mut outbox)).await;
+        let _ = timeout(LINGER, hang_up(&shared, &mut pipe, &mut batch)).await;
     }
     drop(pipe);
     shared.ended.send_replace(Some(closed));
@@ -55,10 +54,14 @@ pub(crate) async fn run(shared: Arc<Shared>, pipe: impl Pipe) {
 struct Driver<'a, P> {
     shared: &'a Shared,
     pipe: P,
-    inbox: ReadBuffer,
-    outbox: Outbox,
-    /// Whom to wake once the lock is given back. Kept for its allocation only.
+    /// What came with one read. Kept for its allocation only, as are the next two.
+    pieces: Vec<Bytes>,
+    /// What goes out next.
+    batch: Batch,
+    /// Whom to wake once the lock is given back.
     wakes: Vec<Waker>,
+    /// How many records the pipe is given at a time: as it takes them.
+    pace: usize,
     /// When the session's next timer is due.
     deadline: Option<Instant>,
     pipe_is_lost: bool,
@@ -75,10 +78,10 @@ enum Outcome {
     Over,
 }
 
-impl<'a, P: Pipe> Driver<'a, P> {
+impl<'a, P: Carrier> Driver<'a, P> {
     fn new(shared: &'a Shared, pipe: P) -> Self {
-        let (inbox, outbox) = (ReadBuffer::default(), Outbox::default());
-        Self { shared, pipe, inbox, outbox, wakes: Vec::new(), deadline: None, pipe_is_lost: false }
+        let (pieces, batch, wakes) = (Vec::new(), Batch::default(), Vec::new());
+        Self { shared, pipe, pieces, batch, wakes, pace: 1, deadline: None, pipe_is_lost: false }
     }
 
     /// Runs the session for as long as something can be done. Ready once it is over.
@@ -90,7 +93,7 @@ impl<'a, P: Pipe> Driver<'a, P> {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Outcome::Wait => {}
+                Outcome::Wait => self.pipe.rest(|| self.shared.lock().session.copy_out()),
             }
             let Some(deadline) = self.deadline else { return Poll::Pending };
             // An alarm that is too early costs a look at the clock; to set it anew for each byte would cost more.
@@ -110,7 +113,8 @@ impl<'a, P: Pipe> Driver<'a, P> {
         let (mut may_read, mut has_more) = (!self.pipe_is_lost, true);
         let mut is_full = false;
         for _ in 0..TURNS {
-            let read = if may_read { self.inbox.poll_read(context, &mut self.pipe) } else { Poll::Pending };
+            let read =
+                if may_read { self.pipe.poll_receive(context, &mut self.pieces) } else { Poll::Pending };
             may_read = read.is_ready();
             if may_read || has_more {
                 let time = Instant::now();
@@ -124,7 +128,9 @@ impl<'a, P: Pipe> Driver<'a, P> {
                 if self.deadline.is_some_and(|deadline| deadline <= time) {
                     state.session.handle_timeout(now);
                 }
-                self.outbox.fill(&mut state, now);
+                if self.pipe.is_flushed() {
+                    fill(&mut self.batch, &mut state, now, self.pace);
+                }
                 self.shared.forward_events(&mut state, &mut self.wakes);
                 has_more = state.session.wants_transmit();
                 self.deadline = state.session.poll_timeout().and_then(|(at, _)| self.shared.time_of(at));
@@ -135,14 +141,17 @@ impl<'a, P: Pipe> Driver<'a, P> {
                     return Outcome::Over;
                 }
             }
-            match self.outbox.poll_write(context, &mut self.pipe) {
-                Poll::Ready(Ok(())) => {}
+            let has_some = !self.batch.ends.is_empty() || !self.pipe.is_flushed();
+            self.pipe.send(&mut self.batch);
+            match self.pipe.poll_flush(context) {
+                Poll::Ready(Ok(())) if !has_some => has_more = false,
+                Poll::Ready(Ok(())) => self.pace = (2 * self.pace).min(BATCH),
                 Poll::Ready(Err(error)) => {
                     self.handle_write_error(context, error);
                     (may_read, has_more) = (false, true);
                 }
                 // What there is more of has to wait as well.
-                Poll::Pending => has_more = false,
+                Poll::Pending => (has_more, self.pace) = (false, 1),
             }
             if !may_read && !has_more {
                 return Outcome::Wait;
@@ -155,17 +164,14 @@ impl<'a, P: Pipe> Driver<'a, P> {
     }
 
     /// Tells the session what the pipe gave. Returns whether it is time to let it be read.
-    fn handle_read(
-        &mut self,
-        state: &mut State,
-        now: towline_engine::Instant,
-        read: io::Result<usize>,
-    ) -> bool {
+    fn handle_read(&mut self, state: &mut State, now: towline_engine::Instant, read: io::Result<()>) -> bool {
         match read {
-            Ok(0) => self.lose_pipe(state, now, PipeClosed::Finished, None),
-            Ok(_) => {
-                state.session.handle_input(now, EPOCH, self.inbox.take());
-                return self.inbox.make_room(|| state.session.copy_out());
+            Ok(()) if self.pieces.is_empty() => self.lose_pipe(state, now, PipeClosed::Finished, None),
+            Ok(()) => {
+                for piece in self.pieces.drain(..) {
+                    state.session.handle_input(now, EPOCH, piece);
+                }
+                return self.pipe.make_room(|| state.session.copy_out());
             }
             Err(error) => self.lose_pipe(state, now, PipeClosed::Failed, Some(error)),
         }
@@ -176,8 +182,11 @@ impl<'a, P: Pipe> Driver<'a, P> {
     fn handle_write_error(&mut self, context: &mut Context<'_>, error: io::Error) {
         let now = self.shared.now();
         for _ in 0..TURNS {
-            let Poll::Ready(Ok(1..)) = self.inbox.poll_read(context, &mut self.pipe) else { break };
-            self.handle_read(&mut self.shared.lock(), now, Ok(1));
+            let read = self.pipe.poll_receive(context, &mut self.pieces);
+            if self.pieces.is_empty() || read.is_pending() {
+                break;
+            }
+            self.handle_read(&mut self.shared.lock(), now, Ok(()));
         }
         self.lose_pipe(&mut self.shared.lock(), now, PipeClosed::Failed, Some(error));
     }
@@ -195,98 +204,64 @@ impl<'a, P: Pipe> Driver<'a, P> {
     }
 }
 
+/// Takes the session's next records.
+fn fill(batch: &mut Batch, state: &mut State, now: towline_engine::Instant, count: usize) {
+    for _ in 0..count {
+        state.session.poll_transmit(now, RECORD, &mut batch.slices);
+        if batch.ends.last().copied().unwrap_or(0) == batch.slices.len() {
+            return;
+        }
+        batch.ends.push(batch.slices.len());
+    }
+}
+
 /// Gets the last words out, says goodbye, and listens until the peer has too.
 ///
 /// It listens all the while: closing a socket with unread input would reset it, and the reset could overtake our last
 /// words; and a peer that writes before it reads takes them only once we have read.
-async fn hang_up(shared: &Shared, pipe: &mut impl Pipe, outbox: &mut Outbox) -> io::Result<()> {
-    let (mut reader, mut writer) = tokio::io::split(pipe);
-    let say = async {
-        loop {
-            let now = shared.now();
-            outbox.fill(&mut shared.lock(), now);
-            if outbox.is_empty() {
-                return writer.shutdown().await;
-            }
-            poll_fn(|context| outbox.poll_write(context, &mut writer)).await?;
+async fn hang_up(shared: &Shared, pipe: &mut impl Carrier, batch: &mut Batch) -> io::Result<()> {
+    let (mut has_said, mut has_heard) = (false, false);
+    poll_fn(|context| {
+        if !has_said {
+            has_said = poll_say(shared, pipe, batch, context)?.is_ready();
         }
-    };
-    let listen = async {
-        let mut scrap = [0; 1024];
-        while reader.read(&mut scrap).await? > 0 {
-            // A pipe that always has something must not keep the deadline from being seen.
-            tokio::task::consume_budget().await;
+        if !has_heard {
+            has_heard = poll_hear(pipe, context)?.is_ready();
         }
-        Ok(())
-    };
-    tokio::try_join!(say, listen)?;
-    Ok(())
+        if has_said && has_heard { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await
 }
 
-/// A record that is on its way out.
-#[derive(Default)]
-struct Outbox {
-    slices: Vec<Bytes>,
-    /// How many slices, from the front, have gone out.
-    written: usize,
-    must_flush: bool,
+/// Ready once all that was left to say is out.
+fn poll_say(
+    shared: &Shared,
+    pipe: &mut impl Carrier,
+    batch: &mut Batch,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    loop {
+        ready!(pipe.poll_flush(context))?;
+        fill(batch, &mut shared.lock(), shared.now(), 1);
+        if batch.ends.is_empty() {
+            return pipe.poll_close(context);
+        }
+        pipe.send(batch);
+    }
 }
 
-impl Outbox {
-    fn is_empty(&self) -> bool {
-        self.slices.is_empty() && !self.must_flush
-    }
-
-    /// Takes the session's next record, if the last one has gone out.
-    fn fill(&mut self, state: &mut State, now: towline_engine::Instant) {
-        if self.is_empty() {
-            state.session.poll_transmit(now, RECORD, &mut self.slices);
-            self.must_flush = !self.slices.is_empty();
+/// Ready once the peer has said goodbye. What it says before that comes too late.
+fn poll_hear(pipe: &mut impl Carrier, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    let mut scrap = Vec::new();
+    for _ in 0..TURNS {
+        ready!(pipe.poll_receive(context, &mut scrap))?;
+        if scrap.is_empty() {
+            return Poll::Ready(Ok(()));
         }
+        scrap.clear();
+        pipe.make_room(|| ());
     }
-
-    /// Writes until all is out and flushed (ready), or the pipe takes no more (pending). Pending if there is
-    /// nothing to write.
-    fn poll_write(
-        &mut self,
-        context: &mut Context<'_>,
-        pipe: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<io::Result<()>> {
-        if self.is_empty() {
-            return Poll::Pending;
-        }
-        let mut pipe = Pin::new(pipe);
-        while self.written < self.slices.len() {
-            let mut parts = [IoSlice::new(&[]); SLICES];
-            let left = &self.slices[self.written..];
-            let count = left.len().min(SLICES);
-            for (part, slice) in parts.iter_mut().zip(left) {
-                *part = IoSlice::new(slice);
-            }
-            match pipe.as_mut().poll_write_vectored(context, &parts[..count]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => self.advance(count),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        self.slices.clear();
-        self.written = 0;
-        let flushed = pipe.poll_flush(context);
-        self.must_flush = flushed.is_pending();
-        flushed
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        while count > 0 {
-            let slice = &mut self.slices[self.written];
-            if count < slice.len() {
-                slice.advance(count);
-                return;
-            }
-            count -= slice.len();
-            *slice = Bytes::new();
-            self.written += 1;
-        }
-    }
+    // A pipe that always has something must not keep the deadline from being seen.
+    context.waker().wake_by_ref();
+    Poll::Pending
 }

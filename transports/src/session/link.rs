@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use towline_engine::{Code, Config, Dir, OpenError, Session, Side, StreamId};
 
+use super::carrier::Carrier;
 use super::driver;
 use super::shared::{EPOCH, Shared, index};
 use super::stream::{Held, RecvStream, SendStream};
+use crate::LinkStats;
 use crate::error::LinkClosed;
-use crate::{LinkStats, Pipe};
 
 /// A handle to a session, as [`crate::Link`].
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ impl WeakLink {
 }
 
 impl Link {
-    pub(crate) fn start(pipe: impl Pipe, side: Side, config: Config) -> Self {
+    pub(crate) fn start(pipe: impl Carrier, side: Side, config: Config) -> Self {
         let shared = Arc::new(Shared::new(Session::new(side, config)));
         // Before the driver's first turn, the application may have closed it.
         shared.lock().session.attach(shared.now(), EPOCH).expect("a new session takes a pipe");

@@ -79,8 +79,8 @@ pub async fn tls_pair(config: Config) -> (Link, Link, ()) {
     let (ours, theirs) = sockets().await;
     let name = "hub.test".try_into().unwrap();
     let (ours, theirs) = tokio::join!(tls::connect(ours, name, client), tls::accept(theirs, server));
-    let service = Link::start(ours.unwrap(), Side::Client, config.clone());
-    (service, Link::start(theirs.unwrap(), Side::Server, config), ())
+    let service = Link::over_tls(ours.unwrap(), Side::Client, config.clone());
+    (service, Link::over_tls(theirs.unwrap(), Side::Server, config), ())
 }
 
 /// Two ends over WebSocket, as to a hub: TLS with certificates on both sides, inside of messages, inside of the TLS of

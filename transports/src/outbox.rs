@@ -1,0 +1,67 @@
+//! Bytes that are on their way out.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::AsyncWrite;
+
+/// How many slices are written at a time.
+const SLICES: usize = 64;
+
+/// Slices that go out in their order, as many with each write as the pipe takes.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    slices: VecDeque<Bytes>,
+    must_flush: bool,
+}
+
+impl Outbox {
+    /// Whether all is out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slices.is_empty() && !self.must_flush
+    }
+
+    pub(crate) fn push(&mut self, slice: Bytes) {
+        self.slices.push_back(slice);
+        self.must_flush = true;
+    }
+
+    /// Writes until all is out and flushed (ready), or the pipe takes no more (pending).
+    pub(crate) fn poll_flush(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        let mut pipe = Pin::new(pipe);
+        while !self.slices.is_empty() {
+            let mut parts = [IoSlice::new(&[]); SLICES];
+            let count = self.slices.len().min(SLICES);
+            for (part, slice) in parts.iter_mut().zip(&self.slices) {
+                *part = IoSlice::new(slice);
+            }
+            match ready!(pipe.as_mut().poll_write_vectored(context, &parts[..count]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.advance(written),
+            }
+        }
+        if self.must_flush {
+            ready!(pipe.poll_flush(context))?;
+            self.must_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(slice) = self.slices.front_mut() {
+            if count < slice.len() {
+                slice.advance(count);
+                return;
+            }
+            count -= slice.len();
+            self.slices.pop_front();
+        }
+    }
+}

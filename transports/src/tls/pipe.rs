@@ -1,0 +1,282 @@
+//! A pipe inside TLS: the records of a connection, and the socket or pipe that carries them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use rustls::pki_types::CertificateDer;
+use rustls::{AlertDescription, Error};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::HandshakeError;
+use super::records::{Handshake, MAX_PLAINTEXT, Opened, Peer, Records, Step, alert_for, whole_record};
+use crate::Pipe;
+use crate::outbox::Outbox;
+use crate::read_buffer::ReadBuffer;
+use crate::session::carrier::{Batch, Carrier};
+
+/// How many slices a sealed record is gathered from, at most.
+const SLICES: usize = 64;
+
+/// A pipe inside TLS 1.3.
+///
+/// [`Link::over_tls`](crate::Link::over_tls) runs a session over it in the fastest way; as a pipe it serves for other
+/// things.
+#[derive(Debug)]
+pub struct TlsPipe<P> {
+    pipe: P,
+    records: Records,
+    peer: Peer,
+    /// Sealed records that came.
+    inbox: ReadBuffer,
+    /// Sealed records that go out.
+    outbox: Outbox,
+    reading: Reading,
+    has_said_goodbye: bool,
+    /// What was opened and not read yet, if it is used as a pipe.
+    opened: VecDeque<Bytes>,
+}
+
+/// Whether more comes.
+#[derive(Debug)]
+enum Reading {
+    Open,
+    /// The peer has said that no more comes.
+    Finished,
+    /// It cannot go on; the error is for the next who asks.
+    Failed(Option<io::Error>),
+}
+
+/// Runs a handshake over `pipe`, of which `input` was read already.
+pub(super) async fn shake_hands<P: Pipe>(
+    mut pipe: P,
+    mut handshake: Handshake,
+    mut input: BytesMut,
+) -> Result<TlsPipe<P>, HandshakeError> {
+    let mut output = Vec::new();
+    loop {
+        let step = handshake.advance(&mut input, &mut output);
+        let said = say(&mut pipe, &mut output).await;
+        // That the peer cannot be told is not why it failed.
+        let step = step.map_err(HandshakeError::Tls)?;
+        said.map_err(HandshakeError::Io)?;
+        if step == Step::Done {
+            break;
+        }
+        if pipe.read_buf(&mut input).await.map_err(HandshakeError::Io)? == 0 {
+            return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+    let (records, peer) = handshake.finish().map_err(HandshakeError::Tls)?;
+    Ok(TlsPipe {
+        pipe,
+        records,
+        peer,
+        inbox: ReadBuffer::holding(&input),
+        outbox: Outbox::default(),
+        reading: Reading::Open,
+        has_said_goodbye: false,
+        opened: VecDeque::new(),
+    })
+}
+
+/// Sends what a handshake has to say.
+pub(super) async fn say(pipe: &mut impl Pipe, output: &mut Vec<u8>) -> io::Result<()> {
+    if !output.is_empty() {
+        pipe.write_all(output).await?;
+        pipe.flush().await?;
+        output.clear();
+    }
+    Ok(())
+}
+
+impl<P> TlsPipe<P> {
+    /// The peer's certificate, and those between it and the authority.
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        &self.peer.certificates
+    }
+
+    /// The application protocol that was agreed on.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.peer.alpn.as_deref()
+    }
+
+    /// Nobody asks any more who the peer is.
+    pub(crate) fn forget_peer(mut self) -> Self {
+        self.peer = Peer { certificates: Vec::new(), alpn: None };
+        self
+    }
+}
+
+impl<P: Pipe> TlsPipe<P> {
+    /// Opens all records that are whole, in the buffer that they lie in.
+    fn open_records(&mut self, pieces: &mut Vec<Bytes>) -> Result<(), Error> {
+        let (first, mut size) = (pieces.len(), 0);
+        while let Some(length) = whole_record(self.inbox.filled())? {
+            match self.records.open(self.inbox.take_front(length))? {
+                Opened::Data(bytes) => {
+                    size += bytes.len();
+                    pieces.push(bytes);
+                }
+                Opened::Nothing => {}
+                Opened::KeyWanted => self.records.update_key(|sealed| self.outbox.push(sealed))?,
+                Opened::Closed => {
+                    self.reading = Reading::Finished;
+                    break;
+                }
+            }
+        }
+        if ReadBuffer::is_small(size) {
+            for piece in &mut pieces[first..] {
+                *piece = Bytes::copy_from_slice(piece);
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection cannot go on; the peer is told why, if it takes that at once.
+    fn fail(&mut self, context: &mut Context<'_>, error: Error) {
+        if let Some(alert) = alert_for(&error)
+            && let Ok(sealed) = self.records.seal_alert(alert)
+        {
+            self.outbox.push(sealed);
+            let _ = self.outbox.poll_flush(context, &mut self.pipe);
+        }
+        self.reading = Reading::Failed(Some(io::Error::new(io::ErrorKind::InvalidData, error)));
+    }
+
+    fn seal(&mut self, parts: &[&[u8]]) {
+        let sealed = self.records.seal(parts, |sealed| self.outbox.push(sealed));
+        if let Err(error) = sealed {
+            self.reading = Reading::Failed(Some(io::Error::other(error)));
+        }
+    }
+}
+
+impl<P: Pipe> Carrier for TlsPipe<P> {
+    fn poll_receive(&mut self, context: &mut Context<'_>, pieces: &mut Vec<Bytes>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.reading {
+                Reading::Open => {}
+                Reading::Finished => return Poll::Ready(Ok(())),
+                Reading::Failed(error) => {
+                    let error = error.take().unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+                    return Poll::Ready(Err(error));
+                }
+            }
+            let before = pieces.len();
+            // What came before an error is good, and comes first.
+            if let Err(error) = self.open_records(pieces) {
+                self.fail(context, error);
+            }
+            if pieces.len() > before {
+                return Poll::Ready(Ok(()));
+            }
+            if matches!(self.reading, Reading::Open)
+                && ready!(self.inbox.poll_read(context, &mut self.pipe))? == 0
+            {
+                // Without the peer's goodbye it may be anybody who ended the connection (RFC 8446 §6.1).
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    fn make_room(&mut self, let_go: impl FnOnce()) -> bool {
+        self.inbox.make_room(let_go)
+    }
+
+    fn rest(&mut self, let_go: impl FnOnce()) {
+        self.inbox.rest(let_go);
+    }
+
+    fn send(&mut self, batch: &mut Batch) {
+        let mut start = 0;
+        for end in batch.ends.drain(..) {
+            // A record of the session fills a record of TLS.
+            for slices in batch.slices[start..end].chunks(SLICES) {
+                let mut parts = [&[][..]; SLICES];
+                for (part, slice) in parts.iter_mut().zip(slices) {
+                    *part = slice;
+                }
+                self.seal(&parts[..slices.len()]);
+            }
+            start = end;
+        }
+        batch.slices.clear();
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox.poll_flush(context, &mut self.pipe)
+    }
+
+    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.has_said_goodbye {
+            self.has_said_goodbye = true;
+            let sealed = self.records.seal_alert(AlertDescription::CloseNotify);
+            self.outbox.push(sealed.map_err(io::Error::other)?);
+        }
+        ready!(self.outbox.poll_flush(context, &mut self.pipe))?;
+        Pin::new(&mut self.pipe).poll_shutdown(context)
+    }
+}
+
+impl<P: Pipe> AsyncRead for TlsPipe<P> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.opened.is_empty() {
+            let mut pieces = Vec::new();
+            let received = self.poll_receive(context, &mut pieces);
+            if received.is_pending() {
+                self.rest(|| ());
+            }
+            ready!(received)?;
+            self.make_room(|| ());
+            self.opened.extend(pieces);
+        }
+        while let Some(piece) = self.opened.front_mut() {
+            let count = piece.len().min(buffer.remaining());
+            buffer.put_slice(&piece[..count]);
+            piece.advance(count);
+            if !piece.is_empty() {
+                break;
+            }
+            self.opened.pop_front();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<P: Pipe> AsyncWrite for TlsPipe<P> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.has_said_goodbye {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        ready!(Carrier::poll_flush(&mut *self, context))?;
+        let count = bytes.len().min(MAX_PLAINTEXT);
+        self.seal(&[&bytes[..count]]);
+        // What does not go out at once goes with the next write, or the flush, and so does the error.
+        let _ = Carrier::poll_flush(&mut *self, context);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Carrier::poll_flush(&mut *self, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_close(context)
+    }
+}
