@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 use towline::core::Limits;
 use towline::{OpenError, Route, Service, Transport};
-use towline_transports::tls::{self, ALPN_HTTP, ALPN_LINK, Credentials, TlsPipe};
-use towline_transports::websocket::{self, SUBPROTOCOL_LINK, WebSocketPipe};
-use towline_transports::{Config, Link, LinkClosed, Pipe, Side, Socket};
+use towline_transports::tls::{self, ALPN_HTTP, ALPN_LINK, Credentials};
+use towline_transports::websocket::{self, SUBPROTOCOL_LINK};
+use towline_transports::{Config, Link, LinkClosed, Pipe, Side};
 
 /// Everybody who takes part: those who are served, and where strangers come from.
 struct Scene {
@@ -40,19 +40,20 @@ impl Scene {
     }
 
     /// TLS as web servers have it.
-    async fn outer(&self) -> TlsPipe<Box<dyn Socket>> {
+    async fn outer(&self) -> impl Pipe + use<> {
         let roots = self.world.credentials("service/x").roots;
         let config = websocket::outer_client_config(roots, &self.world.environment.tls).unwrap();
-        tls::connect(self.honest.dial().await, "127.0.0.1".try_into().unwrap(), config).await.unwrap()
+        let name = "127.0.0.1".try_into().unwrap();
+        websocket::connect_outer(self.honest.dial().await, name, config).await.unwrap()
     }
 
     /// A WebSocket in it.
-    async fn websocket(&self) -> WebSocketPipe<TlsPipe<Box<dyn Socket>>> {
+    async fn websocket(&self) -> impl Pipe + use<> {
         websocket::connect(self.outer().await, "hub", "/towline", SUBPROTOCOL_LINK).await.unwrap()
     }
 
     /// The same, before anybody has put what goes in into frames.
-    async fn upgraded(&self) -> TlsPipe<Box<dyn Socket>> {
+    async fn upgraded(&self) -> impl Pipe + use<> {
         let mut pipe = self.outer().await;
         pipe.write_all(upgrade(SUBPROTOCOL_LINK).as_bytes()).await.unwrap();
         let mut head = Vec::new();
@@ -302,7 +303,7 @@ async fn who_has_no_certificate_hears_so() {
 async fn is_told_to_bring_one(scene: &Scene, pipe: impl Pipe) {
     let config = Arc::new(scene.without_certificate(ALPN_LINK));
     let pipe = tls::connect(pipe, "127.0.0.1".try_into().unwrap(), config).await.unwrap();
-    let link = Link::start(pipe, Side::Client, Config::default());
+    let link = Link::over_tls(pipe, Side::Client, Config::default());
     let closed = timeout(SOON, link.closed()).await.unwrap();
     let LinkClosed::Lost(error) = closed else { panic!("{closed}") };
     let reason = tls::refused_certificate(tls::as_tls(&error).unwrap());

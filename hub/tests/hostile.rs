@@ -79,7 +79,7 @@ async fn raw_link_with(
     let config = tls::client_config(credentials, &[ALPN_LINK], &world.environment.tls).unwrap();
     let name = "127.0.0.1".try_into().unwrap();
     let pipe = tls::connect(honest.dial().await, name, config).await?;
-    Ok(Link::start(pipe, Side::Client, limits))
+    Ok(Link::over_tls(pipe, Side::Client, limits))
 }
 
 fn hello() -> Request {

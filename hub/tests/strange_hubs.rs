@@ -9,14 +9,16 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use common::World;
 use common::memory::{MemoryNetwork, MemorySocket};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::net::UdpSocket;
 use towline::{Attempt, CONNECT_DEADLINE, EndpointConfig, Route, Stage, Transport};
+use towline_transports::Pipe;
 use towline_transports::proxy::ProxySettings;
-use towline_transports::tls::{self, Credentials, TlsPipe};
+use towline_transports::tls::{Credentials, Hello};
 use towline_transports::websocket::{self, SUBPROTOCOL_LINK};
 
 const HUB: &str = "127.0.0.1:443";
@@ -145,8 +147,9 @@ fn outer(world: &World) -> Arc<ServerConfig> {
     websocket::outer_server_config(chain, key, &world.environment.tls).unwrap()
 }
 
-async fn accept_outer(socket: MemorySocket, outer: Arc<ServerConfig>) -> TlsPipe<MemorySocket> {
-    tls::accept(socket, outer).await.unwrap()
+async fn accept_outer(socket: MemorySocket, outer: Arc<ServerConfig>) -> impl Pipe + use<> {
+    let hello = Hello::read(socket, BytesMut::new()).await.unwrap();
+    websocket::accept_outer(hello, outer).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]

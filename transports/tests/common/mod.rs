@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::BytesMut;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData,
@@ -15,7 +16,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::time_provider::DefaultTimeProvider;
 use towline_transports::quic::{self, Endpoint};
-use towline_transports::tls::{self, ALPN_LINK, Credentials, Environment};
+use towline_transports::tls::{self, ALPN_LINK, Credentials, Environment, Hello};
 use towline_transports::websocket::{self, SUBPROTOCOL_LINK};
 use towline_transports::{
     Config, Link, Network, RecvStream, SendStream, Side, Socket, TcpNetwork, stream_pipe,
@@ -94,18 +95,20 @@ pub async fn websocket_pair(config: Config) -> (Link, Link, ()) {
     let server = tls::server_config(authority.issue("hub.test"), &[ALPN_LINK], &environment()).unwrap();
     let (ours, theirs) = sockets().await;
     let connect = async {
-        let pipe = tls::connect(ours, "hub.test".try_into().unwrap(), outer_client).await.unwrap();
+        let pipe =
+            websocket::connect_outer(ours, "hub.test".try_into().unwrap(), outer_client).await.unwrap();
         let pipe = websocket::connect(pipe, "hub.test", "/link", SUBPROTOCOL_LINK).await.unwrap();
         tls::connect(pipe, "hub.test".try_into().unwrap(), client).await.unwrap()
     };
     let accept = async {
-        let pipe = tls::accept(theirs, outer_server).await.unwrap();
+        let hello = Hello::read(theirs, BytesMut::new()).await.unwrap();
+        let pipe = websocket::accept_outer(hello, outer_server).await.unwrap();
         let pipe = websocket::accept(pipe, "/link", &[SUBPROTOCOL_LINK]).await.unwrap();
         tls::accept(pipe, server).await.unwrap()
     };
     let (ours, theirs) = tokio::join!(connect, accept);
-    let service = Link::start(ours, Side::Client, config.clone());
-    (service, Link::start(theirs, Side::Server, config), ())
+    let service = Link::over_tls(ours, Side::Client, config.clone());
+    (service, Link::over_tls(theirs, Side::Server, config), ())
 }
 
 /// Two ends over one stream of a QUIC link, and that link.
