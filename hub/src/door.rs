@@ -20,12 +20,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials, HandshakeError, Hello, TlsPipe};
 use towline_transports::websocket::{self, Answer, SUBPROTOCOL_LINK};
 use towline_transports::{Config, Link, Pipe, Side, Socket, quic};
 
 use crate::identity::{BadIdentity, Identity};
+use crate::places::Places;
 
 /// Where the WebSocket is.
 pub(crate) const PATH: &str = "/towline";
@@ -47,10 +47,10 @@ pub(crate) struct Door {
     /// For everybody else.
     web: Arc<ServerConfig>,
     /// Places for those who have a WebSocket and have not shown who they are: each may make us keep a message.
-    websockets: Semaphore,
+    websockets: Places,
 }
 
-/// How many of those there are at a time: 64 times 768 KiB is 48 MiB. The next one waits.
+/// How many of those there are at a time: 64 times 768 KiB is 48 MiB. For one more, the oldest goes.
 const WEBSOCKETS: usize = 64;
 
 /// Which way a link came in.
@@ -83,6 +83,8 @@ pub(crate) enum NoEntry {
     Unknown,
     #[error("HTTP, and no link in it")]
     NoLink,
+    #[error("too many WebSockets whose holders have not shown who they are; this is the oldest")]
+    Displaced,
     #[error("bad HTTP: {0}")]
     Http(#[from] hyper::Error),
 }
@@ -92,7 +94,7 @@ impl Door {
         let (chain, key) = (credentials.chain.clone(), credentials.key.clone_key());
         let web = websocket::outer_server_config(chain, key, environment)?;
         let link = tls::server_config(credentials, &[ALPN_LINK], environment)?;
-        Ok(Self { link, web, websockets: Semaphore::new(WEBSOCKETS) })
+        Ok(Self { link, web, websockets: Places::new(WEBSOCKETS) })
     }
 
     /// Takes a connection in. `limits` are those of the link, given who is at its other end. Under the caller's deadline;
@@ -114,9 +116,14 @@ impl Door {
             return Ok(meet(hello.accept(self.link.clone()).await?, Way::Tls, limits));
         }
         let upgrade = serve_http(websocket::accept_outer(hello, self.web.clone()).await?).await?;
-        let _place = self.websockets.acquire().await.expect("it is never closed");
+        let pipe = self.websockets.visit(self.meet_inside(upgrade)).await.ok_or(NoEntry::Displaced)?;
+        Ok(meet(pipe?, Way::WebSocket, limits))
+    }
+
+    /// Runs the TLS of a link inside of a WebSocket.
+    async fn meet_inside(&self, upgrade: OnUpgrade) -> Result<TlsPipe<impl Pipe + use<>>, NoEntry> {
         let pipe = websocket::from_upgraded(TokioIo::new(upgrade.await?), SUBPROTOCOL_LINK.to_owned()).await;
-        Ok(meet(tls::accept(pipe, self.link.clone()).await?, Way::WebSocket, limits))
+        Ok(tls::accept(pipe, self.link.clone()).await?)
     }
 }
 

@@ -70,6 +70,7 @@ mod forward;
 mod hub;
 pub mod identity;
 pub mod message;
+mod places;
 pub mod policy;
 pub mod refusal;
 pub mod relay;

@@ -331,3 +331,21 @@ async fn who_is_of_another_authority_hears_so() {
         scene.is_over("another authority", "invalid peer certificate").await;
     }
 }
+
+/// However many strangers hold a WebSocket and say nothing, whoever has a certificate gets in beside them, and at once.
+#[tokio::test(start_paused = true)]
+async fn strangers_with_websockets_that_say_nothing_keep_nobody_out() {
+    let scene = Scene::new().await;
+    let mut strangers = Vec::new();
+    for _ in 0..200 {
+        strangers.push(scene.upgraded().await);
+    }
+    let mut config = scene.world.endpoint("service/newcomer", &scene.honest.hub);
+    config.route = Route { transport: Some(Transport::WebSocket), ..Route::default() };
+    let newcomer = Service::new(config, scene.world.environment.clone()).unwrap();
+    let begin = Instant::now();
+    scene.honest.is_served(&newcomer).await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    drop(strangers);
+    scene.is_over("they went away", "too many WebSockets").await;
+}
