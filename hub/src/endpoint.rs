@@ -214,7 +214,7 @@ fn remedy_of_unreachable(error: &io::Error) -> &'static str {
 
 fn remedy_of_proxy(error: &ProxyError) -> &'static str {
     match error {
-        ProxyError::Unreachable { .. } => {
+        ProxyError::Unreachable { .. } | ProxyError::Silent { .. } => {
             "check the proxy in --proxy or HTTPS_PROXY, or do without: --proxy none"
         }
         ProxyError::Authentication { .. } => "its URL is in --proxy or HTTPS_PROXY",

@@ -15,7 +15,7 @@ use common::memory::{MemoryNetwork, MemorySocket};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::net::UdpSocket;
-use towline::{Attempt, CONNECT_DEADLINE, EndpointConfig, Route, Stage, Transport};
+use towline::{Attempt, CONNECT_DEADLINE, EndpointConfig, Route, Service, Stage, Transport};
 use towline_transports::Pipe;
 use towline_transports::proxy::ProxySettings;
 use towline_transports::tls::{Credentials, Hello};
@@ -140,6 +140,46 @@ async fn a_proxy_that_agrees_and_then_sends_garbage_or_hangs() {
             assert_failed(&attempt, &format!("{what}, {transport}"), Stage::Connected, hangs, word);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_takes_the_connection_and_says_nothing_is_named() {
+    let world = World::new();
+    for transport in [Transport::Tls, Transport::WebSocket] {
+        let attempt = tried(&world, transport, true, hangs).await;
+        let word = format!("the proxy {PROXY} does not answer");
+        assert_failed(&attempt, &transport.to_string(), Stage::Proxy, true, &word);
+    }
+}
+
+/// Direct ways fail at once, and through the proxy there is a WebSocket in which nobody says anything: that is what is told.
+#[tokio::test(start_paused = true)]
+async fn at_the_deadline_it_counts_how_far_those_are_that_have_not_failed() {
+    let world = World::new();
+    let network = Arc::new(MemoryNetwork::new());
+    let mut environment = world.environment.clone();
+    environment.network = network.clone();
+    let route = Route { proxy: ProxySettings::through(PROXY.parse().unwrap()), ..Route::default() };
+    let config = EndpointConfig { hub: HUB.to_owned(), credentials: world.credentials("service/ops"), route };
+    let outer = outer(&world);
+    tokio::spawn(async move {
+        loop {
+            let (address, socket) = network.accept().await;
+            let outer = outer.clone();
+            if address == PROXY {
+                tokio::spawn(async move {
+                    let hello = Hello::read(agrees(socket).await, BytesMut::new()).await.unwrap();
+                    // Who wants a link is left alone.
+                    if let Ok(pipe) = websocket::accept_outer(hello, outer).await {
+                        upgrades(pipe, SUBPROTOCOL_LINK, b"", true).await;
+                    }
+                });
+            }
+        }
+    });
+    let service = Service::new(config, environment).unwrap();
+    let error = service.open("press-7", "echo").await.unwrap_err().to_string();
+    assert!(error.contains(TIMED_OUT), "{error}");
 }
 
 fn outer(world: &World) -> Arc<ServerConfig> {
