@@ -210,7 +210,7 @@ pub async fn why(config: EndpointConfig, environment: Environment) -> Result<Vec
         let (start, progress) = (Instant::now(), Progress::default());
         let error = match timeout(CONNECT_DEADLINE, dialler.attempt(way, progress.clone())).await {
             Ok(outcome) => outcome.err(),
-            Err(_) => Some(ConnectError::TimedOut { hub: dialler.hub.clone() }),
+            Err(_) => Some(dialler.timed_out(way, progress.stage())),
         };
         attempts.push(Attempt { way, stage: progress.stage(), took: start.elapsed(), error });
     }
@@ -296,6 +296,7 @@ impl Dialler {
         self.look_back(place);
         let mut ways = self.ways(place).into_iter();
         let mut attempts: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
+        let mut under_way: Vec<(Way, Progress)> = Vec::new();
         let mut waits_for_quic = false;
         let mut furthest: Option<(Stage, ConnectError)> = None;
         let mut next_start = Instant::now();
@@ -319,6 +320,7 @@ impl Dialler {
                             furthest = Some((stage, error));
                         }
                         next_start = Instant::now();
+                        under_way.retain(|(other, _)| *other != way);
                         waits_for_quic &= way.transport != Transport::Quic;
                     }
                 },
@@ -331,12 +333,21 @@ impl Dialler {
                     next_start = Instant::now() + HEAD_START;
                     waits_for_quic |= way.transport == Transport::Quic;
                     tracing::debug!(hub = self.hub, %way, "trying");
-                    attempts.push(self.clone().attempt_to_the_end(way).boxed());
+                    let progress = Progress::default();
+                    under_way.push((way, progress.clone()));
+                    attempts.push(self.clone().attempt_to_the_end(way, progress).boxed());
                 }
                 () = sleep_until(deadline) => break,
             }
         }
         self.memory().forget(place);
+        // Those that are given up may have got further than those that have failed.
+        for (way, progress) in under_way {
+            let stage = progress.stage();
+            if furthest.as_ref().is_none_or(|(far, _)| stage > *far) {
+                furthest = Some((stage, self.timed_out(way, stage)));
+            }
+        }
         Err(furthest.map_or_else(|| ConnectError::TimedOut { hub: self.hub.clone() }, |(_, error)| error))
     }
 
@@ -351,8 +362,7 @@ impl Dialler {
         self.memory().forget(found.place);
     }
 
-    async fn attempt_to_the_end(self: Arc<Self>, way: Way) -> Ended {
-        let progress = Progress::default();
+    async fn attempt_to_the_end(self: Arc<Self>, way: Way, progress: Progress) -> Ended {
         let outcome = self.attempt(way, progress.clone()).await;
         (way, progress.stage(), outcome)
     }
@@ -399,13 +409,10 @@ impl Dialler {
         let proxy = if proxied { self.proxy.proxy_for(&self.hub) } else { None };
         match proxy {
             Some(proxy) => {
-                let socket = proxy::connect(network, proxy, &self.hub).await;
-                socket.map_err(|error| {
-                    if !matches!(error, ProxyError::Unreachable { .. }) {
-                        progress.reach(Stage::Proxy);
-                    }
-                    ConnectError::Proxy { hub: self.hub.clone(), error }
-                })
+                let failed = |error| ConnectError::Proxy { hub: self.hub.clone(), error };
+                let socket = proxy::reach(network, proxy).await.map_err(failed)?;
+                progress.reach(Stage::Proxy);
+                proxy::ask(socket, proxy, &self.hub).await.map_err(failed)
             }
             None => {
                 let socket = network.connect(&self.hub).await;
@@ -446,6 +453,17 @@ impl Dialler {
     fn udp(&self, address: SocketAddr) -> io::Result<quic::Endpoint> {
         let (socket, runtime) = self.environment.network.bind_udp(unspecified(address))?;
         quic::Endpoint::with_socket(socket, runtime, None, &self.environment.tls)
+    }
+
+    /// What is to be said of a way that is given up when time is up.
+    fn timed_out(&self, way: Way, stage: Stage) -> ConnectError {
+        let hub = self.hub.clone();
+        match self.proxy.proxy_for(&self.hub) {
+            Some(proxy) if way.proxied && stage < Stage::Connected => {
+                ConnectError::Proxy { hub, error: ProxyError::Silent { proxy: proxy.to_string() } }
+            }
+            _ => ConnectError::TimedOut { hub },
+        }
     }
 
     fn unreachable(&self, error: io::Error) -> ConnectError {

@@ -20,12 +20,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use towline_transports::tls::{self, ALPN_LINK, ConfigError, Credentials, HandshakeError, Hello, TlsPipe};
 use towline_transports::websocket::{self, Answer, SUBPROTOCOL_LINK};
 use towline_transports::{Config, Link, Pipe, Side, Socket, quic};
 
 use crate::identity::{BadIdentity, Identity};
+use crate::places::Places;
 
 /// Where the WebSocket is.
 pub(crate) const PATH: &str = "/towline";
@@ -44,7 +44,7 @@ const GREETING: &str = "This is a Towline hub. Devices and services reach it wit
 pub(crate) struct Door {
     keys: Mutex<Keys>,
     /// Places for those who have a WebSocket and have not shown who they are: each may make us keep a message.
-    websockets: Semaphore,
+    websockets: Places,
 }
 
 /// Who the hub is, and whom it lets in.
@@ -65,7 +65,7 @@ impl Keys {
     }
 }
 
-/// How many of those there are at a time: 64 times 768 KiB is 48 MiB. The next one waits.
+/// How many of those there are at a time: 64 times 768 KiB is 48 MiB. For one more, the oldest goes.
 const WEBSOCKETS: usize = 64;
 
 /// Which way a link came in.
@@ -98,13 +98,15 @@ pub(crate) enum NoEntry {
     Unknown,
     #[error("HTTP, and no link in it")]
     NoLink,
+    #[error("too many WebSockets whose holders have not shown who they are; this is the oldest")]
+    Displaced,
     #[error("bad HTTP: {0}")]
     Http(#[from] hyper::Error),
 }
 
 impl Door {
     pub(crate) fn new(keys: Keys) -> Self {
-        Self { keys: Mutex::new(keys), websockets: Semaphore::new(WEBSOCKETS) }
+        Self { keys: Mutex::new(keys), websockets: Places::new(WEBSOCKETS) }
     }
 
     /// Has other keys for whoever comes from now on.
@@ -136,9 +138,14 @@ impl Door {
             return Ok(meet(hello.accept(keys.link).await?, Way::Tls, limits));
         }
         let upgrade = serve_http(websocket::accept_outer(hello, keys.web).await?).await?;
-        let _place = self.websockets.acquire().await.expect("it is never closed");
+        let pipe = self.websockets.visit(self.meet_inside(upgrade)).await.ok_or(NoEntry::Displaced)?;
+        Ok(meet(pipe?, Way::WebSocket, limits))
+    }
+
+    /// Runs the TLS of a link inside of a WebSocket.
+    async fn meet_inside(&self, upgrade: OnUpgrade) -> Result<TlsPipe<impl Pipe + use<>>, NoEntry> {
         let pipe = websocket::from_upgraded(TokioIo::new(upgrade.await?), SUBPROTOCOL_LINK.to_owned()).await;
-        Ok(meet(tls::accept(pipe, self.keys().link).await?, Way::WebSocket, limits))
+        Ok(tls::accept(pipe, self.keys().link).await?)
     }
 }
 

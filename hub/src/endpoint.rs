@@ -130,7 +130,7 @@ pub enum ConnectError {
         error: io::Error,
     },
     /// A proxy does not let this end through.
-    #[error("cannot reach the hub at {hub}: {error}")]
+    #[error("cannot reach the hub at {hub}: {error}; {}", remedy_of_proxy(.error))]
     Proxy {
         /// The hub's address.
         hub: String,
@@ -209,6 +209,20 @@ fn remedy_of_unreachable(error: &io::Error) -> &'static str {
         // The system's own errors have numbers; those of the resolver have none.
         _ if error.raw_os_error().is_none() => "check the host's name in --hub, and this machine's DNS",
         _ => "check this machine's network, or name another hub with --hub",
+    }
+}
+
+fn remedy_of_proxy(error: &ProxyError) -> &'static str {
+    match error {
+        ProxyError::Unreachable { .. } | ProxyError::Silent { .. } => {
+            "check the proxy in --proxy or HTTPS_PROXY, or do without: --proxy none"
+        }
+        ProxyError::Authentication { .. } => "its URL is in --proxy or HTTPS_PROXY",
+        ProxyError::Refused { .. } => "check --hub, and ask whoever runs the proxy to let it through",
+        ProxyError::NotHttp { .. } | ProxyError::HeadTooLarge { .. } => {
+            "check that --proxy or HTTPS_PROXY names an HTTP proxy"
+        }
+        _ => "try again, or ask whoever runs the proxy",
     }
 }
 

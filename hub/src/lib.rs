@@ -71,6 +71,7 @@ mod hub;
 pub mod identity;
 mod memory;
 pub mod message;
+mod places;
 pub mod policy;
 pub mod refusal;
 pub mod relay;

@@ -5,65 +5,18 @@ mod common;
 
 use std::time::Duration;
 
+use common::honest::{Honest, SOON, is_hung_up_on};
 use common::{World, online, until};
 use minicbor::Encode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use towline::agent::{self, Target};
 use towline::core::Limits;
 use towline::message::{self, Answer, Goodbye, Hello, List, Open, Profile, Request};
-use towline::policy::AllowAll;
 use towline::refusal::{MAX_TEXT, Refusal, RefusalCode};
 use towline::{Device, Hub, OpenError, Service, codes, link_config};
 use towline_transports::tls::{self, ALPN_LINK, Credentials};
-use towline_transports::{
-    Config, Link, LinkClosed, Network, RecvStream, SendStream, Side, Socket, TcpNetwork,
-};
-
-const SOON: Duration = Duration::from_secs(20);
-
-/// A hub with a device that echoes, and a service that uses it: the ones who must not be disturbed.
-struct Honest {
-    hub: Hub,
-    service: Service,
-}
-
-impl Honest {
-    async fn new(world: &World, limits: Limits) -> Self {
-        let hub = world.hub_with("127.0.0.1:0", limits, Box::new(AllowAll)).await;
-        let mut device = world.device("press-7", &hub).await;
-        tokio::spawn(async move {
-            loop {
-                let tunnel = device.next_offer().await.accept().await.unwrap();
-                let (mut reader, mut writer) = tokio::io::split(tunnel);
-                tokio::spawn(async move { tokio::io::copy(&mut reader, &mut writer).await });
-            }
-        });
-        let honest = Self { service: world.service("ops", &hub), hub };
-        honest.check().await;
-        honest
-    }
-
-    /// They are served as if nothing were.
-    async fn check(&self) {
-        let mut tunnel = timeout(SOON, self.service.open("press-7", "echo")).await.unwrap().unwrap();
-        tunnel.write_all(b"still here").await.unwrap();
-        let mut read = [0; 10];
-        timeout(SOON, tunnel.read_exact(&mut read)).await.unwrap().unwrap();
-        assert_eq!(&read, b"still here");
-    }
-
-    async fn dial(&self) -> Box<dyn Socket> {
-        TcpNetwork.connect(&self.hub.local_addr().to_string()).await.unwrap()
-    }
-}
-
-/// Reads until the other end closes; it must, and soon.
-async fn is_hung_up_on(mut socket: Box<dyn Socket>) {
-    let mut scrap = Vec::new();
-    // An end or a reset: both will do.
-    let _ = timeout(SOON, socket.read_to_end(&mut scrap)).await.expect("the hub hangs up");
-}
+use towline_transports::{Config, Link, LinkClosed, Network, RecvStream, SendStream, Side, TcpNetwork};
 
 #[tokio::test]
 async fn random_bytes_on_the_hubs_port() {
@@ -126,7 +79,7 @@ async fn raw_link_with(
     let config = tls::client_config(credentials, &[ALPN_LINK], &world.environment.tls).unwrap();
     let name = "127.0.0.1".try_into().unwrap();
     let pipe = tls::connect(honest.dial().await, name, config).await?;
-    Ok(Link::start(pipe, Side::Client, limits))
+    Ok(Link::over_tls(pipe, Side::Client, limits))
 }
 
 fn hello() -> Request {

@@ -38,6 +38,12 @@ pub enum ProxyError {
         /// What the system says.
         error: io::Error,
     },
+    /// The proxy said nothing for as long as somebody waited.
+    #[error("the proxy {proxy} does not answer")]
+    Silent {
+        /// The proxy's address.
+        proxy: String,
+    },
     /// The connection ended or failed before the proxy had answered.
     #[error("the connection to the proxy {proxy} ended before it answered: {error}")]
     Lost {
@@ -107,6 +113,7 @@ impl From<ProxyError> for io::Error {
     fn from(error: ProxyError) -> Self {
         let kind = match &error {
             ProxyError::Unreachable { error, .. } | ProxyError::Lost { error, .. } => error.kind(),
+            ProxyError::Silent { .. } => io::ErrorKind::TimedOut,
             ProxyError::Authentication { .. } => io::ErrorKind::PermissionDenied,
             ProxyError::Refused { .. } => io::ErrorKind::ConnectionRefused,
             ProxyError::NotHttp { .. } | ProxyError::HeadTooLarge { .. } => io::ErrorKind::InvalidData,
@@ -128,13 +135,39 @@ pub async fn connect(
     proxy: &Proxy,
     target: &str,
 ) -> Result<Box<dyn Socket>, ProxyError> {
-    // Nothing but an authority, so that no target can add lines to the request.
+    authority(target)?;
+    ask(reach(network, proxy).await?, proxy, target).await
+}
+
+/// The first step of [`connect`]: a connection to the proxy itself.
+///
+/// # Errors
+///
+/// The proxy is not there.
+pub async fn reach(network: &dyn Network, proxy: &Proxy) -> Result<Box<dyn Socket>, ProxyError> {
+    let socket = network.connect(&proxy.address).await;
+    socket.map_err(|error| ProxyError::Unreachable { proxy: proxy.to_string(), error })
+}
+
+/// Nothing but an authority, so that no target can add lines to the request.
+fn authority(target: &str) -> Result<Authority, ProxyError> {
     let authority = target.parse::<Authority>().ok().filter(|authority| {
         authority.port_u16().is_some() && !authority.host().is_empty() && !target.contains('@')
     });
-    let authority = authority.ok_or_else(|| ProxyError::Target(target.to_owned()))?;
-    let socket = network.connect(&proxy.address).await;
-    let mut socket = socket.map_err(|error| ProxyError::Unreachable { proxy: proxy.to_string(), error })?;
+    authority.ok_or_else(|| ProxyError::Target(target.to_owned()))
+}
+
+/// The second step of [`connect`]: asks the proxy at the other end of `socket` for a connection to `target`.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub async fn ask(
+    mut socket: Box<dyn Socket>,
+    proxy: &Proxy,
+    target: &str,
+) -> Result<Box<dyn Socket>, ProxyError> {
+    let authority = authority(target)?;
     let lost = |error| ProxyError::Lost { proxy: proxy.to_string(), error };
     socket.write_all(&request(proxy, &authority)).await.map_err(lost)?;
     socket.flush().await.map_err(lost)?;

@@ -622,5 +622,7 @@ kinds! {
     memory: common::memory_pair,
     tcp: common::tcp_pair,
     tls: common::tls_pair,
+    websocket: common::websocket_pair,
     quic: common::quic_pair,
+    quic_stream: common::quic_stream_pair,
 }

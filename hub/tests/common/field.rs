@@ -118,8 +118,15 @@ pub struct Field {
 
 impl Field {
     pub fn new() -> Self {
+        Self::with_hub_names(&[])
+    }
+
+    /// One whose hub has more names than those of this machine.
+    pub fn with_hub_names(names: &[&str]) -> Self {
         let field = Self { folder: TempDir::with_prefix("towline-test-").unwrap() };
-        for args in [&["init"][..], &["device", "press-7"], &["service", "me"]] {
+        let mut init = vec!["init"];
+        init.extend(names.iter().flat_map(|name| ["--hub-name", name]));
+        for args in [&init[..], &["device", "press-7"], &["service", "me"]] {
             let output = field.towline("identity").args(args).output().unwrap();
             assert!(output.status.success(), "{output:?}");
         }
@@ -186,10 +193,11 @@ impl Field {
         (forward, address.unwrap_or_else(|| panic!("the forward said {line:?}")))
     }
 
-    /// A file of `mebibytes` MiB, hard to compress, and its SHA-256.
+    /// A file of `mebibytes` MiB, hard to compress and different for each name, and its SHA-256.
     pub fn file(&self, name: &str, mebibytes: usize) -> (PathBuf, String) {
         let path = self.path().join(name);
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let seed = name.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
+        let mut state = 0x9e37_79b9_7f4a_7c15 ^ seed;
         let mut block = Vec::with_capacity(1 << 20);
         let mut contents = std::fs::File::create(&path).unwrap();
         for _ in 0..mebibytes {

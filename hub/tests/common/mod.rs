@@ -2,6 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+pub mod honest;
+pub mod log;
+pub mod memory;
+
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::BytesMut;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData,
@@ -15,8 +16,11 @@ use rustls::RootCertStore;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::time_provider::DefaultTimeProvider;
 use towline_transports::quic::{self, Endpoint};
-use towline_transports::tls::{self, ALPN_LINK, Credentials, Environment};
-use towline_transports::{Config, Link, Network, RecvStream, SendStream, Side, Socket, TcpNetwork};
+use towline_transports::tls::{self, ALPN_LINK, Credentials, Environment, Hello};
+use towline_transports::websocket::{self, SUBPROTOCOL_LINK};
+use towline_transports::{
+    Config, Link, Network, RecvStream, SendStream, Side, Socket, TcpNetwork, stream_pipe,
+};
 
 /// A service and a device over a pipe that holds `capacity` bytes in each direction.
 pub fn pair(capacity: usize, config: Config) -> (Link, Link) {
@@ -78,6 +82,41 @@ pub async fn tls_pair(config: Config) -> (Link, Link, ()) {
     let (ours, theirs) = tokio::join!(tls::connect(ours, name, client), tls::accept(theirs, server));
     let service = Link::over_tls(ours.unwrap(), Side::Client, config.clone());
     (service, Link::over_tls(theirs.unwrap(), Side::Server, config), ())
+}
+
+/// Two ends over WebSocket, as to a hub: TLS with certificates on both sides, inside of messages, inside of the TLS of
+/// any web server.
+pub async fn websocket_pair(config: Config) -> (Link, Link, ()) {
+    let authority = Authority::new();
+    let Credentials { chain, key, roots } = authority.issue("hub.test");
+    let outer_client = websocket::outer_client_config(roots, &environment()).unwrap();
+    let outer_server = websocket::outer_server_config(chain, key, &environment()).unwrap();
+    let client = tls::client_config(authority.issue("device"), &[ALPN_LINK], &environment()).unwrap();
+    let server = tls::server_config(authority.issue("hub.test"), &[ALPN_LINK], &environment()).unwrap();
+    let (ours, theirs) = sockets().await;
+    let connect = async {
+        let pipe =
+            websocket::connect_outer(ours, "hub.test".try_into().unwrap(), outer_client).await.unwrap();
+        let pipe = websocket::connect(pipe, "hub.test", "/link", SUBPROTOCOL_LINK).await.unwrap();
+        tls::connect(pipe, "hub.test".try_into().unwrap(), client).await.unwrap()
+    };
+    let accept = async {
+        let hello = Hello::read(theirs, BytesMut::new()).await.unwrap();
+        let pipe = websocket::accept_outer(hello, outer_server).await.unwrap();
+        let pipe = websocket::accept(pipe, "/link", &[SUBPROTOCOL_LINK]).await.unwrap();
+        tls::accept(pipe, server).await.unwrap()
+    };
+    let (ours, theirs) = tokio::join!(connect, accept);
+    let service = Link::over_tls(ours, Side::Client, config.clone());
+    (service, Link::over_tls(theirs, Side::Server, config), ())
+}
+
+/// Two ends over one stream of a QUIC link, and that link.
+pub async fn quic_stream_pair(config: Config) -> (Link, Link, impl Send) {
+    let (service, device, endpoint) = quic_pair(Config::default()).await;
+    let (ours, theirs) = stream(&service, &device).await;
+    let over_stream = |(send, recv), side| Link::start(stream_pipe(send, recv), side, config.clone());
+    (over_stream(ours, Side::Client), over_stream(theirs, Side::Server), (service, device, endpoint))
 }
 
 /// A UDP socket on this machine.
