@@ -120,6 +120,8 @@ impl Door {
 
     /// Takes a connection in. `limits` are those of the link, given who is at its other end. Under the caller's deadline;
     /// cancelling it closes the connection.
+    ///
+    /// What each way needs is on the heap once it is taken, so that whoever waits at the door takes little.
     pub(crate) async fn enter(
         &self,
         mut socket: Box<dyn Socket>,
@@ -130,16 +132,22 @@ impl Door {
             return Err(NoEntry::Io(io::ErrorKind::UnexpectedEof.into()));
         }
         if head[0] != HANDSHAKE {
-            return Err(turn_away(socket, head).await);
+            return Err(Box::pin(turn_away(socket, head)).await);
         }
         let hello = Hello::read(socket, head).await?;
-        let keys = self.keys();
         if hello.offers(ALPN_LINK) {
-            return Ok(meet(hello.accept(keys.link).await?, Way::Tls, limits));
+            return Ok(meet(Box::pin(hello.accept(self.keys().link)).await?, Way::Tls, limits));
         }
-        let upgrade = serve_http(websocket::accept_outer(hello, keys.web).await?).await?;
-        let pipe = self.websockets.visit(self.meet_inside(upgrade)).await.ok_or(NoEntry::Displaced)?;
-        Ok(meet(pipe?, Way::WebSocket, limits))
+        Ok(meet(Box::pin(self.enter_through_http(hello)).await?, Way::WebSocket, limits))
+    }
+
+    async fn enter_through_http(
+        &self,
+        hello: Hello<Box<dyn Socket>>,
+    ) -> Result<TlsPipe<impl Pipe + use<>>, NoEntry> {
+        let outer = websocket::accept_outer(hello, self.keys().web).await?;
+        let upgrade = Box::pin(serve_http(outer)).await?;
+        self.websockets.visit(self.meet_inside(upgrade)).await.ok_or(NoEntry::Displaced)?
     }
 
     /// Runs the TLS of a link inside of a WebSocket.

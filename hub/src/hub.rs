@@ -396,7 +396,8 @@ async fn receive(
     }
     drop(seat);
     match admitted {
-        Some(Some(admitted)) => serve(inner, admitted).await,
+        // In a task of its own: what a handshake needs is not kept for as long as the link lives.
+        Some(Some(admitted)) => inner.spawn(serve(inner.clone(), admitted)),
         Some(None) => {}
         None => tracing::debug!(%address, "dropped for a newer connection"),
     }

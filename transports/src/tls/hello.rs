@@ -9,12 +9,12 @@ use rustls::server::{Accepted, Acceptor};
 use tokio::io::AsyncReadExt;
 
 use super::pipe::{say, shake_hands};
-use super::records::Handshake;
+use super::records::{Handshake, whole_record};
 use super::{HandshakeError, TlsPipe, check_protocol, readable};
 use crate::{Pipe, Unread};
 
 /// As much as a client's first words take, mostly.
-pub(super) const SIZE: usize = 4 << 10;
+pub(super) const SIZE: usize = 2 << 10;
 
 /// A client that has said what it speaks, and has not been answered.
 ///
@@ -35,11 +35,13 @@ impl<P: Pipe> Hello<P> {
     ///
     /// They are no TLS, or end too early.
     pub async fn read(mut pipe: P, mut input: BytesMut) -> Result<Self, HandshakeError> {
-        let mut acceptor = Acceptor::default();
+        let mut acceptor = None;
         let mut seen = 0;
         loop {
-            while seen < input.len() {
-                seen += acceptor.read_tls(&mut &input[seen..]).map_err(HandshakeError::Io)?;
+            // Whoever takes their time is not given a parser for it, only room for what has come.
+            while let Some(end) = understandable(&input, seen) {
+                let acceptor = acceptor.get_or_insert_with(|| Box::new(Acceptor::default()));
+                seen += acceptor.read_tls(&mut &input[seen..end]).map_err(HandshakeError::Io)?;
                 match acceptor.accept() {
                     Ok(Some(accepted)) => return Ok(Self { pipe, input, offers: offers(&accepted) }),
                     Ok(None) => {}
@@ -52,7 +54,9 @@ impl<P: Pipe> Hello<P> {
                     }
                 }
             }
-            input.reserve(SIZE);
+            if input.len() == input.capacity() {
+                input.reserve(SIZE);
+            }
             if pipe.read_buf(&mut input).await.map_err(HandshakeError::Io)? == 0 {
                 return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -86,6 +90,14 @@ impl<P: Pipe> Hello<P> {
     /// Gives back the pipe as it was before, for whoever else answers.
     pub fn into_pipe(self) -> Unread<P> {
         Unread::new(self.input.freeze(), self.pipe)
+    }
+}
+
+/// Where the record at `seen` ends, if it is whole; all of the input, if it will never be a record.
+fn understandable(input: &[u8], seen: usize) -> Option<usize> {
+    match whole_record(&input[seen..]) {
+        Ok(length) => length.map(|length| seen + length),
+        Err(_) => Some(input.len()),
     }
 }
 
