@@ -14,5 +14,6 @@ pub mod muxer;
 pub mod pair;
 pub mod report;
 pub mod stats;
+pub mod transports;
 pub mod tunnel;
 pub mod work;
