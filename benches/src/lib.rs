@@ -9,6 +9,7 @@ pub mod alloc;
 pub mod clock;
 pub mod compare;
 pub mod figures;
+pub mod idle;
 pub mod instructions;
 pub mod muxer;
 pub mod pair;

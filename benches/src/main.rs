@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use towline_bench::muxer::Name;
 use towline_bench::transports::contender;
 use towline_bench::work::{self, Workload};
-use towline_bench::{compare, figures, instructions, transports, tunnel};
+use towline_bench::{compare, figures, idle, instructions, transports, tunnel};
 
 /// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
 #[derive(Debug, Parser)]
@@ -81,6 +81,27 @@ Example, the CPU seconds per GB of all:
         #[arg(long)]
         json: bool,
     },
+    /// Count what an idle connection costs the end that accepts: resident memory, and heap
+    #[command(after_help = "\
+Example, a quick look at ours beside the library that it is made of:
+  towline-bench idle --links 3000 rustls towline-tls hub-tls")]
+    Idle {
+        /// Which; all, if none is named
+        #[arg(value_name = "CONTENDER")]
+        contenders: Vec<idle::Name>,
+        /// How many connections
+        #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+        links: u32,
+        /// Print JSON: an object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hold connections, for `idle`, which starts this
+    #[command(name = idle::holder::COMMAND, hide = true)]
+    Hold {
+        /// Which
+        contender: idle::Name,
+    },
     /// Count instructions with callgrind: for 16 KiB, for an echo, for a stream
     #[command(after_help = "\
 Example, what a change of ours did:
@@ -136,6 +157,11 @@ fn main() -> anyhow::Result<()> {
             let options = transports::Options { contenders, rounds: rounds.into(), bytes, quick };
             transports::print(&transports::measure(&options)?, json)
         }
+        Command::Idle { contenders, links, json } => {
+            let options = idle::Options { contenders, links: usize::try_from(links)? };
+            idle::print(&idle::measure(&options)?, json)
+        }
+        Command::Hold { contender } => idle::holder::run(contender),
         Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
         Command::Once { muxer, workload, times } => work::run(muxer, workload, 0, times).map(|_| ()),
     }
