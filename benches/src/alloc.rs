@@ -9,6 +9,9 @@ use std::ops::Sub;
 /// The largest size that has a counter of its own.
 const LARGEST: usize = 8 << 10;
 
+/// Sizes above that share a counter with those that are the same in whole KiB, up to this many of them.
+const KIBIBYTES: usize = 256;
+
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
@@ -19,8 +22,8 @@ struct Counters {
     allocations: Cell<u64>,
     allocated_bytes: Cell<u64>,
     live_bytes: Cell<i64>,
-    /// How many blocks of each size are live.
-    live: [Cell<i64>; LARGEST + 1],
+    /// How many blocks of each size are live, and then of each number of KiB.
+    live: [Cell<i64>; LARGEST + 1 + KIBIBYTES],
 }
 
 thread_local! {
@@ -30,7 +33,7 @@ thread_local! {
             allocations: Cell::new(0),
             allocated_bytes: Cell::new(0),
             live_bytes: Cell::new(0),
-            live: [const { Cell::new(0) }; LARGEST + 1],
+            live: [const { Cell::new(0) }; LARGEST + 1 + KIBIBYTES],
         }
     };
 }
@@ -68,23 +71,34 @@ impl Sub for Heap {
     }
 }
 
-/// How many blocks of each size are live on this thread; the index is the size, in bytes.
+/// How many blocks of each size are live on this thread, at the index that [`index_of`] says.
 #[derive(Clone, Debug)]
 pub struct Sizes(Vec<i64>);
 
-/// The live blocks of this thread by size. Those above 8 KiB are not in it.
+/// Where blocks of `size` bytes are counted.
+fn index_of(size: usize) -> usize {
+    if size <= LARGEST { size } else { LARGEST + (size >> 10) }
+}
+
+/// What is counted there: a size in bytes, and above 8 KiB the whole KiB of it.
+fn size_at(index: usize) -> usize {
+    if index <= LARGEST { index } else { (index - LARGEST) << 10 }
+}
+
+/// The live blocks of this thread by size. Those above 256 KiB are not in it.
 pub fn sizes() -> Sizes {
     // The memory for the answer must not be part of it.
-    let mut sizes = Vec::with_capacity(LARGEST + 1);
+    let mut sizes = Vec::with_capacity(LARGEST + 1 + KIBIBYTES);
     COUNTERS.with(|counters| sizes.extend(counters.live.iter().map(Cell::get)));
     Sizes(sizes)
 }
 
 impl Sizes {
-    /// The sizes of which there are more than there were, and how many more, the most bytes first.
+    /// The sizes of which there are more than there were, and how many more, the most bytes first. Above 8 KiB a size
+    /// is in whole KiB.
     pub fn since(&self, earlier: &Self) -> Vec<(usize, i64)> {
         let pairs = self.0.iter().zip(&earlier.0).enumerate();
-        let mut grown: Vec<_> = pairs.map(|(size, (now, then))| (size, now - then)).collect();
+        let mut grown: Vec<_> = pairs.map(|(index, (now, then))| (size_at(index), now - then)).collect();
         grown.retain(|&(_, count)| count > 0);
         grown.sort_by_key(|&(size, count)| std::cmp::Reverse(i64::try_from(size).unwrap_or(0) * count));
         grown
@@ -100,7 +114,7 @@ impl Counters {
 
     fn live(&self, size: usize, sign: i64) {
         self.live_bytes.set(self.live_bytes.get() + sign * i64::try_from(size).unwrap_or(0));
-        if let Some(count) = self.live.get(size) {
+        if let Some(count) = self.live.get(index_of(size)) {
             count.set(count.get() + sign);
         }
     }
@@ -146,9 +160,10 @@ mod tests {
         let (before, sizes_before) = (heap(), sizes());
         let block = vec![0u8; 777];
         let (held, held_sizes) = (heap() - before, sizes());
-        // The answer of `sizes` is live as well, and above 8 KiB.
+        // The answer of `sizes` is live as well.
         assert_eq!(held.allocations, 2);
-        assert_eq!(held_sizes.since(&sizes_before), [(777, 1)]);
+        let answer = (LARGEST + 1 + KIBIBYTES) * size_of::<i64>();
+        assert_eq!(held_sizes.since(&sizes_before), [(answer >> 10 << 10, 1), (777, 1)]);
         drop((block, sizes_before, held_sizes));
         assert!((heap() - before).live_bytes <= 0);
     }

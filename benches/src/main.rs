@@ -4,8 +4,9 @@ use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use towline_bench::muxer::Name;
+use towline_bench::transports::contender;
 use towline_bench::work::{self, Workload};
-use towline_bench::{compare, figures, instructions, tunnel};
+use towline_bench::{compare, figures, idle, instructions, transports, tunnel};
 
 /// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
 #[derive(Debug, Parser)]
@@ -55,6 +56,51 @@ Example, a quick look at two of them:
         /// Print JSON: an object
         #[arg(long)]
         json: bool,
+    },
+    /// Measure transports side by side, over sockets on loopback, each end in a thread of its own
+    #[command(after_help = "\
+Example, a quick look at ours beside the library that it is made of:
+  towline-bench transports --quick towline-tls rustls rustls-unbuffered
+
+Example, the CPU seconds per GB of all:
+  towline-bench transports --json | jq '.rows[] | [.contender, .bulk.cpu_s_per_gb.median]'")]
+    Transports {
+        /// Which; all but quinn-tuned, if none is named
+        #[arg(value_name = "CONTENDER")]
+        contenders: Vec<contender::Name>,
+        /// How many rounds; the contenders take turns
+        #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// How much a transfer moves, in MiB
+        #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1 << 14))]
+        size: u32,
+        /// An eighth of the work
+        #[arg(long)]
+        quick: bool,
+        /// Print JSON: an object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Count what an idle connection costs the end that accepts: resident memory, and heap
+    #[command(after_help = "\
+Example, a quick look at ours beside the library that it is made of:
+  towline-bench idle --links 3000 rustls towline-tls hub-tls")]
+    Idle {
+        /// Which; all, if none is named
+        #[arg(value_name = "CONTENDER")]
+        contenders: Vec<idle::Name>,
+        /// How many connections
+        #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+        links: u32,
+        /// Print JSON: an object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hold connections, for `idle`, which starts this
+    #[command(name = idle::holder::COMMAND, hide = true)]
+    Hold {
+        /// Which
+        contender: idle::Name,
     },
     /// Count instructions with callgrind: for 16 KiB, for an echo, for a stream
     #[command(after_help = "\
@@ -106,6 +152,16 @@ fn main() -> anyhow::Result<()> {
             let options = compare::Options { muxers, rounds: rounds.into(), quick };
             compare::print(&compare::measure(&options), json)
         }
+        Command::Transports { contenders, rounds, size, quick, json } => {
+            let bytes = usize::try_from(size)? << 20;
+            let options = transports::Options { contenders, rounds: rounds.into(), bytes, quick };
+            transports::print(&transports::measure(&options)?, json)
+        }
+        Command::Idle { contenders, links, json } => {
+            let options = idle::Options { contenders, links: usize::try_from(links)? };
+            idle::print(&idle::measure(&options)?, json)
+        }
+        Command::Hold { contender } => idle::holder::run(contender),
         Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
         Command::Once { muxer, workload, times } => work::run(muxer, workload, 0, times).map(|_| ()),
     }

@@ -8,7 +8,9 @@ use ::h2::{RecvStream, SendStream};
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
 
-use super::{Accept, BIG_SESSION, BIG_STREAM, Muxer, Open, Pipe, Stream, UP, Windows};
+use towline_transports::Pipe;
+
+use super::{Accept, BIG_SESSION, BIG_STREAM, Muxer, Open, Stream, UP, Windows};
 
 /// The largest frame, where windows are big.
 const BIG_FRAME: u32 = 64 << 10;
@@ -23,7 +25,7 @@ pub(crate) struct Opener {
     uri: Uri,
 }
 
-pub(crate) struct Acceptor(server::Connection<Pipe, Bytes>);
+pub(crate) struct Acceptor<P>(server::Connection<P, Bytes>);
 
 pub(crate) struct H2Stream {
     send: SendStream<Bytes>,
@@ -36,23 +38,29 @@ enum Receiving {
     Is(RecvStream),
 }
 
-impl Muxer for H2 {
+impl<P: Pipe> Muxer<P> for H2 {
     type Opener = Opener;
-    type Acceptor = Acceptor;
+    type Acceptor = Acceptor<P>;
 
-    async fn start(self, ours: Pipe, theirs: Pipe) -> (Opener, Acceptor) {
-        let (mut client, mut server) = (client::Builder::new(), server::Builder::new());
+    async fn opener(self, pipe: P) -> Opener {
+        let mut client = client::Builder::new();
         if self.0 == Windows::Big {
             client.initial_window_size(BIG_STREAM).initial_connection_window_size(BIG_SESSION);
             client.max_frame_size(BIG_FRAME).max_send_buffer_size(BIG_STREAM as usize);
+        }
+        let (requests, connection) = client.handshake(pipe).await.expect(UP);
+        // It may be that the other end leaves first.
+        tokio::spawn(async move { _ = connection.await });
+        Opener { requests, uri: Uri::from_static("http://bench/") }
+    }
+
+    async fn acceptor(self, pipe: P) -> Acceptor<P> {
+        let mut server = server::Builder::new();
+        if self.0 == Windows::Big {
             server.initial_window_size(BIG_STREAM).initial_connection_window_size(BIG_SESSION);
             server.max_frame_size(BIG_FRAME).max_send_buffer_size(BIG_STREAM as usize);
         }
-        let (ours, theirs) = tokio::join!(client.handshake(ours), server.handshake(theirs));
-        let (requests, connection) = ours.expect(UP);
-        tokio::spawn(async move { connection.await.expect(UP) });
-        let uri = Uri::from_static("http://bench/");
-        (Opener { requests, uri }, Acceptor(theirs.expect(UP)))
+        Acceptor(server.handshake(pipe).await.expect(UP))
     }
 }
 
@@ -69,7 +77,7 @@ impl Open for Opener {
     }
 }
 
-impl Accept for Acceptor {
+impl<P: Pipe> Accept for Acceptor<P> {
     type Stream = H2Stream;
 
     async fn accept(&mut self) -> Option<H2Stream> {
@@ -89,13 +97,15 @@ impl Stream for H2Stream {
         }
     }
 
-    async fn read(&mut self) -> usize {
+    async fn read(&mut self, mut look: impl FnMut(&[u8]) + Send) -> usize {
         if let Receiving::Waits(response) = &mut self.recv {
             self.recv = Receiving::Is(response.await.expect(UP).into_body());
         }
         let Receiving::Is(body) = &mut self.recv else { unreachable!("it was just set") };
         let Some(data) = body.data().await else { return 0 };
-        let count = data.expect(UP).len();
+        let data = data.expect(UP);
+        look(&data);
+        let count = data.len();
         body.flow_control().release_capacity(count).expect(UP);
         count
     }

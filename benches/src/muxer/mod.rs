@@ -9,7 +9,7 @@ mod pipe;
 mod qmux;
 mod scratch;
 mod tokio_yamux;
-mod towline;
+pub(crate) mod towline;
 mod yamux;
 
 use std::future::Future;
@@ -20,9 +20,9 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use serde::Serialize;
 
-pub(crate) use bare::Bare;
+pub(crate) use bare::{AcceptOnce, Bare, OpenOnce};
 pub(crate) use h2::H2;
-pub(crate) use pipe::Pipe;
+pub(crate) use pipe::MemoryPipe;
 pub(crate) use qmux::Qmux;
 pub(crate) use tokio_yamux::TokioYamux;
 pub(crate) use towline::Towline;
@@ -82,12 +82,14 @@ pub(crate) enum Windows {
 pub(crate) const BIG_STREAM: u32 = 4 << 20;
 pub(crate) const BIG_SESSION: u32 = 16 << 20;
 
-/// Starts both ends over a pipe.
-pub(crate) trait Muxer {
+/// Starts an end over a pipe. It may be that either waits for the other.
+pub(crate) trait Muxer<P>: Copy + Send + Sync + 'static {
     type Opener: Open;
     type Acceptor: Accept;
 
-    fn start(self, ours: Pipe, theirs: Pipe) -> impl Future<Output = (Self::Opener, Self::Acceptor)>;
+    fn opener(self, pipe: P) -> impl Future<Output = Self::Opener> + Send;
+
+    fn acceptor(self, pipe: P) -> impl Future<Output = Self::Acceptor> + Send;
 }
 
 /// The end that opens streams.
@@ -110,8 +112,8 @@ pub(crate) trait Stream: Send + 'static {
     /// Writes all of `data`, once it is taken.
     fn write(&mut self, data: Bytes) -> impl Future<Output = ()> + Send;
 
-    /// Waits for bytes, and returns how many came; 0 at the end of the stream.
-    fn read(&mut self) -> impl Future<Output = usize> + Send;
+    /// Waits for bytes, lets `look` see them, and returns how many came; 0 at the end of the stream.
+    fn read(&mut self, look: impl FnMut(&[u8]) + Send) -> impl Future<Output = usize> + Send;
 
     /// Says that no more will be written.
     fn finish(&mut self) -> impl Future<Output = ()> + Send;
@@ -132,4 +134,4 @@ impl Meter {
 }
 
 /// What a result that cannot be an error is.
-const UP: &str = "the pipe is in memory and both ends are here";
+pub(crate) const UP: &str = "both ends are here, and the pipe is up";

@@ -13,12 +13,12 @@ const CAPACITY: usize = 256 << 10;
 
 /// One end of it.
 #[derive(Debug)]
-pub(crate) struct Pipe {
+pub(crate) struct MemoryPipe {
     inner: DuplexStream,
     meter: Meter,
 }
 
-impl Pipe {
+impl MemoryPipe {
     /// Both ends.
     pub(crate) fn pair(meter: &Meter) -> (Self, Self) {
         let (ours, theirs) = tokio::io::duplex(CAPACITY);
@@ -27,7 +27,7 @@ impl Pipe {
     }
 }
 
-impl AsyncRead for Pipe {
+impl AsyncRead for MemoryPipe {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -37,7 +37,7 @@ impl AsyncRead for Pipe {
     }
 }
 
-impl AsyncWrite for Pipe {
+impl AsyncWrite for MemoryPipe {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -5,7 +5,9 @@ use ::qmux::{Config, RecvStream, SendStream, Session, Version};
 use bytes::Bytes;
 use web_transport_trait::{RecvStream as _, SendStream as _, Session as _};
 
-use super::{Accept, BIG_SESSION, BIG_STREAM, Muxer, Open, Pipe, Stream, UP, Windows};
+use towline_transports::Pipe;
+
+use super::{Accept, BIG_SESSION, BIG_STREAM, Muxer, Open, Stream, UP, Windows};
 
 /// It, with these windows.
 #[derive(Clone, Copy, Debug)]
@@ -18,22 +20,32 @@ pub(crate) struct Acceptor(Session);
 
 pub(crate) struct QmuxStream(SendStream, RecvStream);
 
-impl Muxer for Qmux {
-    type Opener = Opener;
-    type Acceptor = Acceptor;
-
-    async fn start(self, ours: Pipe, theirs: Pipe) -> (Opener, Acceptor) {
+impl Qmux {
+    fn config(self) -> Config {
         let mut config = Config::new(Version::QMux02);
         if self.0 == Windows::Big {
             config.max_data = BIG_SESSION.into();
             config.max_stream_data_bidi_local = BIG_STREAM.into();
             config.max_stream_data_bidi_remote = BIG_STREAM.into();
         }
-        let transport = |pipe| transport::Stream::new(pipe, config.version, config.max_record_size);
-        let ours = Session::connect(transport(ours), config.clone());
-        let theirs = Session::accept(transport(theirs), config.clone());
-        let (ours, theirs) = tokio::join!(ours, theirs);
-        (Opener(ours.expect(UP)), Acceptor(theirs.expect(UP)))
+        config
+    }
+}
+
+impl<P: Pipe> Muxer<P> for Qmux {
+    type Opener = Opener;
+    type Acceptor = Acceptor;
+
+    async fn opener(self, pipe: P) -> Opener {
+        let config = self.config();
+        let transport = transport::Stream::new(pipe, config.version, config.max_record_size);
+        Opener(Session::connect(transport, config).await.expect(UP))
+    }
+
+    async fn acceptor(self, pipe: P) -> Acceptor {
+        let config = self.config();
+        let transport = transport::Stream::new(pipe, config.version, config.max_record_size);
+        Acceptor(Session::accept(transport, config).await.expect(UP))
     }
 }
 
@@ -60,8 +72,10 @@ impl Stream for QmuxStream {
         self.0.write_chunk(data).await.expect(UP);
     }
 
-    async fn read(&mut self) -> usize {
-        self.1.read_chunk(usize::MAX).await.expect(UP).map_or(0, |chunk| chunk.len())
+    async fn read(&mut self, mut look: impl FnMut(&[u8]) + Send) -> usize {
+        let Some(chunk) = self.1.read_chunk(usize::MAX).await.expect(UP) else { return 0 };
+        look(&chunk);
+        chunk.len()
     }
 
     async fn finish(&mut self) {

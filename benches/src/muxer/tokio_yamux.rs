@@ -9,7 +9,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::{Accept, BIG_STREAM, Muxer, Open, Pipe, Stream, UP, Windows, scratch};
+use towline_transports::Pipe;
+
+use super::{Accept, BIG_STREAM, Muxer, Open, Stream, UP, Windows, scratch};
 
 /// It, with these windows.
 #[derive(Clone, Copy, Debug)]
@@ -18,23 +20,33 @@ pub(crate) struct TokioYamux(pub(crate) Windows);
 #[derive(Clone)]
 pub(crate) struct Opener(Control);
 
-pub(crate) struct Acceptor(Session<Pipe>);
+pub(crate) struct Acceptor<P>(Session<P>);
 
 pub(crate) struct YamuxStream(StreamHandle);
 
-impl Muxer for TokioYamux {
-    type Opener = Opener;
-    type Acceptor = Acceptor;
-
-    async fn start(self, ours: Pipe, theirs: Pipe) -> (Opener, Acceptor) {
+impl TokioYamux {
+    fn config(self) -> Config {
         let mut config = Config::default();
         if self.0 == Windows::Big {
             config.max_stream_window_size = BIG_STREAM;
         }
-        let mut session = Session::new_client(ours, config);
+        config
+    }
+}
+
+impl<P: Pipe> Muxer<P> for TokioYamux {
+    type Opener = Opener;
+    type Acceptor = Acceptor<P>;
+
+    async fn opener(self, pipe: P) -> Opener {
+        let mut session = Session::new_client(pipe, self.config());
         let control = session.control();
         tokio::spawn(async move { while session.next().await.is_some() {} });
-        (Opener(control), Acceptor(Session::new_server(theirs, config)))
+        Opener(control)
+    }
+
+    async fn acceptor(self, pipe: P) -> Acceptor<P> {
+        Acceptor(Session::new_server(pipe, self.config()))
     }
 }
 
@@ -46,7 +58,7 @@ impl Open for Opener {
     }
 }
 
-impl Accept for Acceptor {
+impl<P: Pipe> Accept for Acceptor<P> {
     type Stream = YamuxStream;
 
     async fn accept(&mut self) -> Option<YamuxStream> {
@@ -75,8 +87,8 @@ impl Stream for YamuxStream {
         }
     }
 
-    async fn read(&mut self) -> usize {
-        scratch::read(Pin::new(&mut self.0)).await
+    async fn read(&mut self, look: impl FnMut(&[u8]) + Send) -> usize {
+        scratch::read(Pin::new(&mut self.0), look).await
     }
 
     async fn finish(&mut self) {

@@ -4,9 +4,9 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use towline_transports::{Config, Link, RecvStream, SendStream, Side};
+use towline_transports::{Config, Link, Pipe, RecvStream, SendStream, Side};
 
-use super::{Accept, BIG_SESSION, BIG_STREAM, Muxer, Open, Pipe, Stream, UP, Windows};
+use super::{Accept, BIG_SESSION, BIG_STREAM, Muxer, Open, Stream, UP, Windows};
 
 /// How many streams may be open at a time.
 const STREAMS: u64 = 1 << 16;
@@ -30,11 +30,22 @@ pub(crate) struct LinkStream {
     copies: bool,
 }
 
-impl Muxer for Towline {
-    type Opener = Opener;
-    type Acceptor = Acceptor;
+impl Opener {
+    /// The opener of a link, with slices in and out.
+    pub(crate) fn of(link: Link) -> Self {
+        Self(link, false)
+    }
+}
 
-    async fn start(self, ours: Pipe, theirs: Pipe) -> (Opener, Acceptor) {
+impl Acceptor {
+    /// The acceptor of a link, with slices in and out.
+    pub(crate) fn of(link: Link) -> Self {
+        Self(link, false)
+    }
+}
+
+impl Towline {
+    fn config(self) -> Config {
         let mut config = Config::default();
         config.max_streams_bidi = STREAMS;
         if self.windows == Windows::Big {
@@ -42,9 +53,20 @@ impl Muxer for Towline {
             config.session_window = BIG_SESSION.into();
             config.send_buffer = BIG_STREAM.into();
         }
-        let opener = Link::start(ours, Side::Client, config.clone());
-        let acceptor = Link::start(theirs, Side::Server, config);
-        (Opener(opener, self.copies), Acceptor(acceptor, self.copies))
+        config
+    }
+}
+
+impl<P: Pipe> Muxer<P> for Towline {
+    type Opener = Opener;
+    type Acceptor = Acceptor;
+
+    async fn opener(self, pipe: P) -> Opener {
+        Opener(Link::start(pipe, Side::Client, self.config()), self.copies)
+    }
+
+    async fn acceptor(self, pipe: P) -> Acceptor {
+        Acceptor(Link::start(pipe, Side::Server, self.config()), self.copies)
     }
 }
 
@@ -75,11 +97,13 @@ impl Stream for LinkStream {
         }
     }
 
-    async fn read(&mut self) -> usize {
+    async fn read(&mut self, mut look: impl FnMut(&[u8]) + Send) -> usize {
         if self.copies {
-            return super::scratch::read(Pin::new(&mut self.recv)).await;
+            return super::scratch::read(Pin::new(&mut self.recv), look).await;
         }
-        self.recv.read_chunk(usize::MAX).await.expect(UP).map_or(0, |chunk| chunk.len())
+        let Some(chunk) = self.recv.read_chunk(usize::MAX).await.expect(UP) else { return 0 };
+        look(&chunk);
+        chunk.len()
     }
 
     async fn finish(&mut self) {

@@ -15,40 +15,50 @@ macro_rules! yamux {
             use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
             use $module::{Config, Connection, Mode};
 
-            use crate::muxer::{Accept, Muxer, Open, Pipe, Stream, UP};
+            use towline_transports::Pipe;
 
-            type Shared = Arc<Mutex<(Connection<Compat<Pipe>>, Option<Waker>)>>;
+            use crate::muxer::{Accept, Muxer, Open, Stream, UP};
+
+            type Shared<P> = Arc<Mutex<(Connection<Compat<P>>, Option<Waker>)>>;
 
             /// It, with its defaults.
             #[derive(Clone, Copy, Debug)]
             pub(crate) struct $muxer;
 
-            #[derive(Clone)]
-            pub(crate) struct Opener(Shared);
+            pub(crate) struct Opener<P>(Shared<P>);
 
-            pub(crate) struct Acceptor(Connection<Compat<Pipe>>);
+            impl<P> Clone for Opener<P> {
+                fn clone(&self) -> Self {
+                    Self(self.0.clone())
+                }
+            }
+
+            pub(crate) struct Acceptor<P>(Connection<Compat<P>>);
 
             pub(crate) struct YamuxStream($module::Stream);
 
-            impl Muxer for $muxer {
-                type Opener = Opener;
-                type Acceptor = Acceptor;
+            impl<P: Pipe> Muxer<P> for $muxer {
+                type Opener = Opener<P>;
+                type Acceptor = Acceptor<P>;
 
-                async fn start(self, ours: Pipe, theirs: Pipe) -> (Opener, Acceptor) {
-                    let ours = Connection::new(ours.compat(), Config::default(), Mode::Client);
-                    let theirs = Connection::new(theirs.compat(), Config::default(), Mode::Server);
-                    let shared: Shared = Arc::new(Mutex::new((ours, None)));
+                async fn opener(self, pipe: P) -> Opener<P> {
+                    let ours = Connection::new(pipe.compat(), Config::default(), Mode::Client);
+                    let shared: Shared<P> = Arc::new(Mutex::new((ours, None)));
                     let driven = shared.clone();
                     tokio::spawn(poll_fn(move |context| {
                         let (connection, waker) = &mut *driven.lock().expect(UP);
                         *waker = Some(context.waker().clone());
                         connection.poll_next_inbound(context).map(|_| ())
                     }));
-                    (Opener(shared), Acceptor(theirs))
+                    Opener(shared)
+                }
+
+                async fn acceptor(self, pipe: P) -> Acceptor<P> {
+                    Acceptor(Connection::new(pipe.compat(), Config::default(), Mode::Server))
                 }
             }
 
-            impl Open for Opener {
+            impl<P: Pipe> Open for Opener<P> {
                 type Stream = YamuxStream;
 
                 async fn open(&self) -> YamuxStream {
@@ -63,7 +73,7 @@ macro_rules! yamux {
                 }
             }
 
-            impl Accept for Acceptor {
+            impl<P: Pipe> Accept for Acceptor<P> {
                 type Stream = YamuxStream;
 
                 async fn accept(&mut self) -> Option<YamuxStream> {
@@ -77,9 +87,11 @@ macro_rules! yamux {
                     self.0.write_all(&data).await.expect(UP);
                 }
 
-                async fn read(&mut self) -> usize {
-                    let packet = self.0.next().await;
-                    packet.map_or(0, |packet| packet.expect(UP).as_ref().len())
+                async fn read(&mut self, mut look: impl FnMut(&[u8]) + Send) -> usize {
+                    let Some(packet) = self.0.next().await else { return 0 };
+                    let packet = packet.expect(UP);
+                    look(packet.as_ref());
+                    packet.as_ref().len()
                 }
 
                 async fn finish(&mut self) {

@@ -105,7 +105,7 @@ pub fn run(name: Name, workload: Workload, warm_up: u64, times: u64) -> anyhow::
     let towline = |windows, copies| Towline { windows, copies };
     match name {
         // Its one stream is needed for the work itself.
-        Name::Pipe => streams::run(Bare, streams::Plan { warm_up: 0, ..plan }),
+        Name::Pipe => streams::run(Bare::default(), streams::Plan { warm_up: 0, ..plan }),
         Name::TowlineEngine => Ok(engine::run(workload, warm_up, times)),
         Name::Towline => streams::run(towline(Windows::Default, false), plan),
         Name::TowlineBig => streams::run(towline(Windows::Big, false), plan),

@@ -11,7 +11,7 @@ use super::{ECHO, PATIENCE, PIECE, Sample, Workload};
 use crate::alloc;
 use crate::clock;
 use crate::figures::UNIT;
-use crate::muxer::{Accept, Meter, Muxer, Open, Pipe, Stream};
+use crate::muxer::{Accept, MemoryPipe, Meter, Muxer, Open, Stream};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Plan {
     pub(crate) times: u64,
 }
 
-pub(crate) fn run<M: Muxer>(muxer: M, plan: Plan) -> anyhow::Result<Sample> {
+pub(crate) fn run<M: Muxer<MemoryPipe>>(muxer: M, plan: Plan) -> anyhow::Result<Sample> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {
         let sample = timeout(PATIENCE, work(muxer, plan)).await;
@@ -29,10 +29,10 @@ pub(crate) fn run<M: Muxer>(muxer: M, plan: Plan) -> anyhow::Result<Sample> {
     })
 }
 
-async fn work<M: Muxer>(muxer: M, Plan { workload, warm_up, times }: Plan) -> Sample {
+async fn work<M: Muxer<MemoryPipe>>(muxer: M, Plan { workload, warm_up, times }: Plan) -> Sample {
     let meter = Meter::default();
-    let (ours, theirs) = Pipe::pair(&meter);
-    let (opener, acceptor) = muxer.start(ours, theirs).await;
+    let (ours, theirs) = MemoryPipe::pair(&meter);
+    let (opener, acceptor) = tokio::join!(muxer.opener(ours), muxer.acceptor(theirs));
     let bulk = matches!(workload, Workload::Bulk | Workload::Bulk64);
     tokio::spawn(serve(acceptor, bulk));
     let source = Bytes::from(vec![7; PIECE]);
@@ -84,7 +84,7 @@ async fn serve<A: Accept>(mut acceptor: A, takes: bool) {
     while let Some(mut stream) = acceptor.accept().await {
         let answers = answers.clone();
         tokio::spawn(async move {
-            while let count @ 1.. = stream.read().await {
+            while let count @ 1.. = stream.read(|_| ()).await {
                 if !takes {
                     stream.write(answers.slice(..count)).await;
                 }
@@ -109,7 +109,7 @@ async fn send<O: Open>(opener: &O, source: &Bytes, streams: usize, times: u64) {
                 left -= count;
             }
             stream.finish().await;
-            assert_eq!(stream.read().await, 0, "who only takes gives nothing");
+            assert_eq!(stream.read(|_| ()).await, 0, "who only takes gives nothing");
         });
     }
     tasks.join_all().await;
@@ -134,7 +134,7 @@ async fn there_and_back(stream: &mut impl Stream, message: &Bytes) {
     stream.write(message.clone()).await;
     let mut left = message.len();
     while left > 0 {
-        left -= match stream.read().await {
+        left -= match stream.read(|_| ()).await {
             0 => panic!("the stream has ended early"),
             count => count,
         };
@@ -151,7 +151,7 @@ async fn open_and_close<O: Open>(opener: &O, at_once: usize, times: u64) {
                 let mut stream = opener.open().await;
                 there_and_back(&mut stream, &Bytes::from_static(b"?")).await;
                 stream.finish().await;
-                assert_eq!(stream.read().await, 0, "one byte was answered with one byte");
+                assert_eq!(stream.read(|_| ()).await, 0, "one byte was answered with one byte");
             }
         });
     }

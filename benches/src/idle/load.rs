@@ -1,0 +1,122 @@
+//! The other ends: makes the connections, and keeps them.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use towline::{Device, EndpointConfig, Environment, Route, Status, Transport as Way};
+
+use super::{Held, Holder, Name, Who};
+use crate::transports::contender::{Connect, Transport, Use, Visit};
+use crate::transports::trust::{self, Trust};
+
+/// How many connections are made at a time.
+const AT_ONCE: usize = 16;
+
+/// How long it may take to make all of them before they are taken to stand still.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Makes so many connections to `holder`, and asks what they cost; then up to so many.
+pub(crate) fn load(
+    name: Name,
+    holder: &mut Holder,
+    trust: &Trust,
+    counts: [usize; 2],
+) -> anyhow::Result<[Held; 2]> {
+    match name.who() {
+        Who::Contender(contender) => contender.visit(Use::Idle, Load { holder, trust, counts }),
+        Who::Hub(way) => run(load_hub(way, holder, trust, counts)),
+    }
+}
+
+fn run(load: impl Future<Output = anyhow::Result<[Held; 2]>>) -> anyhow::Result<[Held; 2]> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        timeout(PATIENCE, load).await.context("not all connections were there after five minutes")?
+    })
+}
+
+struct Load<'a> {
+    holder: &'a mut Holder,
+    trust: &'a Trust,
+    counts: [usize; 2],
+}
+
+impl Visit for Load<'_> {
+    type Output = anyhow::Result<[Held; 2]>;
+
+    fn visit(self, transport: impl Transport) -> Self::Output {
+        let Self { holder, trust, counts: [first, last] } = self;
+        run(async {
+            let connector = transport.connector(trust, holder.address().await?)?;
+            let mut openers = connect(&connector, first).await;
+            let before = holder.measure(first).await?;
+            openers.extend(connect(&connector, last - first).await);
+            let after = holder.measure(last).await?;
+            holder.stop();
+            drop(openers);
+            Ok([before, after])
+        })
+    }
+}
+
+async fn connect<C: Connect>(connector: &C, count: usize) -> Vec<C::Opener> {
+    let mut tasks = JoinSet::new();
+    for worker in 0..AT_ONCE {
+        let connector = connector.clone();
+        tasks.spawn(async move {
+            let mut openers = Vec::new();
+            for _ in (worker..count).step_by(AT_ONCE) {
+                openers.push(connector.connect().await);
+            }
+            openers
+        });
+    }
+    tasks.join_all().await.into_iter().flatten().collect()
+}
+
+async fn load_hub(
+    way: Way,
+    holder: &mut Holder,
+    trust: &Trust,
+    [first, last]: [usize; 2],
+) -> anyhow::Result<[Held; 2]> {
+    let hub = holder.address().await?.to_string();
+    let mut endpoints = trust.devices(last)?.into_iter().map(|credentials| EndpointConfig {
+        hub: hub.clone(),
+        credentials,
+        route: Route { transport: Some(way), ..Route::default() },
+    });
+    let mut devices = register(endpoints.by_ref().take(first)).await?;
+    let before = holder.measure(first).await?;
+    devices.extend(register(endpoints).await?);
+    let after = holder.measure(last).await?;
+    holder.stop();
+    drop(devices);
+    Ok([before, after])
+}
+
+async fn register(endpoints: impl Iterator<Item = EndpointConfig>) -> anyhow::Result<Vec<Device>> {
+    let environment = Environment { tls: trust::environment(), ..Environment::system() };
+    let (mut devices, mut tasks) = (Vec::new(), JoinSet::new());
+    for endpoint in endpoints {
+        if tasks.len() == AT_ONCE {
+            devices.push(tasks.join_next().await.context("there are some")???);
+        }
+        let environment = environment.clone();
+        tasks.spawn(async move {
+            let device = Device::register(endpoint, environment)?;
+            let mut status = device.status();
+            let status = status.wait_for(|status| !matches!(status, Status::Connecting)).await?.clone();
+            match status {
+                Status::Online => Ok(device),
+                other => bail!("a device does not come online: {other:?}"),
+            }
+        });
+    }
+    while let Some(device) = tasks.join_next().await {
+        devices.push(device??);
+    }
+    Ok(devices)
+}
