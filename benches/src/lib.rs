@@ -1,7 +1,8 @@
 //! Measures Towline, alone and beside others who do the same.
 //!
 //! `benches/README.md` says what is measured, how, and how to read it. The program is `main.rs`; `figures` are the
-//! project's own numbers, `tunnel` is the whole product, `work` and `muxer` are the comparison with peers.
+//! project's own numbers, `tunnel` is the whole product, `work` and `muxer` are the comparison with peers in memory, `transports` and
+//! `idle` the one over real sockets.
 //!
 //! Counts (bytes, allocations, instructions) come out the same on every run, and are to be trusted before times.
 

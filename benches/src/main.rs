@@ -1,5 +1,7 @@
 //! `towline-bench`: the project's figures, the whole product, and the comparison with peers.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -92,6 +94,9 @@ Example, a quick look at ours beside the library that it is made of:
         /// How many connections
         #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
         links: u32,
+        /// How long all is quiet before memory is measured: by default until signs of life have come and gone
+        #[arg(long, default_value_t = 6, value_name = "SECONDS")]
+        settle: u64,
         /// Print JSON: an object
         #[arg(long)]
         json: bool,
@@ -101,6 +106,8 @@ Example, a quick look at ours beside the library that it is made of:
     Hold {
         /// Which
         contender: idle::Name,
+        /// How long all is quiet before memory is measured, in seconds
+        settle: u64,
     },
     /// Count instructions with callgrind: for 16 KiB, for an echo, for a stream
     #[command(after_help = "\
@@ -157,11 +164,12 @@ fn main() -> anyhow::Result<()> {
             let options = transports::Options { contenders, rounds: rounds.into(), bytes, quick };
             transports::print(&transports::measure(&options)?, json)
         }
-        Command::Idle { contenders, links, json } => {
-            let options = idle::Options { contenders, links: usize::try_from(links)? };
+        Command::Idle { contenders, links, settle, json } => {
+            let settle = Duration::from_secs(settle);
+            let options = idle::Options { contenders, links: usize::try_from(links)?, settle };
             idle::print(&idle::measure(&options)?, json)
         }
-        Command::Hold { contender } => idle::holder::run(contender),
+        Command::Hold { contender, settle } => idle::holder::run(contender, Duration::from_secs(settle)),
         Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
         Command::Once { muxer, workload, times } => work::run(muxer, workload, 0, times).map(|_| ()),
     }

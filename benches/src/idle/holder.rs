@@ -30,9 +30,6 @@ use crate::transports::trust::{self, HOST, Trust};
 /// The name of the command that this program is started with.
 pub const COMMAND: &str = "hold";
 
-/// How long all is quiet before memory is measured: long enough for signs of life to have come and gone.
-const QUIET: Duration = Duration::from_secs(6);
-
 /// How long it may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -58,9 +55,14 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    pub(crate) fn start(name: Name, trust: &Trust) -> anyhow::Result<Self> {
+    pub(crate) fn start(name: Name, settle: Duration, trust: &Trust) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(COMMAND).arg(name.text()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(COMMAND)
+            .arg(name.text())
+            .arg(settle.as_secs().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut process = command.spawn().context("this program does not start once more")?;
         let (input, output) = (process.stdin.take(), process.stdout.take());
         let output = output.context("it was asked to be piped")?;
@@ -127,7 +129,7 @@ impl Drop for Holder {
 /// # Errors
 ///
 /// What it is told makes no sense, or the connections cannot be held.
-pub fn run(name: Name) -> anyhow::Result<()> {
+pub fn run(name: Name, settle: Duration) -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut trust = String::new();
     io::stdin().lock().read_line(&mut trust)?;
@@ -143,13 +145,16 @@ pub fn run(name: Name) -> anyhow::Result<()> {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match name.who() {
-        Who::Contender(contender) => runtime.block_on(contender.visit(Use::Idle, Hold { trust, asked })),
-        Who::Hub(_) => runtime.block_on(hold_hub(trust, asked)),
+        Who::Contender(contender) => {
+            runtime.block_on(contender.visit(Use::Idle, Hold { trust, settle, asked }))
+        }
+        Who::Hub(_) => runtime.block_on(hold_hub(trust, settle, asked)),
     }
 }
 
 struct Hold {
     trust: Trust,
+    settle: Duration,
     asked: mpsc::UnboundedReceiver<usize>,
 }
 
@@ -161,7 +166,7 @@ impl Visit for Hold {
             let (listener, address) = transport.listen(&self.trust).await?;
             let count = Arc::new(AtomicUsize::new(0));
             tokio::spawn(accept_all(listener, count.clone()));
-            answer(address, self.asked, || count.load(Ordering::Relaxed)).await
+            answer(address, self.settle, self.asked, || count.load(Ordering::Relaxed)).await
         })
     }
 }
@@ -179,7 +184,11 @@ async fn accept_all(mut listener: impl Listen, count: Arc<AtomicUsize>) {
     }
 }
 
-async fn hold_hub(trust: Trust, asked: mpsc::UnboundedReceiver<usize>) -> anyhow::Result<()> {
+async fn hold_hub(
+    trust: Trust,
+    settle: Duration,
+    asked: mpsc::UnboundedReceiver<usize>,
+) -> anyhow::Result<()> {
     let environment = Environment { tls: trust::environment(), ..Environment::system() };
     let config = HubConfig {
         listen: format!("{HOST}:0"),
@@ -189,12 +198,13 @@ async fn hold_hub(trust: Trust, asked: mpsc::UnboundedReceiver<usize>) -> anyhow
         quic: true,
     };
     let hub = Hub::start(config, environment).await?;
-    answer(hub.local_addr(), asked, || hub.stats().devices).await
+    answer(hub.local_addr(), settle, asked, || hub.stats().devices).await
 }
 
 /// Says where it listens, and answers until nobody asks any more.
 async fn answer(
     address: SocketAddr,
+    settle: Duration,
     mut asked: mpsc::UnboundedReceiver<usize>,
     count: impl Fn() -> usize,
 ) -> anyhow::Result<()> {
@@ -207,7 +217,7 @@ async fn answer(
             }
             sleep(LOOK).await;
         }
-        sleep(QUIET).await;
+        sleep(settle).await;
         if count() != wanted {
             bail!("there should be {wanted} connections, and there are {}", count());
         }

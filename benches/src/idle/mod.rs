@@ -6,6 +6,8 @@
 pub mod holder;
 mod load;
 
+use std::time::Duration;
+
 use anyhow::bail;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -79,6 +81,8 @@ pub struct Options {
     pub contenders: Vec<Name>,
     /// How many connections in the end.
     pub links: usize,
+    /// How long all is quiet before memory is measured.
+    pub settle: Duration,
 }
 
 /// What a connection costs.
@@ -114,7 +118,7 @@ const SPARE: u64 = 100;
 ///
 /// The system does not let a process have so many connections, or there are no certificates to be had.
 pub fn measure(options: &Options) -> anyhow::Result<Results> {
-    let Options { contenders, links } = options;
+    let Options { contenders, links, settle } = options;
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
     let needed = *links as u64 + SPARE;
     if limit < needed {
@@ -131,7 +135,7 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
     let bar = report::progress(names.len());
     for &name in names {
         bar.set_message(name.text());
-        match hold(name, *links, &trust) {
+        match hold(name, *links, *settle, &trust) {
             Ok(row) => rows.push(row),
             Err(error) => missing.push(format!("{}: {error:#}", name.text())),
         }
@@ -141,9 +145,9 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
     Ok(Results { rows, missing })
 }
 
-fn hold(name: Name, links: usize, trust: &Trust) -> anyhow::Result<Row> {
+fn hold(name: Name, links: usize, settle: Duration, trust: &Trust) -> anyhow::Result<Row> {
     let first = FIRST.min(links / 2);
-    let mut holder = Holder::start(name, trust)?;
+    let mut holder = Holder::start(name, settle, trust)?;
     let [before, after] = load::load(name, &mut holder, trust, [first, links])?;
     let each = |bytes: i64| bytes as f64 / (links - first) as f64;
     let made_of = after.grown.iter().map(|&(size, count)| (each(count), size));

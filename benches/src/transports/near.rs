@@ -174,9 +174,12 @@ pub(crate) async fn there_and_back(stream: &mut impl Stream, message: &Bytes) {
     stream.write(message.clone()).await;
     let mut rest = &message[..];
     while !rest.is_empty() {
-        let count = stream.read(|read| assert_eq!(read, &rest[..read.len()])).await;
-        assert_ne!(count, 0, "the stream has ended early");
-        rest = &rest[count..];
+        let count = stream.read(|read| {
+            let (same, after) = rest.split_at(read.len());
+            assert_eq!(read, same);
+            rest = after;
+        });
+        assert_ne!(count.await, 0, "the stream has ended early");
     }
 }
 

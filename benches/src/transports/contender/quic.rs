@@ -17,7 +17,7 @@ use crate::transports::trust::{HOST, Trust};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quinn {
     pub(crate) used: Use,
-    /// No discovery of the MTU, no datagrams, 16 streams.
+    /// No discovery of the MTU, no datagrams, and when idle room for 16 streams.
     pub(crate) tuned: bool,
 }
 
@@ -31,7 +31,10 @@ impl Quinn {
         }
         if self.tuned {
             transport.mtu_discovery_config(None).datagram_receive_buffer_size(None);
-            transport.max_concurrent_bidi_streams(16_u32.into()).max_concurrent_uni_streams(0_u32.into());
+            if self.used == Use::Idle {
+                // For each stream that may be there is an entry in a table.
+                transport.max_concurrent_bidi_streams(16_u32.into()).max_concurrent_uni_streams(0_u32.into());
+            }
         }
         Arc::new(transport)
     }
