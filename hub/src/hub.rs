@@ -505,7 +505,7 @@ async fn serve(inner: Arc<Inner>, admitted: Admitted) {
     let dismissal = async {
         if let Ok(refusal) = dismissed.await {
             tracing::info!(link = id.0, %refusal, "dismissed");
-            dismiss(&link, send, refusal).await;
+            Box::pin(dismiss(&link, send, refusal)).await;
         }
         std::future::pending::<()>().await;
     };
@@ -519,7 +519,7 @@ async fn serve(inner: Arc<Inner>, admitted: Admitted) {
         () = dismissal => {}
         () = requests => {}
     }
-    let closed = link.closed().await;
+    let closed = Box::pin(link.closed()).await;
     tracing::info!(link = id.0, %closed, "offline");
 }
 

@@ -185,7 +185,7 @@ impl TimeSource for Calendar {
 
 /// How many streams of a kind the peer may have open at first. quinn keeps an entry for each that is allowed, open or
 /// not, so the limit follows the use, up to that of the [`Config`].
-pub(super) const STREAMS_AT_FIRST: u64 = 128;
+pub(super) const STREAMS_AT_FIRST: u64 = 16;
 
 /// How many connections may wait for [`accept`](super::Endpoint::accept).
 const MAX_INCOMING: usize = 1 << 10;

@@ -34,27 +34,10 @@ const TURNS: usize = 32;
 /// How long the last words may take to get to the peer, and the peer to hang up.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Runs the session of `shared`, which is attached to `pipe`, until it is over and the pipe is closed, which no peer
-/// and no pipe can put off for longer than the session's timeouts and [`LINGER`].
-pub(crate) async fn run(shared: Arc<Shared>, pipe: impl Carrier) {
-    let mut driver = Driver::new(&shared, pipe);
-    let mut alarm = pin!(sleep_until(Instant::now()));
-    poll_fn(|context| driver.poll(context, alarm.as_mut())).await;
-
-    let Driver { mut pipe, mut batch, pipe_is_lost, .. } = driver;
-    let closed = shared.lock().why_closed();
-    // Who has been silent for so long hears no last words; a pipe that is lost carries none.
-    if !pipe_is_lost && !matches!(closed, LinkClosed::TimedOut) {
-        let _ = timeout(LINGER, hang_up(&shared, &mut pipe, &mut batch)).await;
-    }
-    drop(pipe);
-    shared.ended.send_replace(Some(closed));
-}
-
 /// What is kept between one wake and the next.
-struct Driver<'a, P> {
-    shared: &'a Shared,
-    pipe: P,
+pub(crate) struct Driver<C> {
+    shared: Arc<Shared>,
+    pipe: C,
     /// What came with one read. Kept for its allocation only, as are the next two.
     pieces: Vec<Bytes>,
     /// What goes out next.
@@ -81,8 +64,9 @@ enum Outcome {
     Over,
 }
 
-impl<'a, P: Carrier> Driver<'a, P> {
-    fn new(shared: &'a Shared, pipe: P) -> Self {
+impl<C: Carrier> Driver<C> {
+    /// Drives the session of `shared`, which is attached to `pipe`.
+    pub(crate) fn new(shared: Arc<Shared>, pipe: C) -> Self {
         let (pieces, batch, wakes) = (Vec::new(), Batch::default(), Vec::new());
         Self {
             shared,
@@ -95,6 +79,24 @@ impl<'a, P: Carrier> Driver<'a, P> {
             deadline: None,
             pipe_is_lost: false,
         }
+    }
+
+    /// Runs the session until it is over and the pipe is closed, which no peer and no pipe can put off for longer than
+    /// the session's timeouts and [`LINGER`].
+    pub(crate) async fn run(mut self) {
+        {
+            let mut alarm = pin!(sleep_until(Instant::now()));
+            poll_fn(|context| self.poll(context, alarm.as_mut())).await;
+        }
+        let closed = self.shared.lock().why_closed();
+        // Who has been silent for so long hears no last words; a pipe that is lost carries none.
+        if !self.pipe_is_lost && !matches!(closed, LinkClosed::TimedOut) {
+            let _ = timeout(LINGER, self.hang_up()).await;
+        }
+        // Whoever hears that it is over may count on the pipe being closed.
+        let Self { shared, pipe, .. } = self;
+        drop(pipe);
+        shared.ended.send_replace(Some(closed));
     }
 
     /// Runs the session for as long as something can be done. Ready once it is over.
@@ -123,10 +125,11 @@ impl<'a, P: Carrier> Driver<'a, P> {
     /// Reads and writes until the pipe gives and takes no more, or it is others' turn.
     fn exchange(&mut self, context: &mut Context<'_>) -> Outcome {
         // A pipe that has given nothing wakes us; until then, and after a write alone, it is not asked again.
+        let shared = self.shared.clone();
         let (mut may_read, mut has_more) = (!self.pipe_is_lost, true);
         let mut is_full = false;
         if self.lacks_room {
-            let room = self.pipe.make_room(|| self.shared.lock().session.copy_out());
+            let room = self.pipe.make_room(|| shared.lock().session.copy_out());
             self.lacks_room = room == Room::None;
             may_read &= !self.lacks_room;
         }
@@ -136,8 +139,8 @@ impl<'a, P: Carrier> Driver<'a, P> {
             may_read = read.is_ready();
             if may_read || has_more {
                 let time = Instant::now();
-                let now = self.shared.at(time);
-                let mut state = self.shared.lock();
+                let now = shared.at(time);
+                let mut state = shared.lock();
                 state.listen(context);
                 if let Poll::Ready(read) = read {
                     is_full = self.handle_read(&mut state, now, read);
@@ -149,9 +152,9 @@ impl<'a, P: Carrier> Driver<'a, P> {
                 if self.pipe.is_flushed() {
                     fill(&mut self.batch, &mut state, now, self.pace);
                 }
-                self.shared.forward_events(&mut state, &mut self.wakes);
+                shared.forward_events(&mut state, &mut self.wakes);
                 has_more = state.session.wants_transmit();
-                self.deadline = state.session.poll_timeout().and_then(|(at, _)| self.shared.time_of(at));
+                self.deadline = state.session.poll_timeout().and_then(|(at, _)| shared.time_of(at));
                 let is_over = state.session.is_closed();
                 drop(state);
                 self.wakes.drain(..).for_each(Waker::wake);
@@ -200,15 +203,16 @@ impl<'a, P: Carrier> Driver<'a, P> {
 
     /// The pipe takes no more. What it still has to give may be the peer's reason.
     fn handle_write_error(&mut self, context: &mut Context<'_>, error: io::Error) {
-        let now = self.shared.now();
+        let shared = self.shared.clone();
+        let now = shared.now();
         for _ in 0..TURNS {
             let read = self.pipe.poll_receive(context, &mut self.pieces);
             if self.pieces.is_empty() || read.is_pending() {
                 break;
             }
-            self.handle_read(&mut self.shared.lock(), now, Ok(()));
+            self.handle_read(&mut shared.lock(), now, Ok(()));
         }
-        self.lose_pipe(&mut self.shared.lock(), now, PipeClosed::Failed, Some(error));
+        self.lose_pipe(&mut shared.lock(), now, PipeClosed::Failed, Some(error));
     }
 
     fn lose_pipe(
@@ -222,6 +226,53 @@ impl<'a, P: Carrier> Driver<'a, P> {
         state.pipe_error = state.pipe_error.take().or(error.map(Arc::new));
         state.session.handle_pipe_closed(now, EPOCH, how);
     }
+
+    /// Gets the last words out, says goodbye, and listens until the peer has too.
+    ///
+    /// It listens all the while: closing a socket with unread input would reset it, and the reset could overtake our last
+    /// words; and a peer that writes before it reads takes them only once we have read.
+    async fn hang_up(&mut self) -> io::Result<()> {
+        let (mut has_said, mut has_heard) = (false, false);
+        poll_fn(|context| {
+            if !has_said {
+                has_said = self.poll_say(context)?.is_ready();
+            }
+            if !has_heard {
+                has_heard = self.poll_hear(context)?.is_ready();
+            }
+            if has_said && has_heard { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Ready once all that was left to say is out.
+    fn poll_say(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.pipe.poll_flush(context))?;
+            let now = self.shared.now();
+            fill(&mut self.batch, &mut self.shared.lock(), now, 1);
+            if self.batch.ends.is_empty() {
+                return self.pipe.poll_close(context);
+            }
+            self.pipe.send(&mut self.batch);
+        }
+    }
+
+    /// Ready once the peer has said goodbye. What it says before that comes too late.
+    fn poll_hear(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..TURNS {
+            self.pieces.clear();
+            ready!(self.pipe.poll_receive(context, &mut self.pieces))?;
+            if self.pieces.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.pieces.clear();
+            self.pipe.make_room(|| ());
+        }
+        // A pipe that always has something must not keep the deadline from being seen.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
 }
 
 /// Takes the session's next records.
@@ -233,55 +284,4 @@ fn fill(batch: &mut Batch, state: &mut State, now: towline_engine::Instant, coun
         }
         batch.ends.push(batch.slices.len());
     }
-}
-
-/// Gets the last words out, says goodbye, and listens until the peer has too.
-///
-/// It listens all the while: closing a socket with unread input would reset it, and the reset could overtake our last
-/// words; and a peer that writes before it reads takes them only once we have read.
-async fn hang_up(shared: &Shared, pipe: &mut impl Carrier, batch: &mut Batch) -> io::Result<()> {
-    let (mut has_said, mut has_heard) = (false, false);
-    poll_fn(|context| {
-        if !has_said {
-            has_said = poll_say(shared, pipe, batch, context)?.is_ready();
-        }
-        if !has_heard {
-            has_heard = poll_hear(pipe, context)?.is_ready();
-        }
-        if has_said && has_heard { Poll::Ready(Ok(())) } else { Poll::Pending }
-    })
-    .await
-}
-
-/// Ready once all that was left to say is out.
-fn poll_say(
-    shared: &Shared,
-    pipe: &mut impl Carrier,
-    batch: &mut Batch,
-    context: &mut Context<'_>,
-) -> Poll<io::Result<()>> {
-    loop {
-        ready!(pipe.poll_flush(context))?;
-        fill(batch, &mut shared.lock(), shared.now(), 1);
-        if batch.ends.is_empty() {
-            return pipe.poll_close(context);
-        }
-        pipe.send(batch);
-    }
-}
-
-/// Ready once the peer has said goodbye. What it says before that comes too late.
-fn poll_hear(pipe: &mut impl Carrier, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-    let mut scrap = Vec::new();
-    for _ in 0..TURNS {
-        ready!(pipe.poll_receive(context, &mut scrap))?;
-        if scrap.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        scrap.clear();
-        pipe.make_room(|| ());
-    }
-    // A pipe that always has something must not keep the deadline from being seen.
-    context.waker().wake_by_ref();
-    Poll::Pending
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use towline_engine::{Code, Config, Dir, OpenError, Session, Side, StreamId};
 
 use super::carrier::Carrier;
-use super::driver;
+use super::driver::Driver;
 use super::shared::{EPOCH, Shared, index};
 use super::stream::{Held, RecvStream, SendStream};
 use crate::LinkStats;
@@ -51,7 +51,7 @@ impl Link {
         let shared = Arc::new(Shared::new(Session::new(side, config)));
         // Before the driver's first turn, the application may have closed it.
         shared.lock().session.attach(shared.now(), EPOCH).expect("a new session takes a pipe");
-        tokio::spawn(driver::run(shared.clone(), pipe));
+        tokio::spawn(Driver::new(shared.clone(), pipe).run());
         Self { owner: Arc::new(Owner { shared }) }
     }
 
