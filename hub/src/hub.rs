@@ -255,7 +255,8 @@ impl Inner {
 
     /// Runs `task` until it is done or the hub ends.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.running.clone().run_until_cancelled_owned(task));
+        // In a box, since an async function has room for what it takes twice.
+        self.tasks.spawn(self.running.clone().run_until_cancelled_owned(Box::pin(task)));
     }
 
     /// Does what the core wants done, and lets the clock know of new deadlines.

@@ -82,8 +82,8 @@ impl<C: Carrier> Driver<C> {
     }
 
     /// Runs the session until it is over and the pipe is closed, which no peer and no pipe can put off for longer than
-    /// the session's timeouts and [`LINGER`].
-    pub(crate) async fn run(mut self) {
+    /// the session's timeouts and [`LINGER`]. In a box, since an async function has room for what it takes twice.
+    pub(crate) async fn run(mut self: Box<Self>) {
         {
             let mut alarm = pin!(sleep_until(Instant::now()));
             poll_fn(|context| self.poll(context, alarm.as_mut())).await;
@@ -94,9 +94,9 @@ impl<C: Carrier> Driver<C> {
             let _ = timeout(LINGER, self.hang_up()).await;
         }
         // Whoever hears that it is over may count on the pipe being closed.
-        let Self { shared, pipe, .. } = self;
+        let Self { shared, pipe, .. } = *self;
         drop(pipe);
-        shared.ended.send_replace(Some(closed));
+        shared.end(closed);
     }
 
     /// Runs the session for as long as something can be done. Ready once it is over.

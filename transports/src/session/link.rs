@@ -51,7 +51,7 @@ impl Link {
         let shared = Arc::new(Shared::new(Session::new(side, config)));
         // Before the driver's first turn, the application may have closed it.
         shared.lock().session.attach(shared.now(), EPOCH).expect("a new session takes a pipe");
-        tokio::spawn(Driver::new(shared.clone(), pipe).run());
+        tokio::spawn(Box::new(Driver::new(shared.clone(), pipe)).run());
         Self { owner: Arc::new(Owner { shared }) }
     }
 

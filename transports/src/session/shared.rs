@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Waker};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use towline_engine::{Code, Dir, Epoch, Event, Session, StreamId};
 
@@ -27,7 +27,9 @@ pub(crate) struct Shared {
     /// Wakes those who wait to accept one.
     pub(crate) incoming: [Notify; 2],
     /// Why the driver has ended, once it has.
-    pub(crate) ended: watch::Sender<Option<LinkClosed>>,
+    outcome: OnceLock<LinkClosed>,
+    /// Wakes those who wait for that.
+    ended: Notify,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,8 @@ impl Shared {
             start: Instant::now(),
             openable: Default::default(),
             incoming: Default::default(),
-            ended: watch::Sender::new(None),
+            outcome: OnceLock::new(),
+            ended: Notify::new(),
         }
     }
 
@@ -99,9 +102,20 @@ impl Shared {
 
     /// Waits until the driver has ended.
     pub(crate) async fn closed(&self) -> LinkClosed {
-        let mut ended = self.ended.subscribe();
-        let why = ended.wait_for(Option::is_some).await.expect("the sender is here");
-        why.clone().expect("it was waited for")
+        loop {
+            let ended = self.ended.notified();
+            if let Some(outcome) = self.outcome.get() {
+                return outcome.clone();
+            }
+            ended.await;
+        }
+    }
+
+    /// The driver has ended.
+    pub(crate) fn end(&self, outcome: LinkClosed) {
+        // There is one driver, and it ends once.
+        let _ = self.outcome.set(outcome);
+        self.ended.notify_waiters();
     }
 
     /// The session's time.
