@@ -71,7 +71,7 @@ impl Sub for Heap {
     }
 }
 
-/// How many blocks of each size are live on this thread, at the index that [`index_of`] says.
+/// How many blocks of each size are live on this thread, at the index that `index_of` says.
 #[derive(Clone, Debug)]
 pub struct Sizes(Vec<i64>);
 

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType,
@@ -14,7 +13,9 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use std::sync::Arc;
+use towline_transports::crypto;
 use towline_transports::tls::Credentials;
+use zeroize::Zeroizing;
 
 use crate::identity::Identity;
 
@@ -137,11 +138,12 @@ impl Authority {
     }
 }
 
-/// A new key, in version 1 of PKCS #8: without its public half, since OpenSSL 3 reads no other.
+/// A new key, in version 1 of PKCS #8 (RFC 8410 §7): without its public half, since OpenSSL 3 reads no other.
 fn new_key() -> Result<KeyPair, rcgen::Error> {
-    let key = Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1());
-    let key = key.map_err(|_| rcgen::Error::RingUnspecified)?;
-    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key.as_ref()), &PKCS_ED25519)
+    const BEFORE_THE_SEED: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    let seed = crypto::random::<32>().map_err(|_| rcgen::Error::RingUnspecified)?;
+    let key = Zeroizing::new([&BEFORE_THE_SEED[..], &seed].concat());
+    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(&key[..]), &PKCS_ED25519)
 }
 
 fn set_validity(params: &mut CertificateParams, now: UnixTime, lifetime: Duration) {

@@ -38,8 +38,9 @@ const HEAD_START: Duration = Duration::from_secs(1);
 /// How long QUIC may still take when every other way has failed: nobody says so where no UDP is answered.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
 
-/// How long each address of the hub's but the last has to answer over QUIC.
-const PER_ADDRESS: Duration = Duration::from_secs(2);
+/// How long each address of the hub's but the last has to answer over QUIC: less than [`LAST_CHANCE`], so that the next one
+/// has its turn when all else has failed.
+const PER_ADDRESS: Duration = Duration::from_millis(600);
 
 /// How many streams a link has at rest: that of the hello. A QUIC link with more than that carries a tunnel, and is watched
 /// more closely.

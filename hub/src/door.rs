@@ -131,6 +131,12 @@ impl Door {
         if (&mut socket).take(FIRST_READ as u64).read_buf(&mut head).await? == 0 {
             return Err(NoEntry::Io(io::ErrorKind::UnexpectedEof.into()));
         }
+        // The first letters of a method do not tell yet.
+        while head.len() < SHORTEST_METHOD && head.iter().all(u8::is_ascii_uppercase) {
+            if socket.read_buf(&mut head).await? == 0 {
+                break;
+            }
+        }
         if head[0] != HANDSHAKE {
             return Err(Box::pin(turn_away(socket, head)).await);
         }
@@ -145,7 +151,7 @@ impl Door {
         &self,
         hello: Hello<Box<dyn Socket>>,
     ) -> Result<TlsPipe<impl Pipe + use<>>, NoEntry> {
-        let outer = websocket::accept_outer(hello, self.keys().web).await?;
+        let outer = websocket::accept_outer(hello, self.keys().web).await.map_err(links_as_well)?;
         let upgrade = Box::pin(serve_http(outer)).await?;
         self.websockets.visit(self.meet_inside(upgrade)).await.ok_or(NoEntry::Displaced)?
     }
@@ -155,6 +161,14 @@ impl Door {
         let pipe = websocket::from_upgraded(TokioIo::new(upgrade.await?), SUBPROTOCOL_LINK.to_owned()).await;
         Ok(tls::accept(pipe, self.keys().link).await?)
     }
+}
+
+/// What the hub offers besides HTTP is a link.
+fn links_as_well(mut error: HandshakeError) -> HandshakeError {
+    if let HandshakeError::Protocol { ours, .. } = &mut error {
+        ours.insert(0, ALPN_LINK.escape_ascii().to_string());
+    }
+    error
 }
 
 /// As much as a ClientHello takes, mostly.
@@ -196,10 +210,13 @@ async fn turn_away(mut socket: Box<dyn Socket>, head: BytesMut) -> NoEntry {
     NoEntry::PlainHttp
 }
 
+/// How many letters GET and PUT have.
+const SHORTEST_METHOD: usize = 3;
+
 /// Whether this is how a request begins (RFC 9112 §3): a method, in capitals, and a space.
 fn is_http(head: &[u8]) -> bool {
     let method = head.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
-    (3..=7).contains(&method) && head.get(method).is_none_or(|byte| *byte == b' ')
+    (SHORTEST_METHOD..=7).contains(&method) && head.get(method).is_none_or(|byte| *byte == b' ')
 }
 
 /// Serves HTTP until somebody wants a link, or leaves.

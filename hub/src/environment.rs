@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use rustls::time_provider::DefaultTimeProvider;
-use towline_transports::tls;
-use towline_transports::{Network, TcpNetwork};
+use towline_transports::{Network, TcpNetwork, crypto, tls};
 
 /// What the world is made of, for a hub, a device or a service. A simulator hands in its own.
 #[derive(Clone, Debug)]
@@ -16,9 +15,10 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The real world: the system's TCP, aws-lc-rs, and the system's calendar.
+    /// The real world: the system's TCP and UDP, the cryptography that was chosen when it was built, and the system's
+    /// calendar.
     pub fn system() -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(crypto::provider());
         Self {
             network: Arc::new(TcpNetwork),
             tls: tls::Environment { provider, time: Arc::new(DefaultTimeProvider) },

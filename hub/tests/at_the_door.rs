@@ -140,6 +140,33 @@ async fn garbage_ends_each_step_and_the_log_says_which() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn http_without_tls_is_answered_however_it_arrives() {
+    let scene = Scene::new().await;
+    for first in 1..5 {
+        let mut socket = scene.honest.dial().await;
+        let (begin, rest) = b"GET / HTTP/1.1\r\n\r\n".split_at(first);
+        socket.write_all(begin).await.unwrap();
+        socket.flush().await.unwrap();
+        sleep(Duration::from_millis(100)).await;
+        let answer = says(socket, rest).await;
+        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{first}: {}", answer.escape_ascii());
+        scene.is_over("a request in two pieces", "HTTP without TLS, which was answered").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_speaks_neither_hears_so_and_the_log_names_both_offers() {
+    let scene = Scene::new().await;
+    let config = Arc::new(scene.without_certificate(b"h2"));
+    let error = tls::connect(scene.honest.dial().await, "127.0.0.1".try_into().unwrap(), config).await;
+    let error = error.unwrap_err().to_string();
+    assert_eq!(error, "no application protocol in common: this end offers h2, the peer takes none of it");
+    let why =
+        "no application protocol in common: this end offers qmux-02.towline, http/1.1, the peer offers h2";
+    scene.is_over("another protocol", why).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_websocket_that_does_not_keep_the_rules_is_closed_with_the_code_for_it() {
     let scene = Scene::new().await;
     let too_large = [&[BINARY, 0xff][..], &(1_u64 << 32).to_be_bytes(), &[0; 4]].concat();

@@ -60,7 +60,7 @@ async fn initial(world: &World) -> Vec<u8> {
     let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = nobody.local_addr().unwrap();
     let mut provider = (*world.environment.tls.provider).clone();
-    provider.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
+    provider.kx_groups.retain(|group| group.name() == rustls::NamedGroup::X25519);
     let environment = tls::Environment { provider: provider.into(), ..world.environment.tls.clone() };
     let endpoint = Endpoint::new(udp(), None, &environment).unwrap();
     let config = client_config(world, &environment);

@@ -28,6 +28,7 @@
 //! Sockets, the clock (tokio's), entropy and the crypto provider are handed in from outside; see [`Network`] and
 //! [`tls`].
 
+pub mod crypto;
 mod error;
 mod link;
 mod network;

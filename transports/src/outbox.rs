@@ -1,6 +1,7 @@
 //! Bytes that are on their way out.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,16 +13,29 @@ use tokio::io::AsyncWrite;
 const SLICES: usize = 64;
 
 /// Slices that go out in their order, as many with each write as the pipe takes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Outbox {
     slices: VecDeque<Bytes>,
     must_flush: bool,
+}
+
+/// Without what goes out.
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("slices", &self.slices.len()).finish_non_exhaustive()
+    }
 }
 
 impl Outbox {
     /// Whether all is out.
     pub(crate) fn is_empty(&self) -> bool {
         self.slices.is_empty() && !self.must_flush
+    }
+
+    /// How many slices are not out.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.slices.len()
     }
 
     pub(crate) fn push(&mut self, slice: Bytes) {

@@ -1,6 +1,7 @@
 //! A read buffer that is there only while there is something to read.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io;
 use std::mem;
 use std::pin::Pin;
@@ -36,7 +37,7 @@ thread_local! {
 /// It has 128 KiB, from a pool of the thread's, and goes back there whenever there is nothing to read: an idle connection
 /// keeps none. While much is read there are two, so that whoever reads what came has the time in which the other one is
 /// filled. What came in a read of less than 16 KiB is copied: a reader who keeps it does not keep the buffer.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ReadBuffer {
     /// What is read into.
     buffer: BytesMut,
@@ -166,14 +167,29 @@ impl ReadBuffer {
         if let Some(free) = self.spare.take_if(reclaim) {
             give_to_pool(free);
         }
-        if self.is_pooled && reclaim(&mut self.buffer) {
+        if self.is_pooled {
             // The beginning of something whose rest has not come.
             let kept = BytesMut::from(&self.buffer[..]);
             self.buffer.clear();
-            give_to_pool(mem::replace(&mut self.buffer, kept));
-            self.is_pooled = false;
+            if reclaim(&mut self.buffer) {
+                give_to_pool(mem::replace(&mut self.buffer, kept));
+                self.is_pooled = false;
+            } else {
+                self.buffer.extend_from_slice(&kept);
+            }
         }
         !self.is_pooled && self.spare.is_none()
+    }
+}
+
+/// Without what was read.
+impl fmt::Debug for ReadBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { buffer, is_pooled, .. } = self;
+        f.debug_struct("ReadBuffer")
+            .field("filled", &buffer.len())
+            .field("is_pooled", is_pooled)
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,7 +200,8 @@ impl Drop for ReadBuffer {
     }
 }
 
-/// Makes all of a buffer room again, behind what was not taken, if nobody holds a piece of it.
+/// Makes all of a buffer room again, behind what was not taken, if nobody holds a piece of it. What was not taken must be
+/// less than what was taken before it, or nothing.
 pub(crate) fn reclaim(buffer: &mut BytesMut) -> bool {
     buffer.try_reclaim(SIZE.saturating_sub(buffer.len()))
 }
@@ -196,6 +213,7 @@ pub(crate) fn take_from_pool() -> BytesMut {
 
 /// Takes back a buffer that nobody holds a piece of.
 pub(crate) fn give_to_pool(buffer: BytesMut) {
+    debug_assert!(buffer.is_empty() && buffer.capacity() == SIZE, "it is whole");
     // A thread that ends has no pool any more.
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
@@ -243,6 +261,16 @@ mod tests {
         assert_eq!((held(&buffer), buffer.filled()), (0, &[7; 100][..]));
         poll_fn(|context| buffer.poll_read(context, &mut &[8; 100][..])).await.unwrap();
         assert_eq!(&buffer.take()[..], [[7; 100], [8; 100]].concat());
+    }
+
+    /// Also where what is kept is more than what was taken before it, which `BytesMut` does not move.
+    #[tokio::test]
+    async fn little_may_have_been_taken_before_what_is_kept() {
+        let mut buffer = ReadBuffer::default();
+        poll_fn(|context| buffer.poll_read(context, &mut &[7; 8 << 10][..])).await.unwrap();
+        drop(buffer.take_front(100));
+        buffer.rest(|| panic!("nobody holds a piece"));
+        assert_eq!((held(&buffer), buffer.filled()), (0, &[7; (8 << 10) - 100][..]));
     }
 
     #[tokio::test]

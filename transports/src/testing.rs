@@ -7,6 +7,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::time_provider::DefaultTimeProvider;
 
+use crate::crypto;
 use crate::tls::{Credentials, Environment};
 
 /// Credentials for `hub.test`, good for both ends.
@@ -25,6 +26,5 @@ pub(crate) fn credentials() -> Credentials {
 }
 
 pub(crate) fn environment() -> Environment {
-    let provider = rustls::crypto::aws_lc_rs::default_provider().into();
-    Environment { provider, time: Arc::new(DefaultTimeProvider) }
+    Environment { provider: crypto::provider().into(), time: Arc::new(DefaultTimeProvider) }
 }

@@ -1,5 +1,6 @@
 //! A socket of which more was read than was needed.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,10 +11,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::Socket;
 
 /// A socket, and bytes that came from it and are to be read before what still comes.
-#[derive(Debug)]
 pub struct Unread<S> {
     bytes: Bytes,
     socket: S,
+}
+
+/// Without the bytes.
+impl<S: fmt::Debug> fmt::Debug for Unread<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unread").field("bytes", &self.bytes.len()).field("socket", &self.socket).finish()
+    }
 }
 
 impl<S> Unread<S> {

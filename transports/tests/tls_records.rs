@@ -159,3 +159,27 @@ async fn a_record_that_is_no_record_ends_it_and_the_peer_is_told() {
         assert!(ours.read(&mut [0]).await.is_err(), "and it stays over");
     }
 }
+
+/// A client may offer so many protocols that its first words do not fit into what a parser reads at a time.
+#[tokio::test]
+async fn first_words_may_have_any_length() {
+    let authority = Authority::new();
+    let server = tls::server_config(authority.issue("hub.test"), &[ALPN_LINK], &environment()).unwrap();
+    let credentials = authority.issue("device");
+    // One name of each length from 1 to 255, and then some, makes every length around 4 KiB and beyond.
+    for more in (0..40).chain([200, 1000, 5000]) {
+        let mut offered = vec![ALPN_LINK.to_vec()];
+        let mut left = 3600 + more;
+        while left > 0 {
+            let length = left.min(200);
+            offered.push(vec![b'x'; length]);
+            left -= length;
+        }
+        let offered: Vec<_> = offered.iter().map(Vec::as_slice).collect();
+        let client = tls::client_config(credentials.clone(), &offered, &environment()).unwrap();
+        let (ours, theirs) = duplex(64 << 10);
+        let (ours, theirs) =
+            tokio::join!(tls::connect(ours, name(), client), tls::accept(theirs, server.clone()));
+        assert_eq!((ours.unwrap().alpn(), theirs.unwrap().alpn()), (Some(ALPN_LINK), Some(ALPN_LINK)));
+    }
+}

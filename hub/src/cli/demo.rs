@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use aws_lc_rs::digest;
 use clap::Args;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -25,6 +24,7 @@ use towline::{
     CredentialFiles, Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Route,
     Service, Status,
 };
+use towline_transports::crypto::digest;
 
 use super::diagnostics::{self, FILE_SIZE};
 use super::failure::Failure;

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -13,6 +12,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use towline_transports::crypto::digest;
 
 /// How large the file is.
 pub(crate) const FILE_SIZE: u64 = 64 << 20;

@@ -217,7 +217,8 @@ impl Field {
 
 /// A file's SHA-256.
 pub fn digest_of(path: &Path) -> String {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut context =
+        towline_transports::crypto::digest::Context::new(&towline_transports::crypto::digest::SHA256);
     let mut file = BufReader::with_capacity(1 << 20, std::fs::File::open(path).unwrap());
     loop {
         let block = file.fill_buf().unwrap();

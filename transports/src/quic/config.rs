@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::{hkdf, hmac};
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -15,6 +14,7 @@ use rustls::time_provider::TimeProvider;
 use towline_engine::Config;
 
 use super::ALPN_QUIC;
+use crate::crypto::{hkdf, hmac};
 use crate::tls::{self, ConfigError, Credentials, Environment};
 
 /// What the end that connects needs. Made by [`client_config`].

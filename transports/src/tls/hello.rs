@@ -41,16 +41,19 @@ impl<P: Pipe> Hello<P> {
             // Whoever takes their time is not given a parser for it, only room for what has come.
             while let Some(end) = understandable(&input, seen) {
                 let acceptor = acceptor.get_or_insert_with(|| Box::new(Acceptor::default()));
-                seen += acceptor.read_tls(&mut &input[seen..end]).map_err(HandshakeError::Io)?;
-                match acceptor.accept() {
-                    Ok(Some(accepted)) => return Ok(Self { pipe, input, offers: offers(&accepted) }),
-                    Ok(None) => {}
-                    Err((error, mut alert)) => {
-                        let mut output = Vec::new();
-                        // Neither a vector nor who is gone is a reason to say something else.
-                        let _ = alert.write_all(&mut output);
-                        let _ = say(&mut pipe, &mut output).await;
-                        return Err(HandshakeError::Tls(error));
+                // It takes some kilobytes at a time.
+                while seen < end {
+                    seen += acceptor.read_tls(&mut &input[seen..end]).map_err(HandshakeError::Io)?;
+                    match acceptor.accept() {
+                        Ok(Some(accepted)) => return Ok(Self { pipe, input, offers: offers(&accepted) }),
+                        Ok(None) => {}
+                        Err((error, mut alert)) => {
+                            let mut output = Vec::new();
+                            // Neither a vector nor who is gone is a reason to say something else.
+                            let _ = alert.write_all(&mut output);
+                            let _ = say(&mut pipe, &mut output).await;
+                            return Err(HandshakeError::Tls(error));
+                        }
                     }
                 }
             }
@@ -87,9 +90,9 @@ impl<P: Pipe> Hello<P> {
         Ok(pipe)
     }
 
-    /// Gives back the pipe as it was before, for whoever else answers.
-    pub fn into_pipe(self) -> Unread<P> {
-        Unread::new(self.input.freeze(), self.pipe)
+    /// Gives back the pipe as it was before, for whoever else answers, and what the client offers.
+    pub(crate) fn into_parts(self) -> (Unread<P>, Vec<Vec<u8>>) {
+        (Unread::new(self.input.freeze(), self.pipe), self.offers)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A pipe inside TLS: the records of a connection, and the socket or pipe that carries them.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::mem;
 use std::pin::Pin;
@@ -22,7 +23,6 @@ use crate::session::carrier::{Batch, Carrier};
 ///
 /// [`Link::over_tls`](crate::Link::over_tls) runs a session over it in the fastest way; as a pipe it serves for other
 /// things.
-#[derive(Debug)]
 pub struct TlsPipe<P> {
     pipe: P,
     records: Records,
@@ -34,6 +34,10 @@ pub struct TlsPipe<P> {
     /// Sealed records that go out.
     outbox: Outbox,
     reading: Reading,
+    /// The peer wants to see our next key. It is told once, however often it asks before it listens.
+    owes_key: bool,
+    /// Why nothing can be sealed any more.
+    broken: Option<Error>,
     has_said_goodbye: bool,
     /// What was opened and not read yet, if it is used as a pipe.
     opened: VecDeque<Bytes>,
@@ -56,31 +60,25 @@ pub(super) async fn shake_hands<P: Pipe>(
     mut input: BytesMut,
 ) -> Result<TlsPipe<P>, HandshakeError> {
     let mut output = Vec::new();
+    let mut lost = None;
     loop {
         let step = handshake.advance(&mut input, &mut output);
-        let said = say(&mut pipe, &mut output).await;
-        // That the peer cannot be told is not why it failed.
-        let step = step.map_err(HandshakeError::Tls)?;
-        said.map_err(HandshakeError::Io)?;
-        if step == Step::Done {
+        if let Err(error) = say(&mut pipe, &mut output).await {
+            lost.get_or_insert(error);
+        }
+        // A peer that is gone may have said why before it went.
+        if step.map_err(HandshakeError::Tls)? == Step::Done && lost.is_none() {
             break;
         }
-        if pipe.read_buf(&mut input).await.map_err(HandshakeError::Io)? == 0 {
-            return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
+        let mut why = |error| HandshakeError::Io(lost.take().unwrap_or(error));
+        match pipe.read_buf(&mut input).await {
+            Ok(0) => return Err(why(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) => return Err(why(error)),
         }
     }
     let (records, peer) = handshake.finish().map_err(HandshakeError::Tls)?;
-    Ok(TlsPipe {
-        pipe,
-        records,
-        peer,
-        inbox: ReadBuffer::holding(&input),
-        sealing: BytesMut::new(),
-        outbox: Outbox::default(),
-        reading: Reading::Open,
-        has_said_goodbye: false,
-        opened: VecDeque::new(),
-    })
+    Ok(TlsPipe { peer, inbox: ReadBuffer::holding(&input), ..TlsPipe::over(pipe, records) })
 }
 
 /// Sends what a handshake has to say.
@@ -94,6 +92,22 @@ pub(super) async fn say(pipe: &mut impl Pipe, output: &mut Vec<u8>) -> io::Resul
 }
 
 impl<P> TlsPipe<P> {
+    pub(super) fn over(pipe: P, records: Records) -> Self {
+        Self {
+            pipe,
+            records,
+            peer: Peer { certificates: Vec::new(), alpn: None },
+            inbox: ReadBuffer::default(),
+            sealing: BytesMut::new(),
+            outbox: Outbox::default(),
+            reading: Reading::Open,
+            owes_key: false,
+            broken: None,
+            has_said_goodbye: false,
+            opened: VecDeque::new(),
+        }
+    }
+
     /// The peer's certificate, and those between it and the authority.
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         &self.peer.certificates
@@ -102,6 +116,12 @@ impl<P> TlsPipe<P> {
     /// The application protocol that was agreed on.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.peer.alpn.as_deref()
+    }
+
+    /// How many pieces wait to go out.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.outbox.len()
     }
 
     /// Nobody asks any more who the peer is.
@@ -122,10 +142,7 @@ impl<P: Pipe> TlsPipe<P> {
                     pieces.push(bytes);
                 }
                 Opened::Nothing => {}
-                Opened::KeyWanted => {
-                    self.records.update_key(&mut self.sealing)?;
-                    self.post();
-                }
+                Opened::KeyWanted => self.owes_key = true,
                 Opened::Closed => {
                     self.reading = Reading::Finished;
                     break;
@@ -142,9 +159,8 @@ impl<P: Pipe> TlsPipe<P> {
 
     /// The connection cannot go on; the peer is told why, if it takes that at once.
     fn fail(&mut self, context: &mut Context<'_>, error: Error) {
-        if let Some(alert) = alert_for(&error)
-            && self.records.seal_alert(alert, &mut self.sealing).is_ok()
-        {
+        if let Some(alert) = alert_for(&error) {
+            self.seal_with(|records, sealing| records.seal_alert(alert, sealing));
             self.post();
             let _ = self.outbox.poll_flush(context, &mut self.pipe);
         }
@@ -171,9 +187,35 @@ impl<P: Pipe> TlsPipe<P> {
     }
 
     fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) {
-        if let Err(error) = self.records.seal(parts, &mut self.sealing) {
-            self.reading = Reading::Failed(Some(io::Error::other(error)));
+        self.seal_with(|records, sealing| records.seal(parts, sealing));
+    }
+
+    /// Seals something, if nothing has failed to be sealed before: then no number may be used again.
+    fn seal_with(&mut self, seal: impl FnOnce(&mut Records, &mut BytesMut) -> Result<(), Error>) {
+        if self.broken.is_none() {
+            self.broken = seal(&mut self.records, &mut self.sealing).err();
         }
+    }
+
+    /// Tells the peer of our next key, if it wants that and listens.
+    fn answer_for_key(&mut self) {
+        if self.owes_key && self.outbox.is_empty() && !self.has_said_goodbye {
+            self.owes_key = false;
+            self.prepare();
+            self.seal_with(Records::update_key);
+            self.post();
+        }
+    }
+}
+
+impl<P> fmt::Debug for TlsPipe<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { records, peer, reading, .. } = self;
+        f.debug_struct("TlsPipe")
+            .field("records", records)
+            .field("peer", peer)
+            .field("reading", reading)
+            .finish_non_exhaustive()
     }
 }
 
@@ -230,18 +272,23 @@ impl<P: Pipe> Carrier for TlsPipe<P> {
     }
 
     fn is_flushed(&self) -> bool {
-        self.outbox.is_empty()
+        self.outbox.is_empty() && !self.owes_key
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = &self.broken {
+            return Poll::Ready(Err(io::Error::other(error.clone())));
+        }
+        ready!(self.outbox.poll_flush(context, &mut self.pipe))?;
+        self.answer_for_key();
         self.outbox.poll_flush(context, &mut self.pipe)
     }
 
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.has_said_goodbye {
             self.has_said_goodbye = true;
-            let sealed = self.records.seal_alert(AlertDescription::CloseNotify, &mut self.sealing);
-            sealed.map_err(io::Error::other)?;
+            self.owes_key = false;
+            self.seal_with(|records, sealing| records.seal_alert(AlertDescription::CloseNotify, sealing));
             self.post();
         }
         ready!(self.outbox.poll_flush(context, &mut self.pipe))?;
@@ -284,7 +331,7 @@ impl<P: Pipe> AsyncWrite for TlsPipe<P> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.has_said_goodbye {
+        if self.has_said_goodbye || matches!(self.reading, Reading::Failed(_)) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(Carrier::poll_flush(&mut *self, context))?;

@@ -11,7 +11,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::aead;
 use bytes::{Buf, Bytes, BytesMut};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::crypto::cipher::{AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, Nonce, make_tls13_aad};
@@ -23,6 +22,8 @@ use rustls::{
     AlertDescription, ClientConfig, CommonState, ConnectionTrafficSecrets, ContentType, Error,
     InvalidMessage, PeerMisbehaved, ProtocolVersion, ServerConfig, Tls13CipherSuite,
 };
+
+use crate::crypto::aead;
 
 /// The most plaintext of a record (RFC 8446 §5.1).
 pub(super) const MAX_PLAINTEXT: usize = 1 << 14;
@@ -82,7 +83,7 @@ enum Connection {
 pub(super) enum Step {
     /// More input.
     Read,
-    /// Nothing: it is done.
+    /// Nothing but that what it put out is sent.
     Done,
 }
 
@@ -354,10 +355,10 @@ impl Records {
         let sealed = InboundOpaqueMessage::new(typ, version, &mut record[HEADER..]);
         let plain = self.opener.decrypt(sealed, self.opened)?;
         self.opened += 1;
+        if plain.typ != ContentType::Handshake && !self.message.is_empty() {
+            return Err(PeerMisbehaved::MessageInterleavedWithHandshakeMessage.into());
+        }
         match plain.typ {
-            ContentType::ApplicationData if !self.message.is_empty() => {
-                Err(PeerMisbehaved::MessageInterleavedWithHandshakeMessage.into())
-            }
             ContentType::ApplicationData if plain.payload.is_empty() => self.count_idle(),
             ContentType::ApplicationData => {
                 let (before, length) = (plain.payload.as_ptr().addr() - start, plain.payload.len());
@@ -366,7 +367,10 @@ impl Records {
                 record.truncate(length);
                 Ok(Opened::Data(record.freeze()))
             }
-            ContentType::Alert => alert(plain.payload),
+            ContentType::Alert => match alert(plain.payload)? {
+                Opened::Nothing => self.count_idle(),
+                other => Ok(other),
+            },
             ContentType::Handshake => {
                 self.message.extend_from_slice(plain.payload);
                 self.handle_messages()
@@ -508,8 +512,14 @@ impl Sealer {
         let (place, plain) = out[start..].split_at_mut(HEADER);
         place.copy_from_slice(&header);
         let nonce = aead::Nonce::assume_unique_for_key(Nonce::new(&self.iv, sequence).0);
-        let tag = self.key.seal_in_place_separate_tag(nonce, aead::Aad::from(header), plain);
-        out.extend_from_slice(tag.map_err(|_| Error::EncryptError)?.as_ref());
+        match self.key.seal_in_place_separate_tag(nonce, aead::Aad::from(header), plain) {
+            Ok(tag) => out.extend_from_slice(tag.as_ref()),
+            Err(_) => {
+                // What is not sealed must not go out.
+                out.truncate(start);
+                return Err(Error::EncryptError);
+            }
+        }
         Ok(())
     }
 }

@@ -2,12 +2,17 @@
 //!
 //! That it speaks TLS is shown beside rustls' own record layer, in tests/tls_records.rs.
 
-use bytes::{Bytes, BytesMut};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes, BytesMut};
 use rustls::{AlertDescription, ContentType, Error, InvalidMessage, PeerMisbehaved};
 
 use super::records::{Handshake, MAX_PLAINTEXT, Opened, Records, Step, alert_for, whole_record};
-use super::{ALPN_LINK, client_config, server_config};
+use super::{ALPN_LINK, TlsPipe, client_config, server_config};
+use crate::session::carrier::{Batch, Carrier};
 use crate::testing::{credentials, environment};
+use tokio::io::AsyncWrite;
 
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 const KEY_UPDATE_REQUESTED: [u8; 5] = [24, 0, 0, 1, 1];
@@ -271,4 +276,33 @@ fn alerts_are_understood_and_answered() {
     let (mut client, mut server) = pair(1 << 20);
     let short = seal(&mut client, ContentType::Alert, &[1]);
     assert_eq!(server.open(short), Err(InvalidMessage::MessageTooShort.into()));
+}
+
+/// However often it asks, and whether it listens or not: it is told once.
+#[test]
+fn a_peer_that_asks_for_keys_and_does_not_listen_makes_us_keep_one_answer() {
+    let (mut client, server) = pair(1 << 20);
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    let mut ours = TlsPipe::over(ours, server);
+    let mut context = Context::from_waker(Waker::noop());
+    // What it does not take stays with us.
+    let mut batch = Batch { slices: vec![Bytes::from(vec![7; 1000])], ends: vec![1] };
+    Carrier::send(&mut ours, &mut batch);
+    assert!(Carrier::poll_flush(&mut ours, &mut context).is_pending());
+    let mut pieces = Vec::new();
+    for _ in 0..1000 {
+        let mut input = handshake(&mut client, &KEY_UPDATE_REQUESTED);
+        client.change_sealing_key().unwrap();
+        input.extend_from_slice(&data(&mut client, b"x"));
+        while !input.is_empty() {
+            let written = Pin::new(&mut theirs).poll_write(&mut context, &input);
+            if let Poll::Ready(written) = written {
+                input.advance(written.unwrap());
+            }
+            let _ = Carrier::poll_receive(&mut ours, &mut context, &mut pieces);
+            let _ = Carrier::poll_flush(&mut ours, &mut context);
+            Carrier::make_room(&mut ours, || ());
+        }
+    }
+    assert_eq!((pieces.len(), ours.waiting()), (1000, 1));
 }

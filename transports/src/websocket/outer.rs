@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::Pipe;
-use crate::tls::{ALPN_HTTP, ConfigError, Environment, HandshakeError, Hello};
+use crate::tls::{ALPN_HTTP, ConfigError, Environment, HandshakeError, Hello, readable};
 
 /// What the end that connects needs. `roots` are the authorities that vouch for web servers, or for the proxies that
 /// stand in for them; they need not be those of the link.
@@ -71,10 +71,17 @@ pub async fn connect_outer<P: Pipe>(
 ///
 /// # Errors
 ///
-/// TLS fails.
+/// TLS fails, or the client offers other protocols only.
 pub async fn accept_outer<P: Pipe>(
     hello: Hello<P>,
     config: Arc<ServerConfig>,
 ) -> Result<impl Pipe + use<P>, HandshakeError> {
-    Ok(TlsAcceptor::from(config).accept(hello.into_pipe()).await?)
+    let ours = config.alpn_protocols.clone();
+    let (pipe, theirs) = hello.into_parts();
+    TlsAcceptor::from(config).accept(pipe).await.map_err(|error| match HandshakeError::from(error) {
+        HandshakeError::Tls(rustls::Error::NoApplicationProtocol) => {
+            HandshakeError::Protocol { ours: readable(&ours), theirs: Some(readable(&theirs)) }
+        }
+        error => error,
+    })
 }

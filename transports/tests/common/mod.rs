@@ -15,6 +15,7 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::time_provider::DefaultTimeProvider;
+use towline_transports::crypto;
 use towline_transports::quic::{self, Endpoint};
 use towline_transports::tls::{self, ALPN_LINK, Credentials, Environment, Hello};
 use towline_transports::websocket::{self, SUBPROTOCOL_LINK};
@@ -160,10 +161,7 @@ pub fn pattern(count: usize) -> Vec<u8> {
 }
 
 pub fn environment() -> Environment {
-    Environment {
-        provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
-        time: Arc::new(DefaultTimeProvider),
-    }
+    Environment { provider: Arc::new(crypto::provider()), time: Arc::new(DefaultTimeProvider) }
 }
 
 /// An authority that vouches for whoever asks.
