@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use towline_transports::{Code, ReadBuffer, ReadError, RecvStream, SendStream, Socket, WriteError};
 
 use crate::codes;
@@ -368,8 +368,7 @@ fn read_from(
     context: &mut Context<'_>,
     max: usize,
 ) -> Poll<Read> {
-    debug_assert!(max >= crate::core::MAX_HELD, "a read buffer holds no more");
-    let read = buffer.poll_read(context, source);
+    let read = buffer.poll_read(context, &mut source.take(max as u64));
     if read.is_pending() {
         buffer.rest(|| ());
     }

@@ -11,7 +11,7 @@ use crate::codes;
 use crate::message::Profile;
 
 /// The most bytes that a splice holds for each way.
-pub const MAX_HELD: usize = 128 << 10;
+pub const MAX_HELD: usize = 64 << 10;
 
 /// A way through a splice, from one leg to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
