@@ -49,8 +49,9 @@ pub use error::{LinkClosed, ReadError, WriteError};
 pub use link::{Link, LinkStats, WeakLink};
 pub use network::{Listener, Network, Socket, TcpNetwork, UdpSocket};
 pub use read_buffer::{ReadBuffer, Room};
+pub use session::{AcceptError, Accepted, Sessions};
 pub use stream::{RecvStream, SendStream, StreamPipe, stream_pipe};
-pub use towline_engine::{Code, Config, Side, Urgency};
+pub use towline_engine::{Code, Config, Resumption, Secret, SessionId, Side, Urgency};
 pub use unread::Unread;
 
 use tokio::io::{AsyncRead, AsyncWrite};

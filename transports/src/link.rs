@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use towline_engine::{Code, Config, Side};
+use towline_engine::{Code, Config, Resumption, Side};
 
 use crate::error::LinkClosed;
 use crate::session::carrier::Plain;
@@ -89,6 +89,26 @@ impl Link {
     /// As [`start`](Self::start), over TLS: records of the session are opened where they lie, and sealed as they go out.
     pub fn over_tls(pipe: TlsPipe<impl Pipe>, side: Side, config: Config) -> Self {
         Self { kind: Kind::Session(session::Link::start(pipe.forget_peer(), side, config)) }
+    }
+
+    /// Starts a session over TLS that outlives its pipes: whenever it has none, `connect` opens the next one, and takes the
+    /// time that it takes, until the session is over. [`Sessions::accept`](crate::Sessions::accept) is the other end.
+    ///
+    /// # Panics
+    ///
+    /// If `config` does not [offer](towline_engine::Resumption::Offer) to resume.
+    pub fn resumable<P: Pipe, F: Future<Output = TlsPipe<P>> + Send + 'static>(
+        first: TlsPipe<P>,
+        config: Config,
+        connect: impl FnMut() -> F + Send + 'static,
+    ) -> Self {
+        let offers = matches!(config.resumption, Resumption::Offer(..));
+        assert!(offers, "a session that outlives its pipes has a name and a secret");
+        Self { kind: Kind::Session(session::Link::resumable(first, config, connect)) }
+    }
+
+    pub(crate) fn of_session(link: session::Link) -> Self {
+        Self { kind: Kind::Session(link) }
     }
 
     pub(crate) fn over_quic(link: quic::Link) -> Self {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use towline_engine::Epoch;
 
 use crate::Pipe;
 use crate::outbox::Outbox;
@@ -41,6 +42,15 @@ pub(crate) trait Carrier: Send + 'static {
 
     /// Says that no more comes, once what was sent is out.
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready if another pipe, of this number, has taken the place of the one before. Pending if there is none, for now or
+    /// for ever.
+    fn poll_replaced(&mut self, _: &mut Context<'_>) -> Poll<Epoch> {
+        Poll::Pending
+    }
+
+    /// The pipe is of no use any more, and the session goes on without it.
+    fn give_up(&mut self) {}
 }
 
 /// A pipe that carries the session as it is.

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use towline_engine::PipeClosed;
+use towline_engine::{Epoch, PipeClosed, Side};
 
 use super::carrier::{Batch, Carrier};
-use super::shared::{EPOCH, Shared, State};
+use super::shared::{FIRST, Shared, State};
 use crate::error::LinkClosed;
 use crate::read_buffer::Room;
 
@@ -38,6 +38,8 @@ const LINGER: Duration = Duration::from_secs(3);
 pub(crate) struct Driver<C> {
     shared: Arc<Shared>,
     pipe: C,
+    /// The number of that pipe.
+    epoch: Epoch,
     /// What came with one read. Kept for its allocation only, as are the next two.
     pieces: Vec<Bytes>,
     /// What goes out next.
@@ -71,6 +73,7 @@ impl<C: Carrier> Driver<C> {
         Self {
             shared,
             pipe,
+            epoch: FIRST,
             pieces,
             batch,
             wakes,
@@ -126,6 +129,9 @@ impl<C: Carrier> Driver<C> {
     fn exchange(&mut self, context: &mut Context<'_>) -> Outcome {
         // A pipe that has given nothing wakes us; until then, and after a write alone, it is not asked again.
         let shared = self.shared.clone();
+        while let Poll::Ready(epoch) = self.pipe.poll_replaced(context) {
+            self.go_on_with(epoch);
+        }
         let (mut may_read, mut has_more) = (!self.pipe_is_lost, true);
         let mut is_full = false;
         if self.lacks_room {
@@ -149,17 +155,24 @@ impl<C: Carrier> Driver<C> {
                 if self.deadline.is_some_and(|deadline| deadline <= time) {
                     state.session.handle_timeout(now);
                 }
-                if self.pipe.is_flushed() {
+                // Of a pipe that is another one already, nothing must go out on this one.
+                if self.pipe.is_flushed() && state.epoch == self.epoch {
                     fill(&mut self.batch, &mut state, now, self.pace);
                 }
                 shared.forward_events(&mut state, &mut self.wakes);
                 has_more = state.session.wants_transmit();
                 self.deadline = state.session.poll_timeout().and_then(|(at, _)| shared.time_of(at));
                 let is_over = state.session.is_closed();
+                // Its timers find out about a pipe that is silent.
+                self.pipe_is_lost |= state.session.is_detached();
                 drop(state);
                 self.wakes.drain(..).for_each(Waker::wake);
                 if is_over {
                     return Outcome::Over;
+                }
+                if self.pipe_is_lost {
+                    self.pipe.give_up();
+                    may_read = false;
                 }
             }
             let has_some = !self.batch.ends.is_empty() || !self.pipe.is_flushed();
@@ -184,13 +197,26 @@ impl<C: Carrier> Driver<C> {
         Outcome::GoOn
     }
 
+    /// There is another pipe. The end that opens pipes tells its session; the other's knows already.
+    fn go_on_with(&mut self, epoch: Epoch) {
+        let now = self.shared.now();
+        let mut state = self.shared.lock();
+        if state.session.side() == Side::Client && state.session.attach(now, epoch).is_ok() {
+            state.epoch = epoch;
+        }
+        state.pipe_error = None;
+        drop(state);
+        self.batch = Batch::default();
+        (self.epoch, self.pipe_is_lost, self.lacks_room, self.pace) = (epoch, false, false, 1);
+    }
+
     /// Tells the session what the pipe gave. Returns whether it is time to let it be read.
     fn handle_read(&mut self, state: &mut State, now: towline_engine::Instant, read: io::Result<()>) -> bool {
         match read {
             Ok(()) if self.pieces.is_empty() => self.lose_pipe(state, now, PipeClosed::Finished, None),
             Ok(()) => {
                 for piece in self.pieces.drain(..) {
-                    state.session.handle_input(now, EPOCH, piece);
+                    state.session.handle_input(now, self.epoch, piece);
                 }
                 let room = self.pipe.make_room(|| state.session.copy_out());
                 self.lacks_room = room == Room::None;
@@ -224,7 +250,7 @@ impl<C: Carrier> Driver<C> {
     ) {
         self.pipe_is_lost = true;
         state.pipe_error = state.pipe_error.take().or(error.map(Arc::new));
-        state.session.handle_pipe_closed(now, EPOCH, how);
+        state.session.handle_pipe_closed(now, self.epoch, how);
     }
 
     /// Gets the last words out, says goodbye, and listens until the peer has too.

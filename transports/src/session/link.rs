@@ -1,14 +1,16 @@
 //! A session as a link.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use towline_engine::{Code, Config, Dir, OpenError, Session, Side, StreamId};
+use towline_engine::{Code, Config, Dir, Epoch, OpenError, Session, Side, StreamId};
 
 use super::carrier::Carrier;
 use super::driver::Driver;
-use super::shared::{EPOCH, Shared, index};
+use super::shared::{FIRST, Shared, index};
 use super::stream::{Held, RecvStream, SendStream};
+use super::successive::{Pipes, Successive};
 use crate::LinkStats;
 use crate::error::LinkClosed;
 
@@ -50,9 +52,30 @@ impl Link {
     pub(crate) fn start(pipe: impl Carrier, side: Side, config: Config) -> Self {
         let shared = Arc::new(Shared::new(Session::new(side, config)));
         // Before the driver's first turn, the application may have closed it.
-        shared.lock().session.attach(shared.now(), EPOCH).expect("a new session takes a pipe");
+        shared.lock().session.attach(shared.now(), FIRST).expect("a new session takes a pipe");
         tokio::spawn(Box::new(Driver::new(shared.clone(), pipe)).run());
         Self { owner: Arc::new(Owner { shared }) }
+    }
+
+    /// A session that goes on over other pipes, which `connect` opens, until it is over. It is the end that opens them.
+    pub(crate) fn resumable<C: Carrier, F: Future<Output = C> + Send + 'static>(
+        first: C,
+        config: Config,
+        connect: impl FnMut() -> F + Send + 'static,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(Session::new(Side::Client, config)));
+        shared.lock().session.attach(shared.now(), FIRST).expect("a new session takes a pipe");
+        let (pipes, next) = Successive::new(first);
+        tokio::spawn(Box::new(Driver::new(shared.clone(), pipes)).run());
+        tokio::spawn(keep_connected(shared.clone(), next, connect));
+        Self { owner: Arc::new(Owner { shared }) }
+    }
+
+    /// The other end of one: its session has its first pipe, and is handed the next ones.
+    pub(crate) fn accepted<C: Carrier>(shared: Arc<Shared>, first: C) -> (Self, Pipes<C>) {
+        let (pipes, next) = Successive::new(first);
+        tokio::spawn(Box::new(Driver::new(shared.clone(), pipes)).run());
+        (Self { owner: Arc::new(Owner { shared }) }, next)
     }
 
     pub(crate) async fn open_bi(&self) -> Result<(SendStream, RecvStream), LinkClosed> {
@@ -146,6 +169,36 @@ impl Link {
                 }
             }
             incoming.await;
+        }
+    }
+}
+
+/// Brings a session its next pipe whenever it has none, until it is over.
+async fn keep_connected<C, F: Future<Output = C>>(
+    shared: Arc<Shared>,
+    pipes: Pipes<C>,
+    mut connect: impl FnMut() -> F,
+) {
+    let mut closed = pin!(shared.closed());
+    let Epoch(mut epoch) = FIRST;
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut closed => return,
+            () = shared.detached.notified() => {}
+        }
+        if !shared.lock().session.is_detached() {
+            continue;
+        }
+        let pipe = tokio::select! {
+            biased;
+            _ = &mut closed => return,
+            pipe = connect() => pipe,
+        };
+        epoch += 1;
+        // The driver is gone if the session is over.
+        if pipes.send((Epoch(epoch), pipe)).is_err() {
+            return;
         }
     }
 }

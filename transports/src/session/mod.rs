@@ -6,8 +6,11 @@
 pub(crate) mod carrier;
 mod driver;
 mod link;
+mod registry;
 mod shared;
 mod stream;
+mod successive;
 
 pub(crate) use link::{Link, WeakLink};
+pub use registry::{AcceptError, Accepted, Sessions};
 pub(crate) use stream::{RecvStream, SendStream};

@@ -14,8 +14,8 @@ use towline_engine::{Code, Dir, Epoch, Event, Session, StreamId};
 
 use crate::error::LinkClosed;
 
-/// A link of this kind lives on one pipe.
-pub(crate) const EPOCH: Epoch = Epoch(0);
+/// The number of a session's first pipe. Most have no other.
+pub(crate) const FIRST: Epoch = Epoch(0);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -30,11 +30,15 @@ pub(crate) struct Shared {
     outcome: OnceLock<LinkClosed>,
     /// Wakes those who wait for that.
     ended: Notify,
+    /// Wakes whoever brings the next pipe.
+    pub(crate) detached: Notify,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) session: Session,
+    /// The number of the pipe that the session has now. The driver may not have that pipe yet.
+    pub(crate) epoch: Epoch,
     /// Wakes the driver. Not there while the driver knows already that there is something to do.
     driver: Option<Waker>,
     /// Who waits to read or write a stream. Entries exist only while somebody does.
@@ -60,7 +64,14 @@ pub(crate) const fn index(dir: Dir) -> usize {
 
 impl Shared {
     pub(crate) fn new(session: Session) -> Self {
-        let state = State { session, driver: None, waiting: BTreeMap::new(), closed: None, pipe_error: None };
+        let state = State {
+            session,
+            epoch: FIRST,
+            driver: None,
+            waiting: BTreeMap::new(),
+            closed: None,
+            pipe_error: None,
+        };
         Self {
             state: Mutex::new(state),
             start: Instant::now(),
@@ -68,6 +79,7 @@ impl Shared {
             incoming: Default::default(),
             outcome: OnceLock::new(),
             ended: Notify::new(),
+            detached: Notify::new(),
         }
     }
 
@@ -143,6 +155,10 @@ impl Shared {
                 }
                 Event::Incoming(dir) => self.incoming[index(dir)].notify_waiters(),
                 Event::Openable(dir) => self.openable[index(dir)].notify_waiters(),
+                Event::Detached(how) => {
+                    tracing::debug!(?how, "session without a pipe");
+                    self.detached.notify_one();
+                }
                 Event::Closed(reason) => {
                     tracing::debug!(%reason, "link over");
                     state.closed = Some(LinkClosed::new(reason, state.pipe_error.clone()));

@@ -1,0 +1,216 @@
+//! The sessions of an end that accepts pipes: which of them a pipe is for.
+//!
+//! In: pipes, and of whom they are. Out: links; a pipe for a session that is there goes to its driver. Keeps: each session
+//! that may be resumed, under its peer and its name; and of one that is over, for a while, what to say to who comes late.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use towline_engine::{
+    Acceptor, Arrival, Config, Epoch, Refused, Resumption, Secret, Session, SessionId, Side, Tombstone,
+};
+
+use super::Link;
+use super::carrier::{Batch, Carrier};
+use super::shared::{FIRST, Shared};
+use super::successive::Pipes;
+use crate::Pipe;
+use crate::tls::TlsPipe;
+
+/// How many sessions a peer may have that can be resumed, with those that are over and remembered.
+const SESSIONS_PER_PEER: usize = 64;
+
+/// The most that is sent to who is refused.
+const ANSWER: usize = 16 << 10;
+
+/// The sessions of an end that accepts pipes, of any number of peers. Cloning gives another handle to the same.
+#[derive(Debug)]
+pub struct Sessions<P> {
+    known: Arc<Mutex<Known<P>>>,
+    config: Arc<Config>,
+}
+
+type Known<P> = BTreeMap<(String, SessionId), Entry<P>>;
+
+#[derive(Debug)]
+enum Entry<P> {
+    Live { shared: Arc<Shared>, pipes: Pipes<TlsPipe<P>> },
+    Over(Option<Tombstone>),
+}
+
+impl<P> Clone for Sessions<P> {
+    fn clone(&self) -> Self {
+        Self { known: self.known.clone(), config: self.config.clone() }
+    }
+}
+
+/// What a pipe turned out to be.
+#[derive(Debug)]
+pub enum Accepted {
+    /// The first one of a session.
+    New(crate::Link),
+    /// A later one, of a session that goes on.
+    Resumed,
+}
+
+/// Why a pipe carries no session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcceptError {
+    /// It ended before it had said what it is.
+    #[error("the connection ended before it had said which session it is for: {0}")]
+    Io(#[from] io::Error),
+    /// The session that it asks for does not take it. The peer was told.
+    #[error("a session was not resumed: {0}")]
+    Refused(Refused),
+    /// The peer has too many sessions.
+    #[error("the peer has {SESSIONS_PER_PEER} sessions already")]
+    TooMany,
+}
+
+impl<P: Pipe> Sessions<P> {
+    /// Sessions with these limits, each of which may outlive its pipes for the time that `config` says.
+    pub fn new(mut config: Config) -> Self {
+        config.resumption = Resumption::Accept;
+        Self { known: Arc::default(), config: Arc::new(config) }
+    }
+
+    /// Reads the beginning of `pipe`, of a peer that has shown to be `peer`, and gives it to the session that it is for.
+    /// To be cancelled by a deadline of the caller's; that closes the pipe.
+    ///
+    /// # Errors
+    ///
+    /// Why it is for none.
+    pub async fn accept(&self, peer: &str, mut pipe: TlsPipe<P>) -> Result<Accepted, AcceptError> {
+        let mut acceptor = Acceptor::new(&self.config);
+        match listen(&mut pipe, &mut acceptor).await? {
+            Arrival::Resume { session, epoch, proof } => {
+                self.resume((peer.to_owned(), session), epoch, &proof, acceptor, pipe).await
+            }
+            Arrival::New(name) => self.begin(peer, name, acceptor, pipe),
+            _ => Err(AcceptError::Refused(Refused::Unknown)),
+        }
+    }
+
+    fn begin(
+        &self,
+        peer: &str,
+        name: Option<SessionId>,
+        acceptor: Acceptor,
+        pipe: TlsPipe<P>,
+    ) -> Result<Accepted, AcceptError> {
+        let mut known = self.known();
+        let of_peer = (peer.to_owned(), SessionId([0; SessionId::LEN]))..;
+        if known.range(of_peer).take_while(|((whose, _), _)| whose == peer).count() >= SESSIONS_PER_PEER {
+            return Err(AcceptError::TooMany);
+        }
+        let shared = Arc::new(Shared::new(Session::new(Side::Server, self.config.clone())));
+        let attached = shared.lock().session.attach_accepted(shared.now(), FIRST, acceptor);
+        attached.expect("a new session takes a pipe");
+        let (link, pipes) = Link::accepted(shared.clone(), pipe.forget_peer());
+        if let Some(name) = name {
+            let key = (peer.to_owned(), name);
+            known.insert(key.clone(), Entry::Live { shared: shared.clone(), pipes });
+            tokio::spawn(self.clone().remember(key, shared));
+        }
+        Ok(Accepted::New(crate::Link::of_session(link)))
+    }
+
+    async fn resume(
+        &self,
+        key: (String, SessionId),
+        epoch: Epoch,
+        proof: &Secret,
+        mut acceptor: Acceptor,
+        mut pipe: TlsPipe<P>,
+    ) -> Result<Accepted, AcceptError> {
+        let refused = {
+            let known = self.known();
+            match known.get(&key) {
+                Some(Entry::Live { shared, pipes }) => {
+                    let now = shared.now();
+                    let mut resumed = Ok(());
+                    shared.with_news(|state| {
+                        resumed = state.session.resume(now, epoch, proof, &mut acceptor);
+                        if resumed.is_ok() {
+                            state.epoch = epoch;
+                        }
+                    });
+                    match resumed {
+                        Ok(()) => {
+                            // If the driver is gone, so is the session, and the peer will see the pipe end.
+                            let _ = pipes.send((epoch, pipe.forget_peer()));
+                            return Ok(Accepted::Resumed);
+                        }
+                        Err(refused) => refused,
+                    }
+                }
+                Some(Entry::Over(Some(tombstone))) => tombstone.refuse(proof, &mut acceptor),
+                Some(Entry::Over(None)) | None => acceptor.refuse(),
+            }
+        };
+        say(&mut pipe, &mut acceptor).await?;
+        poll_fn(|context| pipe.poll_close(context)).await?;
+        Err(AcceptError::Refused(refused))
+    }
+
+    /// Keeps what is left of a session that is over for as long as the session would have been kept.
+    async fn remember(self, key: (String, SessionId), shared: Arc<Shared>) {
+        shared.closed().await;
+        let tombstone = shared.lock().session.tombstone();
+        drop(shared);
+        let until = Instant::now() + self.time_to_live();
+        self.known().insert(key.clone(), Entry::Over(tombstone));
+        sleep_until(until).await;
+        self.known().remove(&key);
+    }
+
+    /// How long who comes late is told how it ended.
+    fn time_to_live(&self) -> Duration {
+        self.config.grace + 2 * self.config.idle_timeout
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known<P>> {
+        self.known.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// How many sessions there are, with those that are over and remembered.
+    pub fn count(&self) -> usize {
+        self.known().len()
+    }
+}
+
+/// Reads until it is known what the pipe is, and says what is to be said before that.
+async fn listen(pipe: &mut impl Carrier, acceptor: &mut Acceptor) -> io::Result<Arrival> {
+    let (mut pieces, mut arrival) = (Vec::new(), None);
+    loop {
+        say(pipe, acceptor).await?;
+        if let Some(arrival) = arrival {
+            return Ok(arrival);
+        }
+        poll_fn(|context| pipe.poll_receive(context, &mut pieces)).await?;
+        if pieces.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for piece in pieces.drain(..) {
+            arrival = acceptor.handle_input(piece).or(arrival);
+        }
+        pipe.make_room(|| ());
+    }
+}
+
+/// Says what the acceptor has to say.
+async fn say(pipe: &mut impl Carrier, acceptor: &mut Acceptor) -> io::Result<()> {
+    let mut batch = Batch::default();
+    while acceptor.wants_transmit() {
+        acceptor.poll_transmit(ANSWER, &mut batch.slices);
+        batch.ends.push(batch.slices.len());
+        pipe.send(&mut batch);
+        poll_fn(|context| pipe.poll_flush(context)).await?;
+    }
+    Ok(())
+}

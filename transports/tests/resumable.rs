@@ -1,0 +1,276 @@
+//! Sessions that outlive their pipes: cut anywhere, resumed over the next one, and nobody who reads or writes notices.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Authority, config, environment, pattern};
+use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use towline_transports::tls::{self, ALPN_LINK, TlsPipe};
+use towline_transports::{
+    AcceptError, Accepted, Code, Config, Link, LinkClosed, Resumption, Secret, SessionId, Sessions, Side,
+};
+
+const NAME: SessionId = SessionId([7; SessionId::LEN]);
+
+fn secret() -> Secret {
+    Secret::new([9; Secret::LEN])
+}
+
+/// A way from the client to the server that can be cut.
+struct Network {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+    listener: mpsc::UnboundedSender<DuplexStream>,
+    /// What carries the present pipe, and how many there were.
+    carrier: Mutex<Option<JoinHandle<()>>>,
+    pipes: AtomicUsize,
+    /// After how many bytes each pipe is cut by itself.
+    cut_after: usize,
+}
+
+impl Network {
+    fn new(cut_after: usize) -> (Arc<Self>, mpsc::UnboundedReceiver<DuplexStream>) {
+        let authority = Authority::new();
+        let client = tls::client_config(authority.issue("service"), &[ALPN_LINK], &environment()).unwrap();
+        let server = tls::server_config(authority.issue("hub.test"), &[ALPN_LINK], &environment()).unwrap();
+        let (listener, accepts) = mpsc::unbounded_channel();
+        let (carrier, pipes) = (Mutex::default(), AtomicUsize::new(0));
+        (Arc::new(Self { client, server, listener, carrier, pipes, cut_after }), accepts)
+    }
+
+    async fn connect(self: Arc<Self>) -> TlsPipe<DuplexStream> {
+        loop {
+            let (ours, near) = duplex(32 << 10);
+            let (far, theirs) = duplex(32 << 10);
+            self.listener.send(theirs).unwrap();
+            let left = self.cut_after;
+            *self.carrier.lock().unwrap() = Some(tokio::spawn(carry(near, far, left)));
+            self.pipes.fetch_add(1, Ordering::Relaxed);
+            // It may be cut in the middle of the handshake.
+            if let Ok(pipe) = tls::connect(ours, "hub.test".try_into().unwrap(), self.client.clone()).await {
+                return pipe;
+            }
+        }
+    }
+
+    fn cut(&self) {
+        self.carrier.lock().unwrap().take().unwrap().abort();
+    }
+
+    fn pipes(&self) -> usize {
+        self.pipes.load(Ordering::Relaxed)
+    }
+
+    async fn service(self: &Arc<Self>, name: SessionId, change: impl FnOnce(&mut Config)) -> Link {
+        let mut limits = config(change);
+        limits.resumption = Resumption::Offer(name, secret());
+        let first = self.clone().connect().await;
+        let network = self.clone();
+        Link::resumable(first, limits, move || network.clone().connect())
+    }
+}
+
+/// Carries bytes both ways until so many have passed, and then drops both ends with whatever is in between.
+async fn carry(mut near: DuplexStream, mut far: DuplexStream, mut left: usize) {
+    let (mut up, mut down) = ([0; 1000], [0; 1000]);
+    while left > 0 {
+        let count = tokio::select! {
+            Ok(count) = near.read(&mut up) => {
+                if count == 0 || far.write_all(&up[..count]).await.is_err() {
+                    return;
+                }
+                count
+            }
+            Ok(count) = far.read(&mut down) => {
+                if count == 0 || near.write_all(&down[..count]).await.is_err() {
+                    return;
+                }
+                count
+            }
+        };
+        left = left.saturating_sub(count);
+    }
+}
+
+/// Accepts pipes until nobody makes any; new links come out.
+fn serve(
+    network: Arc<Network>,
+    sessions: Sessions<DuplexStream>,
+    mut accepts: mpsc::UnboundedReceiver<DuplexStream>,
+) -> mpsc::UnboundedReceiver<Result<Accepted, AcceptError>> {
+    let (news, outcomes) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(pipe) = accepts.recv().await {
+            let (network, sessions, news) = (network.clone(), sessions.clone(), news.clone());
+            tokio::spawn(async move {
+                if let Ok(pipe) = tls::accept(pipe, network.server.clone()).await {
+                    let _ = news.send(sessions.accept("service", pipe).await);
+                }
+            });
+        }
+    });
+    outcomes
+}
+
+async fn first_link(outcomes: &mut mpsc::UnboundedReceiver<Result<Accepted, AcceptError>>) -> Link {
+    match outcomes.recv().await.unwrap() {
+        Ok(Accepted::New(link)) => link,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_arrive_once_and_in_order_however_often_the_pipe_is_cut() {
+    const BYTES: usize = 4 << 20;
+    let (network, accepts) = Network::new(300_000);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions, accepts);
+    let service = network.service(NAME, |_| ()).await;
+    let opened = tokio::spawn({
+        let service = service.clone();
+        async move {
+            let (mut send, mut recv) = service.open_bi().await.unwrap();
+            let says = tokio::spawn(async move {
+                send.write_all(&pattern(BYTES)).await.unwrap();
+                send.finish().unwrap();
+            });
+            let heard = recv.read_to_end(2 * BYTES).await.unwrap();
+            says.await.unwrap();
+            heard
+        }
+    });
+    let device = first_link(&mut outcomes).await;
+    let (mut send, mut recv) = device.accept_bi().await.unwrap();
+    let says = tokio::spawn(async move {
+        send.write_all(&pattern(BYTES)).await.unwrap();
+        send.finish().unwrap();
+    });
+    assert!(recv.read_to_end(2 * BYTES).await.unwrap() == pattern(BYTES));
+    says.await.unwrap();
+    assert!(opened.await.unwrap() == pattern(BYTES));
+    assert!(network.pipes() > 20, "{} pipes", network.pipes());
+    service.close(Code::from(3), "done");
+    assert!(matches!(service.closed().await, LinkClosed::Local(_)));
+    assert!(matches!(device.closed().await, LinkClosed::Peer { code, .. } if code == Code::from(3)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_says_nothing_is_there_after_the_next_pipe() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let service = network.service(NAME, |_| ()).await;
+    let device = first_link(&mut outcomes).await;
+    let (mut send, mut recv) = service.open_bi().await.unwrap();
+    send.write_all(b"before").await.unwrap();
+    let (mut answer, mut question) = device.accept_bi().await.unwrap();
+    assert_eq!(question.read_chunk(10).await.unwrap().unwrap(), "before");
+    for round in 0..10 {
+        network.cut();
+        assert!(matches!(outcomes.recv().await.unwrap(), Ok(Accepted::Resumed)), "{round}");
+        answer.write_all(b"after").await.unwrap();
+        let mut heard = [0; 5];
+        recv.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"after");
+    }
+    assert_eq!((network.pipes(), sessions.count()), (11, 1));
+}
+
+/// The secret is what counts, and what is answered does not tell a wrong one from a session that never was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_prove_that_it_is_theirs_is_refused() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions, accepts);
+    let service = network.service(NAME, |_| ()).await;
+    let device = first_link(&mut outcomes).await;
+    // The same name and another secret: a stranger's session, made to resume ours.
+    let mut errors = Vec::new();
+    for name in [NAME, SessionId([8; SessionId::LEN])] {
+        let mut limits = Config::default();
+        limits.resumption = Resumption::Offer(name, Secret::new([1; Secret::LEN]));
+        // Its first pipe goes to a server of its own.
+        let (other, mut theirs) = Network::new(usize::MAX);
+        let (first, server) = tokio::join!(other.clone().connect(), async {
+            tls::accept(theirs.recv().await.unwrap(), other.server.clone()).await.unwrap()
+        });
+        let elsewhere = Sessions::new(Config::default());
+        let network = network.clone();
+        let link = Link::resumable(first, limits, move || network.clone().connect());
+        let Accepted::New(_peer) = elsewhere.accept("x", server).await.unwrap() else { panic!("it is new") };
+        let (mut send, _recv) = link.open_bi().await.unwrap();
+        send.write_all(b"x").await.unwrap();
+        other.cut();
+        assert!(matches!(outcomes.recv().await.unwrap(), Err(AcceptError::Refused(_))));
+        errors.push(link.closed().await.to_string());
+    }
+    assert_eq!(errors[0], errors[1]);
+    // Nothing of that has touched the one who was meant.
+    let (mut send, _recv) = service.open_bi().await.unwrap();
+    send.write_all(b"fine").await.unwrap();
+    let (_answer, mut question) = device.accept_bi().await.unwrap();
+    assert_eq!(question.read_chunk(10).await.unwrap().unwrap(), "fine");
+}
+
+/// The clock stands still while somebody works, so what takes a minute takes none.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_resumes_is_given_up_and_forgotten() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(config(|limits| limits.grace = Duration::from_secs(5)));
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let mut limits = config(|limits| limits.grace = Duration::from_secs(5));
+    limits.resumption = Resumption::Offer(NAME, secret());
+    let first = network.clone().connect().await;
+    let service = Link::resumable(first, limits, std::future::pending::<TlsPipe<DuplexStream>>);
+    let device = first_link(&mut outcomes).await;
+    let (mut send, _recv) = service.open_bi().await.unwrap();
+    send.write_all(b"x").await.unwrap();
+    device.accept_bi().await.unwrap();
+    network.cut();
+    let (ours, theirs) = tokio::join!(service.closed(), device.closed());
+    for closed in [ours, theirs] {
+        assert!(matches!(&closed, LinkClosed::Protocol(_)), "{closed}");
+    }
+    assert_eq!(sessions.count(), 1, "who comes late is told");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(sessions.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_has_so_many_sessions_and_no_more() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions, accepts);
+    let mut links = Vec::new();
+    for number in 0..64 {
+        links.push(network.service(SessionId([number; SessionId::LEN]), |_| ()).await);
+        links.push(first_link(&mut outcomes).await);
+    }
+    let one_more = network.service(SessionId([64; SessionId::LEN]), |_| ()).await;
+    assert!(matches!(outcomes.recv().await.unwrap(), Err(AcceptError::TooMany)));
+    drop(one_more);
+}
+
+/// Sessions that do not offer to resume are served all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_cannot_resume_ends_with_its_pipe() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let service = Link::over_tls(network.clone().connect().await, Side::Client, Config::default());
+    let device = first_link(&mut outcomes).await;
+    assert_eq!(sessions.count(), 0);
+    network.cut();
+    for link in [service, device] {
+        let closed = timeout(Duration::from_secs(30), link.closed()).await.unwrap();
+        assert!(matches!(&closed, LinkClosed::Lost(_)), "{closed}");
+    }
+}
