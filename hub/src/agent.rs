@@ -14,6 +14,7 @@ use towline_transports::Socket;
 use crate::device::{Device, Offer};
 use crate::environment::Environment;
 use crate::identity::Name;
+use crate::message::Profile;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::relay::{SocketLeg, relay};
 
@@ -52,22 +53,68 @@ impl FromStr for Target {
     }
 }
 
+/// The services that a device offers, and how to get to them.
+#[derive(Clone, Debug)]
+pub(crate) struct Targets {
+    addresses: Arc<BTreeMap<Name, String>>,
+    environment: Environment,
+}
+
+impl Targets {
+    fn new(targets: Vec<Target>, environment: Environment) -> Self {
+        let addresses = targets.into_iter().map(|Target { name, address }| (name, address)).collect();
+        Self { addresses: Arc::new(addresses), environment }
+    }
+
+    /// Whether there is this service.
+    pub(crate) fn check(&self, service: &Name) -> Result<&str, Refusal> {
+        self.addresses.get(service).map(String::as_str).ok_or_else(|| {
+            let text = format!("the device offers no service {service}");
+            Refusal::new(RefusalCode::ServiceUnknown, text)
+        })
+    }
+
+    /// Connects to a service.
+    pub(crate) async fn connect(
+        &self,
+        service: &Name,
+        answer_by: Instant,
+    ) -> Result<Box<dyn Socket>, Refusal> {
+        let address = self.check(service)?;
+        let patience = answer_by.saturating_duration_since(Instant::now()).min(TARGET_DEADLINE);
+        match timeout(patience, self.environment.network.connect(address)).await {
+            Ok(Ok(socket)) => Ok(socket),
+            Ok(Err(error)) => {
+                Err(Refusal::new(refusal_code(&error), format!("{service} is {address} there: {error}")))
+            }
+            Err(_) => {
+                let seconds = patience.as_secs_f32();
+                let text = format!("{service} is {address} there: no answer in {seconds:.1} s");
+                Err(Refusal::new(RefusalCode::TargetTimedOut, text))
+            }
+        }
+    }
+}
+
 /// Serves the device's offers for as long as it is polled, each in a task of its own.
 pub async fn serve(device: &mut Device, targets: Vec<Target>, environment: Environment) {
-    let targets: BTreeMap<_, _> =
-        targets.into_iter().map(|Target { name, address }| (name, address)).collect();
-    let targets = Arc::new(targets);
+    let targets = Targets::new(targets, environment);
     loop {
         let offer = device.next_offer().await;
-        let (targets, environment) = (targets.clone(), environment.clone());
-        tokio::spawn(async move { answer(offer, &targets, &environment).await });
+        let (targets, sessions) = (targets.clone(), device.sessions().clone());
+        tokio::spawn(async move {
+            match offer.profile {
+                Profile::EndToEnd => sessions.answer(offer, targets).await,
+                Profile::Native | Profile::Strict => answer(offer, &targets).await,
+            }
+        });
     }
 }
 
 /// Connects the offer to its target, or says why not.
-async fn answer(offer: Offer, targets: &BTreeMap<Name, String>, environment: &Environment) {
+async fn answer(offer: Offer, targets: &Targets) {
     let (tunnel, from, service) = (offer.tunnel, offer.from.clone(), offer.service.clone());
-    let socket = match connect(targets, &service, offer.answer_by, environment).await {
+    let socket = match targets.connect(&service, offer.answer_by).await {
         Ok(socket) => socket,
         Err(refusal) => {
             tracing::info!(tunnel, %from, %service, %refusal, "refused");
@@ -86,29 +133,6 @@ async fn answer(offer: Offer, targets: &BTreeMap<Name, String>, environment: &En
     let relayed = relay(&mut SocketLeg::new(socket), &mut accepted.into_leg(), profile).await;
     let [up, down] = relayed.bytes;
     tracing::info!(tunnel, %service, up, down, ended = ?relayed.ended, "tunnel closed");
-}
-
-async fn connect(
-    targets: &BTreeMap<Name, String>,
-    service: &Name,
-    answer_by: Instant,
-    environment: &Environment,
-) -> Result<Box<dyn Socket>, Refusal> {
-    let Some(address) = targets.get(service) else {
-        let text = format!("the device offers no service {service}");
-        return Err(Refusal::new(RefusalCode::ServiceUnknown, text));
-    };
-    let patience = answer_by.saturating_duration_since(Instant::now()).min(TARGET_DEADLINE);
-    match timeout(patience, environment.network.connect(address)).await {
-        Ok(Ok(socket)) => Ok(socket),
-        Ok(Err(error)) => {
-            Err(Refusal::new(refusal_code(&error), format!("{service} is {address} there: {error}")))
-        }
-        Err(_) => {
-            let text = format!("{service} is {address} there: no answer in {:.1} s", patience.as_secs_f32());
-            Err(Refusal::new(RefusalCode::TargetTimedOut, text))
-        }
-    }
 }
 
 fn refusal_code(error: &io::Error) -> RefusalCode {
@@ -145,10 +169,11 @@ mod tests {
     async fn a_target_has_no_longer_than_the_service_waits() {
         let environment = Environment { network: Arc::new(Silence), ..Environment::system() };
         let service: Name = "hangs".parse().unwrap();
-        let targets = BTreeMap::from([(service.clone(), "192.0.2.1:22".to_owned())]);
+        let target = Target { name: service.clone(), address: "192.0.2.1:22".to_owned() };
+        let targets = Targets::new(vec![target], environment);
         for (waits, text) in [(3, "3.0"), (60, "10.0")] {
             let answer_by = Instant::now() + Duration::from_secs(waits);
-            let refusal = connect(&targets, &service, answer_by, &environment).await.unwrap_err();
+            let refusal = targets.connect(&service, answer_by).await.unwrap_err();
             assert_eq!(refusal.code, RefusalCode::TargetTimedOut);
             assert_eq!(refusal.text, format!("hangs is 192.0.2.1:22 there: no answer in {text} s"));
         }

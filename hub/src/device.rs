@@ -11,6 +11,7 @@ use towline_transports::{LinkClosed, RecvStream, SendStream, WeakLink};
 
 use crate::codes;
 use crate::core::Backoff;
+use crate::end_to_end::serve::Serving;
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
 use crate::identity::{Identity, Name, Role};
@@ -34,6 +35,7 @@ pub struct Device {
     offers: mpsc::Receiver<Offer>,
     status: watch::Receiver<Status>,
     task: Option<JoinHandle<()>>,
+    sessions: Serving,
     /// Ends the task when this is dropped.
     unwanted: DropGuard,
 }
@@ -65,11 +67,12 @@ impl Device {
     pub fn register(config: EndpointConfig, environment: Environment) -> Result<Self, SetupError> {
         let endpoint = Endpoint::new(config, Role::Device, environment)?;
         let identity = endpoint.identity.clone();
+        let sessions = Serving::new(endpoint.credentials.clone(), &endpoint.environment.tls)?;
         let (offer, offers) = mpsc::channel(OFFERS);
         let (publish, status) = watch::channel(Status::Connecting);
         let unwanted = CancellationToken::new();
         let task = tokio::spawn(run(endpoint, offer, publish, unwanted.clone()));
-        Ok(Self { identity, offers, status, task: Some(task), unwanted: unwanted.drop_guard() })
+        Ok(Self { identity, offers, status, task: Some(task), sessions, unwanted: unwanted.drop_guard() })
     }
 
     /// Who this device is.
@@ -80,6 +83,11 @@ impl Device {
     /// The next tunnel that a service wants to open. Cancel-safe.
     pub async fn next_offer(&mut self) -> Offer {
         self.offers.recv().await.expect("the task holds the sender as long as this device is there")
+    }
+
+    /// The sessions that services have with this device.
+    pub(crate) fn sessions(&self) -> &Serving {
+        &self.sessions
     }
 
     /// Unregisters, and waits until the link is closed. Tunnels over it end.

@@ -254,6 +254,8 @@ pub(crate) struct Endpoint {
     /// Distinguishes this process from other holders of its identity.
     instance: u64,
     pub(crate) identity: Identity,
+    /// Who this end is, to those at the other end of its tunnels as well.
+    pub(crate) credentials: Credentials,
 }
 
 /// A link to the hub that has said hello.
@@ -275,9 +277,10 @@ impl Endpoint {
         if identity.role != role {
             return Err(SetupError::WrongRole { found: identity, wanted: role });
         }
+        let credentials = config.credentials.clone();
         let dialler = Arc::new(Dialler::new(config, identity.trust_domain.clone(), environment.clone())?);
         let instance = environment.random();
-        Ok(Self { dialler, environment, instance, identity })
+        Ok(Self { dialler, environment, instance, identity, credentials })
     }
 
     /// Connects and says hello. Cancelling it closes the connection.

@@ -31,8 +31,17 @@ impl Environment {
     ///
     /// If the provider has no entropy, without which nothing here is safe.
     pub fn random(&self) -> u64 {
-        let mut bytes = [0; 8];
+        u64::from_ne_bytes(self.random_bytes())
+    }
+
+    /// Bytes that nobody can guess.
+    ///
+    /// # Panics
+    ///
+    /// As [`random`](Self::random).
+    pub fn random_bytes<const COUNT: usize>(&self) -> [u8; COUNT] {
+        let mut bytes = [0; COUNT];
         self.tls.provider.secure_random.fill(&mut bytes).expect("the provider has entropy");
-        u64::from_ne_bytes(bytes)
+        bytes
     }
 }

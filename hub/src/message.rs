@@ -81,7 +81,17 @@ pub enum Profile {
     #[default]
     #[n(1)]
     Native,
+    /// A session between the two ends, which only they can read, and which goes on over another tunnel when this one is
+    /// lost.
+    #[n(2)]
+    EndToEnd,
 }
+
+/// The first message of a stream of an end-to-end session: the session's service is wanted once more. There is nothing to
+/// say yet. The device says an [`Answer`], and what follows both is the stream's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Connect {}
 
 /// Asks for the devices. There is nothing to say yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]

@@ -8,9 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio::time::{Sleep, sleep, timeout};
+use towline_transports::tls::Credentials;
 use towline_transports::{Code, Link, LinkClosed, RecvStream, SendStream};
 
 use crate::codes;
+use crate::end_to_end::PeerError;
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Name, Role};
@@ -83,6 +85,9 @@ pub enum OpenError {
     /// The hub or the device refuses.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The device is not at the other end of the tunnel.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
     /// The link was lost, or made no sense, before the answer came.
     #[error("the answer did not come: {0}; try again")]
     Lost(#[from] MessageError),
@@ -108,6 +113,11 @@ impl Service {
     /// Who this service endpoint is.
     pub fn identity(&self) -> &Identity {
         &self.inner.endpoint.identity
+    }
+
+    /// Who this end is to the devices, and what it is made of.
+    pub(crate) fn at_the_ends(&self) -> (&Credentials, &Environment) {
+        (&self.inner.endpoint.credentials, &self.inner.endpoint.environment)
     }
 
     /// Opens a tunnel to `service` of `device`.
@@ -220,6 +230,10 @@ pub struct Opening {
 }
 
 impl Opening {
+    pub(crate) fn new(profile: Profile, deadline: Duration, send: SendStream, recv: RecvStream) -> Self {
+        Self { profile, deadline, send, recv }
+    }
+
     /// Waits for the answer.
     ///
     /// # Errors

@@ -33,6 +33,9 @@ use records::Handshake;
 /// The application protocol of a link between an endpoint and a hub.
 pub const ALPN_LINK: &[u8] = b"qmux-02.towline";
 
+/// The application protocol of a session between a service endpoint and a device, inside of a tunnel.
+pub const ALPN_END_TO_END: &[u8] = b"qmux-02.towline-e2e";
+
 /// The application protocol of the TLS around HTTP, and so around a WebSocket.
 pub const ALPN_HTTP: &[u8] = b"http/1.1";
 

@@ -196,7 +196,7 @@ impl Splice {
     /// A strict tunnel is gone when either side closes: whoever has not closed hears so, after what the other had
     /// to say.
     pub fn apply_profile(&mut self) {
-        if self.profile == Profile::Native {
+        if self.profile != Profile::Strict {
             return;
         }
         for way in [Way::Forth, Way::Back] {
