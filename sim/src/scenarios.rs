@@ -11,7 +11,30 @@ macro_rules! scenarios {
     };
 }
 
-scenarios!["link-loss"];
+scenarios![
+    "address-change",
+    "device-crash",
+    "device-sleeps",
+    "drain-under-load",
+    "hasty-close",
+    "hub-crash",
+    "hub-power-loss",
+    "hub-suspended",
+    "link-loss",
+    "many-small-streams",
+    "metered",
+    "nat-forgets",
+    "one-way-silence",
+    "proxy-dies",
+    "reconnect-storm",
+    "satellite",
+    "slow-reader",
+    "small-windows",
+    "split-brain",
+    "storm-small",
+    "two-of-a-name",
+    "without-resumption",
+];
 
 /// The scenario with this name.
 ///
