@@ -56,9 +56,9 @@ pub enum What {
     /// A session is over.
     #[serde(rename = "towline:session_closed")]
     SessionClosed { session: String, why: String },
-    /// A record went out. `digest` is of its bytes.
+    /// A record went out. `digest` is of its bytes, in hexadecimal, as 64 bits are too many for a JavaScript number.
     #[serde(rename = "towline:record_sent")]
-    RecordSent { session: String, length: u64, digest: u64 },
+    RecordSent { session: String, length: u64, digest: String },
     /// Bytes came in.
     #[serde(rename = "towline:data_received")]
     DataReceived { session: String, length: u64 },

@@ -222,7 +222,9 @@ impl World<'_> {
         }
         let Some(end) = self.tunnels[tunnel].ends[side] else { return };
         let (now, epoch) = (self.clock(host), self.tunnels[tunnel].epoch);
-        self.sink.sometimes("bytes_of_an_older_pipe", epoch < self.ends[end].epoch);
+        if epoch < self.ends[end].epoch {
+            self.sink.sometimes("bytes_of_an_older_pipe", true);
+        }
         let length = bytes.len() as u64;
         self.ends[end].session.handle_input(now, epoch, bytes);
         let session = self.ends[end].name.clone();
@@ -432,7 +434,8 @@ impl World<'_> {
             self.sink.always(property, true, self.now, name, String::new);
         }
         let length = record.len() as u64;
-        let what = What::RecordSent { session: name.to_owned(), length, digest: digest(out) };
+        let what =
+            What::RecordSent { session: name.to_owned(), length, digest: format!("{:016x}", digest(out)) };
         self.emit(host, what);
         self.tunnels[tunnel].under_way[side] += length;
         let conn = self.tunnels[tunnel].conns[side];
@@ -489,7 +492,7 @@ impl World<'_> {
     }
 
     pub(super) fn rest(&mut self, end: usize) {
-        let End { host, pair, is_over, .. } = self.ends[end];
+        let End { host, is_over, .. } = self.ends[end];
         if is_over || !self.is_running(&self.ends[end]) {
             return;
         }
@@ -500,8 +503,7 @@ impl World<'_> {
             }
             self.look_at_rest(end);
         }
-        self.ends[end].is_over = true;
-        self.pairs[pair].end = None;
+        // It is over once the session says so: until then it may have to resume, to bring out what was accepted.
         let now = self.clock(host);
         self.ends[end].session.close(now, towline_engine::Code::from(0), b"done");
         self.dirty.insert(end);
