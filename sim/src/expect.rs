@@ -15,7 +15,7 @@ pub const STALL: &str = "stall_ns";
 pub const RESUMES: &str = "resumes";
 /// How often one session was resumed at most.
 pub const RESUMES_OF_ONE: &str = "resumes_of_one";
-/// How many bytes of payload an endpoint has held for its sessions.
+/// How many bytes that had come a session has held for readers, at most.
 pub const MEMORY: &str = "memory_bytes";
 /// How many devices are online in the end.
 pub const ONLINE: &str = "devices_online";

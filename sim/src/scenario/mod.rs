@@ -206,7 +206,7 @@ impl Default for SessionSpec {
 pub struct WorkSpec {
     /// Its name, for people.
     pub name: String,
-    /// Which service, or which group of them: each does it.
+    /// Which service, or which group of them, each of which does it.
     pub service: String,
     /// Which device, or which group of them: each service does it with each.
     pub device: String,
@@ -321,7 +321,7 @@ pub struct Expect {
     pub resumes_at_most: Option<Count>,
     /// Sessions are resumed at least so often, all together: that the faults did anything.
     pub resumes_at_least: Option<Count>,
-    /// What an endpoint holds for its sessions' payload.
+    /// What a session holds of what has come and was not read.
     pub memory_below: Option<Size>,
     /// All devices are online in the end.
     pub all_online: bool,
