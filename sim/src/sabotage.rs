@@ -11,8 +11,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use towline_engine::sabotage::{Bug, arm};
 
+use crate::drawn;
 use crate::explore::{Bounds, Case, Scope, walk};
-use crate::random;
 use crate::table::{number, seconds, table};
 
 /// What to do, from the command line.
@@ -82,6 +82,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let is_missed = |outcome: &&Outcome| outcome.explorer.is_none() && outcome.random.is_none();
     let missed = outcomes.iter().filter(is_missed).count();
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Arms the bug with this name, if there is one.
+pub(crate) fn arm_named(name: Option<&str>) -> anyhow::Result<()> {
+    name.map(named).transpose().map(|bug| bug.into_iter().for_each(arm))
 }
 
 fn named(name: &str) -> anyhow::Result<Bug> {
@@ -166,7 +171,7 @@ const BY_SIZE: [(Scope, &str); 14] = [
 ];
 
 fn draw(limit: Duration) -> Option<Drawn> {
-    let found = random::search(limit)?;
+    let found = drawn::search(limit)?;
     Some(Drawn { property: found.property.to_owned(), cases: found.cases, seconds: found.seconds })
 }
 

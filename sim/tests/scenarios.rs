@@ -1,0 +1,128 @@
+//! Every scenario, in two fresh processes; golden hashes; and what the command line says to bad input.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_towline-sim");
+
+/// Too large to run twice in a build that is not optimised.
+const LARGE: &str = "reconnect-storm";
+
+fn sim(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).output().expect("the program runs")
+}
+
+fn trace_hash(output: &Output) -> String {
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    value["outcome"]["hash"].as_str().expect("a hash").to_owned()
+}
+
+#[test]
+fn each_scenario_holds_and_is_the_same_in_two_processes_and_always() {
+    let golden = include_str!("golden.txt");
+    let mut now = String::new();
+    for name in towline_sim::scenarios::names().filter(|name| *name != LARGE) {
+        for seed in ["0", "1"] {
+            let runs = [(); 2].map(|()| sim(&["run", name, "--seed", seed, "--json"]));
+            assert_eq!(runs[0].status.code(), Some(0), "{name} {seed}: {runs:?}");
+            let hashes = runs.each_ref().map(trace_hash);
+            assert_eq!(hashes[0], hashes[1], "{name} with seed {seed} differs between processes");
+            now.push_str(&format!("{name} {seed} {}\n", hashes[0]));
+        }
+    }
+    assert_eq!(
+        now, golden,
+        "traces have changed: if that was meant, sim/tests/golden.txt is to be this\n{now}"
+    );
+}
+
+/// What is said about bad input: the arguments, and what the message must hold. Always one message, and status 2.
+#[test]
+fn bad_input_is_refused_and_nothing_is_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path.to_str().expect("it is text").to_owned()
+    };
+    let malformed = file("malformed.toml", "name = \"x\"\nstory = \"s\"\nspeed = 3\n");
+    let impossible = file("impossible.toml", "name = \"x\"\nstory = \"s\"\n");
+    let old = file("old.json", r#"{"format":0}"#);
+    let other = file("other.json", "[]");
+    let headless = file("headless.qlog", "\u{1e}nothing\n");
+    let written = directory.path().join("no/such/place.qlog");
+    let unwritable = written.to_str().expect("it is text");
+    let cases: [(&[&str], &str); 9] = [
+        (&["run", "no-such"], "no scenario `no-such`"),
+        (&["run", &malformed], "malformed.toml:3:1: unknown field `speed`"),
+        (&["run", &impossible], "there is no hub"),
+        (&["run", "link-loss", "--backend", "turmoil", "--seed", "x"], "invalid value"),
+        (&["run", "link-loss", "--trace", unwritable], "cannot write"),
+        (&["sweep", "link-loss", "--seeds", "9..3"], "write it like"),
+        (&["replay", &old], "version 0"),
+        (&["shrink", &other], "neither a failure nor a trace"),
+        (&["report", &headless], "the trace has no head"),
+    ];
+    for (arguments, message) in cases {
+        let output = sim(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(message), "{arguments:?}: {said}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    assert!(!written.exists());
+    let files = std::fs::read_dir(directory.path()).expect("it is there").count();
+    assert_eq!(files, 5, "nothing half-written");
+}
+
+/// What cannot be done ends by the limit of simulated time, and says who waits for what.
+#[test]
+fn a_deadlock_ends_and_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = "name = \"stuck\"\nstory = \"The hub never comes back.\"\n[limits]\nsimulated = \"30 s\"\n[[hub]]\nname = \"hub\"\n\
+        [[device]]\nname = \"device\"\n[[service]]\nname = \"service\"\n\
+        [[work]]\nname = \"bulk\"\nservice = \"service\"\ndevice = \"device\"\nstart = \"5 s\"\nup = \"1 KiB\"\n\
+        [[fault]]\nkind = \"crash\"\nhost = \"hub\"\nat = \"1 s\"\n";
+    let path = directory.path().join("stuck.toml");
+    std::fs::write(&path, text).expect("it can be written");
+    let failure = directory.path().join("failure.json");
+    let arguments = ["run", path.to_str().unwrap(), "--failure", failure.to_str().unwrap()];
+    let output = sim(&arguments);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in [
+        "SimulatedLimit",
+        "device waits for service on bulk/service/device/0",
+        "device waits for a link to hub",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let replayed = sim(&["replay", failure.to_str().unwrap()]);
+    assert_eq!(replayed.status.code(), Some(1), "{replayed:?}");
+}
+
+#[test]
+fn a_trace_is_replayed_compared_and_shown() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).to_str().expect("it is text").to_owned();
+    let (one, other, page) = (path("one.qlog"), path("other.qlog"), path("one.html"));
+    for (seed, trace) in [("3", &one), ("4", &other)] {
+        assert_eq!(
+            sim(&["run", "nat-forgets", "--seed", seed, "--trace", trace, "--check"]).status.code(),
+            Some(0)
+        );
+    }
+    assert_eq!(sim(&["replay", &one]).status.code(), Some(0));
+    assert_eq!(sim(&["diff", &one, &one]).status.code(), Some(0));
+    let differ = sim(&["diff", &one, &other]);
+    assert_eq!(differ.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&differ.stderr).contains("differs, the first"));
+    // A single event that is changed is found.
+    let text = std::fs::read_to_string(&one).expect("it was written");
+    std::fs::write(&one, text.replacen("link_up", "link_op", 1)).expect("it can be written");
+    assert_eq!(sim(&["replay", &one]).status.code(), Some(3));
+    std::fs::write(&one, text).expect("it can be written");
+    assert_eq!(sim(&["report", &one]).status.code(), Some(0));
+    let html = std::fs::read_to_string(Path::new(&page)).expect("it was written");
+    assert!(!html.contains("{{DATA}}") && !html.contains("src=\"http"), "it needs nothing else");
+}
