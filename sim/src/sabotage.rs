@@ -11,8 +11,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use towline_engine::sabotage::{Bug, arm};
 
+use crate::drawn;
 use crate::explore::{Bounds, Case, Scope, walk};
-use crate::random;
 use crate::table::{number, seconds, table};
 
 /// What to do, from the command line.
@@ -166,7 +166,7 @@ const BY_SIZE: [(Scope, &str); 14] = [
 ];
 
 fn draw(limit: Duration) -> Option<Drawn> {
-    let found = random::search(limit)?;
+    let found = drawn::search(limit)?;
     Some(Drawn { property: found.property.to_owned(), cases: found.cases, seconds: found.seconds })
 }
 

@@ -1,0 +1,322 @@
+//! Whether a scenario makes sense: names that exist, topologies that can be, expectations that do not contradict each
+//! other, and a backend that has what it asks for.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::{Backend, EndpointSpec, FaultKind, Scenario, Size, is_supported};
+
+/// What is wrong, and where: the keys that lead there, such as `fault`, `2`, `host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The keys; those of lists are numbers from 0.
+    pub path: Vec<String>,
+    /// What is wrong and what to do.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.join("."), self.text)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+fn problem(path: &[&str], text: impl Into<String>) -> Result<(), Problem> {
+    Err(Problem { path: path.iter().map(|&key| key.to_owned()).collect(), text: text.into() })
+}
+
+/// How many hosts there may be: what a run of some gigabytes can hold.
+const MAX_HOSTS: u64 = 100_000;
+
+impl Scenario {
+    /// Whether it makes sense, on the backend that it will run on.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that does not.
+    pub fn check(&self, backend: Option<Backend>) -> Result<Backend, Problem> {
+        self.check_names()?;
+        self.check_topology()?;
+        self.check_links()?;
+        self.check_work()?;
+        self.check_faults()?;
+        self.check_expectations()?;
+        self.check_backend(backend)
+    }
+
+    fn check_names(&self) -> Result<(), Problem> {
+        if self.name.is_empty() || !self.name.chars().all(is_plain) {
+            return problem(&["name"], "a name is made of small letters, digits and hyphens");
+        }
+        if self.story.trim().is_empty() {
+            return problem(&["story"], "say what happens and why it is worth a look");
+        }
+        let mut names = BTreeSet::new();
+        for (list, name, index) in self.all_names() {
+            let index = index.to_string();
+            let path = [list, index.as_str(), "name"];
+            if name.is_empty() || !name.chars().all(is_plain) {
+                return problem(&path, format!("`{name}` is no name: small letters, digits and hyphens"));
+            }
+            if !names.insert(name) {
+                return problem(&path, format!("there are two hosts with the name `{name}`: rename one"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of each host or group, with its list and its place there.
+    fn all_names(&self) -> impl Iterator<Item = (&'static str, &str, usize)> {
+        let hubs = self.hubs.iter().enumerate().map(|(index, it)| ("hub", it.name.as_str(), index));
+        let proxies = self.proxies.iter().enumerate().map(|(index, it)| ("proxy", it.name.as_str(), index));
+        let devices = self.devices.iter().enumerate().map(|(index, it)| ("device", it.name.as_str(), index));
+        let services =
+            self.services.iter().enumerate().map(|(index, it)| ("service", it.name.as_str(), index));
+        hubs.chain(proxies).chain(devices).chain(services)
+    }
+
+    fn check_topology(&self) -> Result<(), Problem> {
+        if self.hubs.is_empty() {
+            return problem(&["hub"], "there is no hub, so nobody can meet: add a [[hub]]");
+        }
+        let hosts: u64 = self.endpoints().map(|(.., it)| it.count.map_or(1, |count| count.0)).sum();
+        if hosts > MAX_HOSTS {
+            return problem(&["device"], format!("{hosts} devices and services; there can be {MAX_HOSTS}"));
+        }
+        for (index, hub) in self.hubs.iter().enumerate() {
+            self.check_link(&["hub", &index.to_string(), "link"], hub.link.as_deref())?;
+        }
+        for (index, proxy) in self.proxies.iter().enumerate() {
+            self.check_link(&["proxy", &index.to_string(), "link"], proxy.link.as_deref())?;
+        }
+        for (list, index, endpoint) in self.endpoints() {
+            let index = index.to_string();
+            let at = |key| [list, index.as_str(), key];
+            self.check_link(&at("link"), endpoint.link.as_deref())?;
+            if endpoint.count.is_some_and(|count| count.0 == 0) {
+                return problem(&at("count"), "none of them: leave the whole entry out");
+            }
+            if let Some(hub) =
+                endpoint.hubs.iter().find(|name| !self.hubs.iter().any(|hub| hub.name == **name))
+            {
+                return problem(&at("hubs"), format!("there is no hub `{hub}`"));
+            }
+            if let Some(proxy) = &endpoint.proxy
+                && !self.proxies.iter().any(|it| it.name == *proxy)
+            {
+                return problem(&at("proxy"), format!("there is no proxy `{proxy}`: add a [[proxy]]"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_link(&self, path: &[&str], link: Option<&str>) -> Result<(), Problem> {
+        match link {
+            Some(name) if !self.links.contains_key(name) => {
+                let known: Vec<_> = self.links.keys().map(String::as_str).collect();
+                problem(path, format!("there is no [link.{name}]; there are: {}", known.join(", ")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_links(&self) -> Result<(), Problem> {
+        for (name, link) in &self.links {
+            let at = |key| ["link", name.as_str(), key];
+            if link.rate.is_some_and(|rate| rate.0 == 0) {
+                return problem(&at("rate"), "nothing gets through at no rate: use the fault `hold`");
+            }
+            if link.queue.is_some() && link.rate.is_none() {
+                return problem(
+                    &at("queue"),
+                    "without a rate nothing ever waits in a queue: say a rate as well",
+                );
+            }
+            let shares = [("loss", link.loss.0), ("duplicate", link.duplicate.0)];
+            if let Some((key, _)) = shares.into_iter().find(|(_, share)| *share > 1_000_000) {
+                return problem(&at(key), "more than all of them");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_work(&self) -> Result<(), Problem> {
+        for (index, work) in self.work.iter().enumerate() {
+            let index = index.to_string();
+            let at = |key| ["work", index.as_str(), key];
+            if members(&self.services, &work.service).is_none() {
+                return problem(&at("service"), format!("there is no service `{}`", work.service));
+            }
+            if members(&self.devices, &work.device).is_none() {
+                return problem(&at("device"), format!("there is no device `{}`", work.device));
+            }
+            if work.up.most == Size(0) && work.down.most == Size(0) {
+                return problem(&at("name"), "nobody says anything: give `up` or `down` a size");
+            }
+            if work.rounds.least.0 == 0 {
+                return problem(&at("rounds"), "a stream has at least one round");
+            }
+            if work.resets.0 + work.stops.0 > 1_000_000 {
+                return problem(&at("resets"), "`resets` and `stops` are more than all streams together");
+            }
+            let hubs = |list: &[EndpointSpec], name: &str| {
+                let members = members(list, name).map(|(spec, _)| spec.hubs.clone()).unwrap_or_default();
+                if members.is_empty() {
+                    self.hubs.iter().map(|hub| hub.name.clone()).collect()
+                } else {
+                    members
+                }
+            };
+            let of_device = hubs(&self.devices, &work.device);
+            if !hubs(&self.services, &work.service).iter().any(|hub| of_device.contains(hub)) {
+                return problem(&at("device"), "the service and the device know no hub in common");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_faults(&self) -> Result<(), Problem> {
+        for (index, fault) in self.faults.iter().enumerate() {
+            let index = index.to_string();
+            let at = |key| ["fault", index.as_str(), key];
+            let is_hub = self.hubs.iter().any(|hub| hub.name == fault.host);
+            let is_proxy = self.proxies.iter().any(|proxy| proxy.name == fault.host);
+            let is_endpoint =
+                members(&self.devices, &fault.host).or(members(&self.services, &fault.host)).is_some();
+            if !is_hub && !is_proxy && !is_endpoint {
+                return problem(&at("host"), format!("there is no host `{}`", fault.host));
+            }
+            let suits = match fault.kind {
+                FaultKind::Drain => is_hub,
+                FaultKind::SlowReader | FaultKind::Move => is_endpoint,
+                FaultKind::Suspend | FaultKind::ClockJump => is_endpoint || is_hub,
+                _ => true,
+            };
+            if !suits {
+                return problem(&at("kind"), format!("this cannot happen to `{}`", fault.host));
+            }
+            let is_over_at_once =
+                matches!(fault.kind, FaultKind::Move | FaultKind::Drain | FaultKind::Expire);
+            if is_over_at_once && fault.lasts.is_some() {
+                return problem(&at("for"), "this is over at once: leave `for` out");
+            }
+            let needs_end = matches!(fault.kind, FaultKind::Suspend | FaultKind::ClockJump);
+            if needs_end && fault.lasts.is_none() {
+                return problem(&at("kind"), "say for how long, with `for`");
+            }
+            if fault.at.least > self.limits.simulated {
+                return problem(
+                    &at("at"),
+                    format!("the world ends before that, after {}", self.limits.simulated),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_expectations(&self) -> Result<(), Problem> {
+        let expect = &self.expect;
+        if expect.no_failure && expect.some_failure {
+            return problem(&["expect", "some_failure"], "contradicts `no_failure`: only one can hold");
+        }
+        if let (Some(least), Some(most)) = (expect.resumes_at_least, expect.resumes_at_most)
+            && most.0 == 0
+            && least.0 > 0
+        {
+            return problem(&["expect", "resumes_at_least"], "contradicts `resumes_at_most = 0`");
+        }
+        if expect.resumes_at_least.is_some_and(|least| least.0 > 0) && !self.session.resumable {
+            return problem(&["expect", "resumes_at_least"], "contradicts `resumable = false` in [session]");
+        }
+        if expect.interactive_below.is_some() && !self.work.iter().any(|work| work.interactive) {
+            return problem(&["expect", "interactive_below"], "no [[work]] is interactive");
+        }
+        if (expect.all_online || expect.online_within.is_some()) && self.devices.is_empty() {
+            return problem(&["expect"], "there is no device that could be online");
+        }
+        Ok(())
+    }
+
+    fn check_backend(&self, backend: Option<Backend>) -> Result<Backend, Problem> {
+        let able = self.backends();
+        if let Some(backend) = backend.or(self.backend) {
+            for feature in self.features() {
+                if let Err(why) = is_supported(backend, feature) {
+                    return problem(&self.path_of(feature), format!("not on the backend `{backend}`: {why}"))
+                        .map(|()| backend);
+                }
+            }
+            return Ok(backend);
+        }
+        match able.first() {
+            Some(&backend) => Ok(backend),
+            None => {
+                let why =
+                    |backend| self.features().into_iter().find_map(|it| is_supported(backend, it).err());
+                let why = Backend::ALL.map(|it| format!("{it}: {}", why(it).unwrap_or_default())).join("; ");
+                problem(&["name"], format!("no backend has all that it asks for: {why}"))
+                    .map(|()| Backend::Des)
+            }
+        }
+    }
+
+    /// Where a scenario asks for a feature.
+    fn path_of(&self, feature: super::Feature) -> Vec<&str> {
+        use super::Feature;
+        let link = |wants: fn(&crate::link::LinkSpec) -> bool, key: &'static str| {
+            let found = self.links.iter().find(|(_, link)| wants(link));
+            found.map_or(vec!["link"], |(name, _)| vec!["link", name, key])
+        };
+        match feature {
+            Feature::Fault(kind) => {
+                let place = self.faults.iter().position(|fault| fault.kind == kind).unwrap_or(0);
+                vec!["fault", SMALL.get(place).copied().unwrap_or("0"), "kind"]
+            }
+            Feature::Loss if self.links.values().any(|link| link.loss.0 > 0) => {
+                link(|it| it.loss.0 > 0, "loss")
+            }
+            Feature::Loss if self.links.values().any(|link| link.burst.is_some()) => {
+                link(|it| it.burst.is_some(), "burst")
+            }
+            Feature::Loss => link(|it| it.duplicate.0 > 0, "duplicate"),
+            Feature::Mtu => link(|it| it.mtu.is_some(), "mtu"),
+            Feature::Nat => link(|it| it.nat_timeout.is_some(), "nat_timeout"),
+            Feature::Memory => vec!["expect", "memory_below"],
+            Feature::Handshake => vec!["hub", "0", "handshake"],
+            Feature::Transport(_) | Feature::Hosts(_) => vec!["name"],
+        }
+    }
+
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = (&'static str, usize, &EndpointSpec)> {
+        let devices = self.devices.iter().enumerate().map(|(index, it)| ("device", index, it));
+        devices.chain(self.services.iter().enumerate().map(|(index, it)| ("service", index, it)))
+    }
+}
+
+const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+
+/// The group that `name` is, or is one of; and its names.
+pub(super) fn members<'a>(list: &'a [EndpointSpec], name: &str) -> Option<(&'a EndpointSpec, Vec<String>)> {
+    list.iter().find_map(|spec| {
+        let names = names(spec);
+        if spec.name == name {
+            Some((spec, names))
+        } else {
+            names.iter().any(|it| it == name).then(|| (spec, vec![name.to_owned()]))
+        }
+    })
+}
+
+/// The names of the hosts of a group.
+pub(super) fn names(spec: &EndpointSpec) -> Vec<String> {
+    match spec.count {
+        None => vec![spec.name.clone()],
+        Some(count) => (0..count.0).map(|index| format!("{}-{index}", spec.name)).collect(),
+    }
+}
+
+fn is_plain(letter: char) -> bool {
+    letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-'
+}

@@ -1,0 +1,162 @@
+//! A scenario and a seed become a plan.
+//!
+//! Each stream and each fault draws from a stream of numbers of its own name, so that one more does not shift the others.
+
+use super::check::{members, names};
+use super::plan::{End, FORMAT, Fault, Host, Plan, Role, StreamPlan};
+use super::{Backend, EndpointSpec, FaultSpec, Problem, Scenario, Share, Size, WorkSpec};
+use crate::link::LinkSpec;
+use crate::random::{Random, Stream};
+
+impl Scenario {
+    /// Fixes everything that is drawn.
+    ///
+    /// # Errors
+    ///
+    /// If it makes no sense: see [`check`](Self::check).
+    pub fn expand(&self, seed: u64, backend: Option<Backend>) -> Result<Plan, Problem> {
+        let backend = self.check(backend)?;
+        let random = Random::new(seed);
+        let mut streams: Vec<_> = self.work.iter().flat_map(|work| self.streams(work, random)).collect();
+        streams.sort_by(|one, other| (one.start, &one.name).cmp(&(other.start, &other.name)));
+        let mut faults: Vec<_> = self
+            .faults
+            .iter()
+            .enumerate()
+            .flat_map(|(index, fault)| self.faults(index, fault, random))
+            .collect();
+        faults.sort_by(|one, other| (one.at, one.kind, &one.host).cmp(&(other.at, other.kind, &other.host)));
+        Ok(Plan {
+            format: FORMAT,
+            scenario: self.name.clone(),
+            seed,
+            backend,
+            limits: self.limits,
+            hosts: self.hosts(random),
+            session: self.session,
+            streams,
+            faults,
+            expect: self.expect.clone(),
+        })
+    }
+
+    fn hosts(&self, random: Random) -> Vec<Host> {
+        let host = |name: &str, role, link: Option<&String>| Host {
+            name: name.to_owned(),
+            identity: name.to_owned(),
+            role,
+            link: self.link(link),
+            hubs: Vec::new(),
+            transport: Default::default(),
+            proxy: None,
+            start: Default::default(),
+            handshake: Default::default(),
+            unauthenticated: None,
+        };
+        let hubs = self.hubs.iter().map(|hub| Host {
+            handshake: hub.handshake,
+            unauthenticated: hub.unauthenticated.map(|count| count.0),
+            ..host(&hub.name, Role::Hub, hub.link.as_ref())
+        });
+        let proxies = self.proxies.iter().map(|proxy| host(&proxy.name, Role::Proxy, proxy.link.as_ref()));
+        let mut hosts: Vec<_> = hubs.chain(proxies).collect();
+        for (role, list) in [(Role::Device, &self.devices), (Role::Service, &self.services)] {
+            for spec in list {
+                hosts.extend(names(spec).iter().map(|name| Host {
+                    identity: spec.identity.clone().unwrap_or_else(|| name.clone()),
+                    hubs: self.hubs_of(spec),
+                    transport: spec.transport,
+                    proxy: spec.proxy.clone(),
+                    start: spec.start.draw(&mut random.stream(&format!("host/{name}/start"))),
+                    ..host(name, role, spec.link.as_ref())
+                }));
+            }
+        }
+        hosts
+    }
+
+    fn link(&self, name: Option<&String>) -> LinkSpec {
+        name.and_then(|name| self.links.get(name)).cloned().unwrap_or_default()
+    }
+
+    fn hubs_of(&self, spec: &EndpointSpec) -> Vec<String> {
+        if spec.hubs.is_empty() {
+            self.hubs.iter().map(|hub| hub.name.clone()).collect()
+        } else {
+            spec.hubs.clone()
+        }
+    }
+
+    fn streams(&self, work: &WorkSpec, random: Random) -> Vec<StreamPlan> {
+        let of = |list, name: &str| members(list, name).map(|(_, names)| names).unwrap_or_default();
+        let mut streams = Vec::new();
+        for service in of(&self.services, &work.service) {
+            for device in of(&self.devices, &work.device) {
+                let base = format!("{}/{service}/{device}", work.name);
+                let count = work.streams.draw(&mut random.stream(&format!("work/{base}"))).0;
+                streams.extend((0..count).map(|index| {
+                    let name = format!("{base}/{index}");
+                    let draws = random.stream(&format!("work/{name}"));
+                    stream(work, name, &service, &device, draws)
+                }));
+            }
+        }
+        streams
+    }
+
+    fn faults(&self, index: usize, spec: &FaultSpec, random: Random) -> Vec<Fault> {
+        let endpoints = members(&self.devices, &spec.host).or(members(&self.services, &spec.host));
+        let hosts = endpoints.map_or_else(|| vec![spec.host.clone()], |(_, names)| names);
+        let times = spec.times.draw(&mut random.stream(&format!("fault/{index}"))).0;
+        let mut faults = Vec::new();
+        for time in 0..times {
+            let mut draws = random.stream(&format!("fault/{index}/{time}"));
+            let chosen = if spec.each { hosts.clone() } else { vec![choose(&hosts, &mut draws)] };
+            faults.extend(chosen.into_iter().map(|host| Fault {
+                at: spec.at.draw(&mut draws),
+                kind: spec.kind,
+                host,
+                lasts: spec.lasts.map(|lasts| lasts.draw(&mut draws)),
+            }));
+        }
+        faults
+    }
+}
+
+fn choose(hosts: &[String], draws: &mut Stream) -> String {
+    let place = if hosts.len() > 1 { draws.below(hosts.len() as u64) } else { 0 };
+    hosts[usize::try_from(place).expect("below a length")].clone()
+}
+
+fn stream(work: &WorkSpec, name: String, service: &str, device: &str, mut draws: Stream) -> StreamPlan {
+    let start = work.start.draw(&mut draws);
+    let rounds = work.rounds.draw(&mut draws).0;
+    let (up, down) = (work.up.draw(&mut draws), work.down.draw(&mut draws));
+    StreamPlan {
+        name,
+        service: service.to_owned(),
+        device: device.to_owned(),
+        start,
+        rounds,
+        up,
+        down,
+        think: work.think,
+        both_ways: work.both_ways,
+        interactive: work.interactive,
+        end: end(work, rounds, up, down, &mut draws),
+        device_reads: work.device_reads,
+        service_reads: work.service_reads,
+    }
+}
+
+fn end(work: &WorkSpec, rounds: u64, up: Size, down: Size, draws: &mut Stream) -> End {
+    let Share(kind) = Share(u32::try_from(draws.below(1_000_000)).expect("below a million"));
+    let somewhere = |size: Size, draws: &mut Stream| Size(draws.below(size.0.saturating_mul(rounds)));
+    if kind < work.resets.0 {
+        End::Reset(somewhere(up, draws))
+    } else if kind < work.resets.0 + work.stops.0 {
+        End::Stop(somewhere(down, draws))
+    } else {
+        End::Finish
+    }
+}

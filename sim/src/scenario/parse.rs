@@ -1,0 +1,182 @@
+//! Reads scenarios from TOML, and says where they are wrong.
+
+use std::fmt;
+use std::ops;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{Problem, Scenario};
+
+/// What is wrong with a file: the line, what is there, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    file: String,
+    line: usize,
+    column: usize,
+    /// The line itself, and what of it is meant.
+    text: String,
+    width: usize,
+    message: String,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column, text, width, message } = self;
+        let gutter = " ".repeat(line.to_string().len());
+        let marks = "^".repeat((*width).max(1));
+        let indent = " ".repeat(column - 1);
+        writeln!(f, "{file}:{line}:{column}: {message}")?;
+        writeln!(f, "{gutter} |\n{line} | {text}")?;
+        write!(f, "{gutter} | {indent}{marks}")
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// Reads a scenario. `file` is its name, for messages.
+///
+/// # Errors
+///
+/// If it is not TOML, has what no scenario has, or makes no sense.
+pub fn parse(file: &str, text: &str) -> Result<Scenario, Malformed> {
+    let scenario: Scenario = toml::from_str(text).map_err(|error| {
+        let message = error.message().to_owned();
+        Malformed::new(file, text, error.span().unwrap_or(0..0), message)
+    })?;
+    scenario.check(None).map_err(|problem| Malformed::of(file, text, &problem))?;
+    Ok(scenario)
+}
+
+impl Malformed {
+    /// What a check has found, with its place in the file.
+    pub fn of(file: &str, text: &str, problem: &Problem) -> Self {
+        Self::new(file, text, locate(text, &problem.path), problem.to_string())
+    }
+
+    fn new(file: &str, text: &str, span: ops::Range<usize>, message: String) -> Self {
+        let start = span.start.min(text.len());
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+        let end = span.end.clamp(start, line_end);
+        Self {
+            file: file.to_owned(),
+            line: text[..start].matches('\n').count() + 1,
+            column: text[line_start..start].chars().count() + 1,
+            text: text[line_start..line_end].to_owned(),
+            width: text[start..end].chars().count(),
+            message: message.replace('\n', ", "),
+        }
+    }
+}
+
+/// Where the value is that these keys lead to, or as far as they lead.
+fn locate(text: &str, path: &[String]) -> ops::Range<usize> {
+    let Ok(root) = DeTable::parse(text) else { return 0..0 };
+    let mut span = 0..0;
+    let Some((first, rest)) = path.split_first() else { return span };
+    let Some(mut value) = root.get_ref().get(first.as_str()) else { return span };
+    span.clone_from(&value.span());
+    for key in rest {
+        let next = match value.get_ref() {
+            DeValue::Table(table) => table.get(key.as_str()),
+            DeValue::Array(array) => key.parse::<usize>().ok().and_then(|index| array.get(index)),
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        span.clone_from(&next.span());
+        value = next;
+    }
+    span
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELL: &str = r#"
+name = "small"
+story = "Two meet."
+
+[[hub]]
+name = "hub"
+
+[[device]]
+name = "device"
+link = "slow"
+
+[[service]]
+name = "service"
+
+[link.slow]
+delay = "20 ms"
+rate = "1 Mbit/s"
+
+[[work]]
+name = "bulk"
+service = "service"
+device = "device"
+up = "1 MiB"
+
+[[fault]]
+kind = "cut"
+host = "device"
+at = "1 s..2 s"
+for = "1 s"
+
+[expect]
+resumes_at_least = 1
+"#;
+
+    #[test]
+    fn a_scenario_is_read() {
+        let scenario = parse("small.toml", WELL).unwrap();
+        assert_eq!((scenario.name.as_str(), scenario.faults.len()), ("small", 1));
+    }
+
+    /// What is wrong, the line and the column, and what the message must say.
+    #[test]
+    fn what_is_wrong_is_pointed_at() {
+        let cases = [
+            ("rate = \"1 Mbit/s\"", "rate = \"fast\"", "16:8", "write it like \"10 Mbit/s\""),
+            ("rate = \"1 Mbit/s\"", "speed = 3", "16:1", "unknown field `speed`"),
+            ("rate = \"1 Mbit/s\"", "queue = \"1 KiB\"", "16:9", "say a rate as well"),
+            ("rate = \"1 Mbit/s\"", "rate = ", "16:8", "string values must be quoted"),
+            ("link = \"slow\"", "link = \"fast\"", "9:8", "there is no [link.fast]"),
+            ("link = \"slow\"", "link = \"slow\"\nhubs = [\"hut\"]", "10:8", "there is no hub `hut`"),
+            ("device = \"device\"", "device = \"devise\"", "21:10", "there is no device `devise`"),
+            ("host = \"device\"", "host = \"moon\"", "26:8", "there is no host `moon`"),
+            ("kind = \"cut\"", "kind = \"drain\"", "25:8", "cannot happen to `device`"),
+            ("kind = \"cut\"", "kind = \"earthquake\"", "25:8", "unknown variant `earthquake`"),
+            ("at = \"1 s..2 s\"", "at = \"2 s..1 s\"", "27:6", "the smaller one first"),
+            ("at = \"1 s..2 s\"", "at = \"2 h\"", "27:6", "the world ends before that"),
+            ("resumes_at_least = 1", "resumes_at_least = 1\nresumes_at_most = 0", "31:20", "contradicts"),
+            (
+                "resumes_at_least = 1",
+                "no_failure = true\nsome_failure = true",
+                "32:16",
+                "contradicts `no_failure`",
+            ),
+            ("[[service]]\nname = \"service\"", "[[service]]\nname = \"device\"", "12:8", "two hosts"),
+            ("story = \"Two meet.\"", "story = \"\"", "2:9", "worth a look"),
+            ("name = \"small\"", "", "1:1", "missing field `name`"),
+        ];
+        for (from, to, place, message) in cases {
+            let text = WELL.trim_start().replacen(from, to, 1);
+            let error = parse("small.toml", &text).expect_err(to).to_string();
+            assert!(error.starts_with(&format!("small.toml:{place}: ")), "{to}: {error}");
+            assert!(error.contains(message), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_no_backend_has_is_refused_with_the_reason() {
+        let text = WELL
+            .replace("rate = \"1 Mbit/s\"", "loss = \"1 %\"")
+            .replace("kind = \"cut\"", "kind = \"suspend\"");
+        let error = parse("small.toml", &text).unwrap_err().to_string();
+        assert!(error.contains("link laboratory") && error.contains("cannot stop one host"), "{error}");
+        let text = text.replace("story =", "backend = \"des\"\nstory =");
+        let error = parse("small.toml", &text).unwrap_err().to_string();
+        assert!(error.contains(":18:8: link.slow.loss: not on the backend `des`"), "{error}");
+    }
+}

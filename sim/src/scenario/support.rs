@@ -1,0 +1,151 @@
+//! Which backend can do what: one table, for the check, for `list`, and for the docs.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FaultKind, Scenario, Transport};
+
+/// What runs a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// Sans-IO sessions and the hub's sans-IO core on a queue of events: fast, and of any size.
+    Des,
+    /// The whole product in turmoil: TLS, QUIC, the driver, hub, device and service.
+    Turmoil,
+}
+
+impl Backend {
+    /// Both, the first choice first.
+    pub const ALL: [Self; 2] = [Self::Des, Self::Turmoil];
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Des => "des",
+            Self::Turmoil => "turmoil",
+        })
+    }
+}
+
+/// Something that a scenario can ask for and that not every backend has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// A fault.
+    Fault(FaultKind),
+    /// More hosts than this.
+    Hosts(usize),
+    /// A certain transport.
+    Transport(Transport),
+    /// Packets that are lost, or arrive twice.
+    Loss,
+    /// A largest packet.
+    Mtu,
+    /// A NAT that forgets.
+    Nat,
+    /// A processor that works for each handshake.
+    Handshake,
+    /// A bound on what sessions hold.
+    Memory,
+}
+
+/// More hosts than this turmoil does not have time for: each step visits each host.
+pub(super) const TURMOIL_HOSTS: usize = 25;
+
+/// Why the backend does not have it; `None` if it does.
+pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static str> {
+    use Backend::{Des, Turmoil};
+    match (backend, feature) {
+        (Des, Feature::Fault(FaultKind::BlockUdp)) => {
+            Err("it carries no datagrams, so there are none to block")
+        }
+        (Des, Feature::Fault(FaultKind::Expire)) => Err("it has no certificates"),
+        (Turmoil, Feature::Fault(FaultKind::Suspend)) => {
+            Err("turmoil cannot stop one host while others go on")
+        }
+        (Turmoil, Feature::Fault(FaultKind::ClockJump)) => Err("all hosts of turmoil share a clock"),
+        (_, Feature::Fault(_)) => Ok(()),
+        (Turmoil, Feature::Hosts(count)) if count > TURMOIL_HOSTS => Err("turmoil has time for 25 hosts"),
+        (_, Feature::Hosts(_)) => Ok(()),
+        (Des, Feature::Transport(Transport::Quic | Transport::WebSocket)) => {
+            Err("to it all links are connections, whatever they are made of")
+        }
+        (_, Feature::Transport(_)) => Ok(()),
+        (Des, Feature::Loss) => Err(
+            "it carries connections, and what TCP makes of a loss is measured in the link laboratory (benches/), not modelled",
+        ),
+        (Des, Feature::Mtu) => Err("it carries connections, which have no largest packet"),
+        (Turmoil, Feature::Handshake) => {
+            Err("the product's own handshakes take what they take, in no simulated time")
+        }
+        (Turmoil, Feature::Memory) => Err("it cannot look into the product's sessions"),
+        (_, Feature::Loss | Feature::Mtu | Feature::Nat | Feature::Handshake | Feature::Memory) => Ok(()),
+    }
+}
+
+impl Scenario {
+    /// What it asks for that not every backend has.
+    pub fn features(&self) -> Vec<Feature> {
+        let mut features: Vec<_> = self.faults.iter().map(|fault| Feature::Fault(fault.kind)).collect();
+        let endpoints = || self.devices.iter().chain(&self.services);
+        features.extend(endpoints().map(|endpoint| Feature::Transport(endpoint.transport)));
+        // Devices and services that come in groups are tasks of one host there.
+        features.push(Feature::Hosts(self.hubs.len() + self.proxies.len() + endpoints().count()));
+        let links = || self.links.values();
+        let loses = links().any(|link| link.loss.0 > 0 || link.burst.is_some() || link.duplicate.0 > 0);
+        let wants = [
+            (loses, Feature::Loss),
+            (links().any(|link| link.mtu.is_some()), Feature::Mtu),
+            (links().any(|link| link.nat_timeout.is_some()), Feature::Nat),
+            (self.hubs.iter().any(|hub| hub.handshake.0 > 0), Feature::Handshake),
+            (self.expect.memory_below.is_some(), Feature::Memory),
+        ];
+        features.extend(wants.into_iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, feature)| feature));
+        features.sort();
+        features.dedup();
+        features
+    }
+
+    /// The backends that can run it.
+    pub fn backends(&self) -> Vec<Backend> {
+        let features = self.features();
+        let can = |backend: &Backend| features.iter().all(|&feature| is_supported(*backend, feature).is_ok());
+        Backend::ALL.into_iter().filter(can).collect()
+    }
+}
+
+/// The table: what, and for each backend an empty text, or why not.
+pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
+    use FaultKind::{
+        BlockUdp, ClockJump, Crash, Cut, Drain, Expire, Hold, HoldDown, HoldUp, Move, PowerLoss, SlowReader,
+        Suspend,
+    };
+    let rows = [
+        ("fault `cut`", Feature::Fault(Cut)),
+        ("fault `hold`", Feature::Fault(Hold)),
+        ("fault `hold-up`", Feature::Fault(HoldUp)),
+        ("fault `hold-down`", Feature::Fault(HoldDown)),
+        ("fault `crash`", Feature::Fault(Crash)),
+        ("fault `power-loss`", Feature::Fault(PowerLoss)),
+        ("fault `move`", Feature::Fault(Move)),
+        ("fault `block-udp`", Feature::Fault(BlockUdp)),
+        ("fault `slow-reader`", Feature::Fault(SlowReader)),
+        ("fault `suspend`", Feature::Fault(Suspend)),
+        ("fault `clock-jump`", Feature::Fault(ClockJump)),
+        ("fault `drain`", Feature::Fault(Drain)),
+        ("fault `expire`", Feature::Fault(Expire)),
+        ("`transport = \"tls\"`", Feature::Transport(Transport::Tls)),
+        ("`transport = \"quic\"`", Feature::Transport(Transport::Quic)),
+        ("`transport = \"web-socket\"`", Feature::Transport(Transport::WebSocket)),
+        ("link `loss`, `burst`, `duplicate`", Feature::Loss),
+        ("link `mtu`", Feature::Mtu),
+        ("link `nat_timeout`", Feature::Nat),
+        ("hub `handshake`", Feature::Handshake),
+        ("expect `memory_below`", Feature::Memory),
+        ("more than 25 hosts and groups", Feature::Hosts(TURMOIL_HOSTS + 1)),
+    ];
+    let row = |(name, feature)| {
+        (name, Backend::ALL.map(|backend| is_supported(backend, feature).err().unwrap_or_default()))
+    };
+    rows.into_iter().map(row).collect()
+}
