@@ -19,3 +19,4 @@ pub mod run;
 pub mod sabotage;
 pub mod scenario;
 mod table;
+pub mod turmoil;
