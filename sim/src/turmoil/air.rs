@@ -32,6 +32,8 @@ pub(super) struct State {
     next_wire: u64,
     /// Who has which port of UDP.
     pub(super) ports: BTreeMap<SocketAddr, Who>,
+    /// What the sockets of a host that dies leave behind: tokio drops its tasks in an order that is not always the same.
+    last_words: Option<Vec<(u64, usize, Who, End)>>,
     /// Payload is not part of what is written down, only its length.
     pub(super) lengths_only: bool,
     /// Where events go.
@@ -134,6 +136,18 @@ impl Air {
             wire.unknown = true;
         }
         state.wake_all();
+    }
+
+    /// Lets a host die, with all of its sockets. What they say last is said in the order of their numbers.
+    pub fn let_die(&self, die: impl FnOnce()) {
+        self.lock().last_words = Some(Vec::new());
+        die();
+        let mut state = self.lock();
+        let mut last_words = state.last_words.take().unwrap_or_default();
+        last_words.sort_by_key(|(wire, flow, ..)| (*wire, *flow));
+        for (wire, flow, who, end) in last_words {
+            state.part(wire, flow, &who, end);
+        }
     }
 
     /// Everything that an endpoint is connected to breaks, and both ends see it.
@@ -352,8 +366,22 @@ impl State {
         }
     }
 
-    /// One of the two sockets of a connection is gone.
-    pub(super) fn drop_end(&mut self, wire: u64) {
+    /// One of the two sockets of a connection is gone, the one that writes `flow`, and this is its last word.
+    pub(super) fn part(&mut self, wire: u64, flow: usize, who: &Who, end: End) {
+        if let Some(last_words) = &mut self.last_words {
+            last_words.push((wire, flow, who.clone(), end));
+            return;
+        }
+        let finished = self.flow(wire, flow).is_none_or(|flow| flow.end.is_some());
+        if !finished || end == End::Reset {
+            let how = if end == End::Fin { "fin" } else { "rst" };
+            self.note(who, What::ConnectionEnded { wire, how: how.into() });
+            self.end(wire, flow, end);
+        }
+        self.drop_end(wire);
+    }
+
+    fn drop_end(&mut self, wire: u64) {
         if let Some(open) = self.wires.get_mut(&wire) {
             open.open_ends -= 1;
             if open.open_ends == 0 {

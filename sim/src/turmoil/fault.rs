@@ -127,7 +127,7 @@ impl Faults {
 
     /// Everything on a host stops at once.
     fn stop(&self, sim: &mut Sim<'_>, host: &str) {
-        sim.crash(host);
+        self.stage.air.let_die(|| sim.crash(host));
         self.stage.hubs.borrow_mut().remove(host);
         self.stage.online.borrow_mut().remove(host);
         let role = self.stage.plan.host(host).map(|host| host.role);

@@ -43,14 +43,13 @@ pub(super) async fn hub(stage: Rc<Stage>, host: Host) -> Played {
             config.limits =
                 Limits::default().unauthenticated(usize::try_from(unauthenticated).unwrap_or(usize::MAX));
         }
-        let hub = Hub::start(config, environment.clone()).await?;
+        let hub = Rc::new(Hub::start(config, environment.clone()).await?);
         let (drain, mut drained) = mpsc::unbounded_channel();
-        stage.hubs.borrow_mut().insert(host.name.clone(), HubHandle { hub: Some(hub), drain });
+        stage.hubs.borrow_mut().insert(host.name.clone(), HubHandle { hub: Rc::downgrade(&hub), drain });
         let Some(gone) = drained.recv().await else { return remain().await };
-        let hub = stage.hubs.borrow_mut().get_mut(&host.name).and_then(|handle| handle.hub.take());
-        if let Some(hub) = hub {
-            hub.drain(gone, DRAIN_DEADLINE).await;
-        }
+        stage.hubs.borrow_mut().remove(&host.name);
+        let hub = Rc::into_inner(hub).expect("whoever looked at it has let go");
+        hub.drain(gone, DRAIN_DEADLINE).await;
         sleep(gone).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -40,8 +40,8 @@ pub(super) struct Stage {
 /// A hub that runs.
 #[derive(Debug)]
 pub(super) struct HubHandle {
-    /// `None` while it drains.
-    pub(super) hub: Option<Hub>,
+    /// Not while it drains. Its host holds it, since it must die there: turmoil's sockets know no other place.
+    pub(super) hub: Weak<Hub>,
     /// Has it drained, and come back after so long.
     pub(super) drain: mpsc::UnboundedSender<Duration>,
 }
@@ -133,7 +133,7 @@ impl Stage {
 
     /// What the hub of this name has to do, if it runs.
     pub(super) fn stats(&self, hub: &str) -> Option<HubStats> {
-        self.hubs.borrow().get(hub)?.hub.as_ref().map(Hub::stats)
+        self.hubs.borrow().get(hub)?.hub.upgrade().map(|hub| hub.stats())
     }
 }
 

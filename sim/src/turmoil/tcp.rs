@@ -245,12 +245,7 @@ impl Drop for TcpSocket {
             !self.early.is_empty() || matches!(state.readable(self.wire, self.reads()), Readable::Bytes(_));
         // As the system does: whoever leaves bytes unread, or says so, sends a RST.
         let end = if self.aborted || unread { End::Reset } else { End::Fin };
-        if !self.finished || end == End::Reset {
-            let how = if end == End::Fin { "fin" } else { "rst" };
-            state.note(&self.who, What::ConnectionEnded { wire: self.wire, how: how.into() });
-            state.end(self.wire, self.writes, end);
-        }
-        state.drop_end(self.wire);
+        state.part(self.wire, self.writes, &self.who, end);
     }
 }
 

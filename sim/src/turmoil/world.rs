@@ -63,8 +63,10 @@ fn play_out(plan: &Plan, air: &Air) -> anyhow::Result<Rest> {
     let simulated = nanoseconds(sim.elapsed());
     let waiting = director.waiting();
     director.measure();
-    // What is dropped in here wants to say goodbye, which is not part of it any more.
+    // What is dropped in here says goodbye, which is not part of it any more.
+    let sink = air.set_sink(Sink::default());
     drop(sim);
+    air.set_sink(sink);
     Ok(Rest { ended, simulated, waiting })
 }
 
