@@ -149,3 +149,69 @@ fn what_breaks_a_link_fails_its_streams_and_the_device_comes_back() {
         assert_eq!(differs, None, "{transport} {kind} {host}");
     }
 }
+
+#[test]
+fn a_hub_that_drains_lets_streams_end_and_everybody_comes_back() {
+    for transport in ["tls", "quic"] {
+        let fault = "kind = \"drain\"\nhost = \"hub\"\nat = \"5 s\"";
+        held(&with_fault(transport, fault, "some_failure = true"), 1);
+    }
+}
+
+/// Keystrokes over QUIC, through a line that loses, doubles and delays packets.
+#[test]
+fn a_line_that_loses_packets_loses_no_byte_of_quic() {
+    let text = with_fault(
+        "quic",
+        "kind = \"hold\"\nhost = \"service\"\nat = \"5 s\"\nfor = \"1 s\"",
+        "no_failure = true",
+    );
+    let lossy = "loss = \"2 %\"\nduplicate = \"1 %\"\njitter = \"5 ms\"\nmtu = 1400\nburst = { enter = \"0.1 %\", leave = \"30 %\", loss = \"50 %\" }\n";
+    let text = text.replace("rate = \"20 Mbit/s\"\n", &format!("rate = \"20 Mbit/s\"\n{lossy}"));
+    let outcome = held(&text, 1);
+    for fate in ["lost", "twice", "too large"] {
+        let fate = format!("\"fate\":\"{fate}\"");
+        assert!(outcome.lines.iter().any(|line| line.contains(&fate)), "{fate}");
+    }
+}
+
+/// More devices than turmoil has hosts for share some.
+#[test]
+fn a_crowd_shares_the_hosts() {
+    let fault = "kind = \"power-loss\"\nhost = \"hub\"\nat = \"5 s\"\nfor = \"2 s\"";
+    let text = with_fault("tls", fault, "some_failure = true").replace("count = 2", "count = 60");
+    let outcome = held(&text, 1);
+    assert_eq!(outcome.figures["devices_online"], 60);
+}
+
+#[test]
+fn who_is_alone_on_no_host_cannot_die() {
+    let fault = "kind = \"crash\"\nhost = \"device-7\"\nat = \"5 s\"\nfor = \"2 s\"";
+    let text = with_fault("tls", fault, "").replace("count = 2", "count = 60");
+    let plan = parse("test.toml", &text).unwrap().expand(1, Some(Backend::Turmoil)).unwrap();
+    let error = run(&plan, Sink::new()).unwrap_err().to_string();
+    assert!(error.contains("device-7 cannot die alone"), "{error}");
+}
+
+/// The same in one process again and again, and in two others.
+#[test]
+fn the_same_seed_is_the_same_run_in_every_process() {
+    let fault = "kind = \"power-loss\"\nhost = \"hub\"\nat = \"5 s\"\nfor = \"2 s\"";
+    let text = with_fault("quic", fault, "some_failure = true").replace("rounds = \"60\"", "rounds = \"40\"");
+    let hash = held(&text, 7).hash;
+    if std::env::var_os("TOWLINE_SIM_CHILD").is_some() {
+        println!("the hash is {hash}");
+        return;
+    }
+    for _ in 0..20 {
+        assert_eq!(held(&text, 7).hash, hash);
+    }
+    for _ in 0..2 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let name = "the_same_seed_is_the_same_run_in_every_process";
+        child.args(["--exact", name, "--nocapture"]).env("TOWLINE_SIM_CHILD", "1");
+        let output = child.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(&format!("the hash is {hash}")), "{said}");
+    }
+}

@@ -250,7 +250,7 @@ impl State {
     }
 
     /// When a piece of `length` bytes that is sent now from one to the other over TCP is there.
-    fn arrival(&mut self, from: Option<&Who>, to: Option<&Who>, length: u64) -> u64 {
+    pub(super) fn arrival(&mut self, from: Option<&Who>, to: Option<&Who>, length: u64) -> u64 {
         let mut at = self.now();
         if from == to {
             return at;

@@ -88,10 +88,9 @@ impl Faults {
             }
             FaultKind::SlowReader => _ = self.stage.slow.borrow_mut().insert(host.to_owned()),
             FaultKind::Drain => {
-                let gone = Duration::from_nanos(fault.lasts.map_or(0, |lasts| lasts.0));
                 if let Some(hub) = self.stage.hubs.borrow().get(host) {
                     // A hub that is gone needs not be told.
-                    let _ = hub.drain.send(gone);
+                    let _ = hub.drain.send(DRAINED_FOR);
                 }
             }
             // The credentials were made so.
@@ -116,12 +115,11 @@ impl Faults {
                 sim.bounce(host);
             }
             FaultKind::SlowReader => _ = self.stage.slow.borrow_mut().remove(host),
-            // It starts with new credentials.
-            FaultKind::Expire => {
-                self.stop(sim, host);
-                sim.bounce(host);
-            }
-            FaultKind::Move | FaultKind::Drain | FaultKind::Suspend | FaultKind::ClockJump => {}
+            FaultKind::Move
+            | FaultKind::Drain
+            | FaultKind::Expire
+            | FaultKind::Suspend
+            | FaultKind::ClockJump => {}
         }
     }
 
@@ -146,6 +144,9 @@ impl Faults {
     }
 }
 
+/// How long a hub that has drained is gone.
+const DRAINED_FOR: Duration = Duration::from_secs(1);
+
 fn name(kind: FaultKind) -> String {
     serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
@@ -157,6 +158,6 @@ trait HasEnd {
 
 impl HasEnd for FaultKind {
     fn has_end(self) -> bool {
-        !matches!(self, Self::Move | Self::Drain)
+        !matches!(self, Self::Move | Self::Drain | Self::Expire)
     }
 }

@@ -7,8 +7,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::time::sleep;
 use towline_transports::{Listener, Network, Socket, UdpSocket};
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -61,21 +63,37 @@ impl SimNetwork {
         std::future::poll_fn(|context| {
             let mut state = self.air.lock();
             if state.lines.get(&self.who).is_some_and(|line| line.is_cut(Way::Up)) {
-                return Poll::Ready(Err(io::ErrorKind::NetworkUnreachable.into()));
+                return Poll::Ready(Err(io::Error::from(io::ErrorKind::NetworkUnreachable)));
             }
-            let presence = state.lines.get(server).map_or(Presence::Here, Line::presence);
+            let gone = state.lines.get(server).is_some_and(|line| line.presence() == Presence::Gone);
             let stopped =
                 state.is_cut(Some(&self.who), Some(server)) || state.is_cut(Some(server), Some(&self.who));
-            if stopped || presence == Presence::Gone {
+            if stopped || gone {
                 state.wait(context.waker());
                 return Poll::Pending;
             }
-            Poll::Ready(match presence {
-                Presence::Dead => Err(io::ErrorKind::ConnectionRefused.into()),
-                _ => Ok(()),
-            })
+            Poll::Ready(Ok(()))
         })
-        .await
+        .await?;
+        self.round_trip(server).await;
+        let presence = self.air.lock().lines.get(server).map_or(Presence::Here, Line::presence);
+        match presence {
+            Presence::Here => Ok(()),
+            Presence::Dead => Err(io::ErrorKind::ConnectionRefused.into()),
+            // Nobody says so, and nobody will.
+            Presence::Gone => std::future::pending().await,
+        }
+    }
+
+    /// Lets the time pass that a packet without a byte in it takes there and back.
+    async fn round_trip(&self, server: &Who) {
+        let nanos = {
+            let mut state = self.air.lock();
+            let there = state.arrival(Some(&self.who), Some(server), 0);
+            let back = state.arrival(Some(server), Some(&self.who), 0);
+            (there + back).saturating_sub(2 * state.now())
+        };
+        sleep(Duration::from_nanos(nanos)).await;
     }
 }
 

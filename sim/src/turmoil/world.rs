@@ -23,8 +23,8 @@ use crate::scenario::{End, FaultKind, Host, Plan, Role, Transport};
 /// The most hosts of turmoil's.
 pub const MAX_HOSTS: usize = 25;
 
-/// How long after the work is done everybody has to go home.
-const CLOSING: Duration = Duration::from_secs(5);
+/// How long after the work is done everybody has to go home. A QUIC link whose last word is lost ends by its idle timeout.
+const CLOSING: Duration = Duration::from_secs(40);
 
 /// How many steps there are between two looks at the real clock.
 const LOOK_EVERY: u64 = 256;
@@ -61,7 +61,7 @@ fn play_out(plan: &Plan, air: &Air) -> anyhow::Result<Rest> {
     let mut director = Director::new(stage.clone());
     let ended = director.direct(&mut sim)?;
     let simulated = nanoseconds(sim.elapsed());
-    let waiting = director.waiting();
+    let waiting = if ended == Ended::Done { Vec::new() } else { director.waiting() };
     director.measure();
     // What is dropped in here says goodbye, which is not part of it any more.
     let sink = air.set_sink(Sink::default());
@@ -98,7 +98,7 @@ fn sites(plan: &Plan) -> anyhow::Result<Vec<String>> {
     let shared = MAX_HOSTS - fixed;
     let endpoint =
         |name: &str| plan.host(name).is_some_and(|host| matches!(host.role, Role::Device | Role::Service));
-    let dies = |kind| matches!(kind, FaultKind::Crash | FaultKind::PowerLoss | FaultKind::Expire);
+    let dies = |kind| matches!(kind, FaultKind::Crash | FaultKind::PowerLoss);
     if let Some(fault) = plan.faults.iter().find(|fault| dies(fault.kind) && endpoint(&fault.host)) {
         bail!(
             "{} cannot die alone: with more than {MAX_HOSTS} hosts, devices and services share those of turmoil; \
