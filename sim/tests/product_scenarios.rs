@@ -33,8 +33,26 @@ fn holds(name: &str) {
     assert_eq!(outcome(name, 1).hash, outcome(name, 1).hash, "{name}");
 }
 
+/// What came of the first seeds, for every machine and every build: a change here is one of what the product sends, or of
+/// the simulator. If it is meant, `TOWLINE_BLESS=1 cargo test -p towline-sim --test product_scenarios golden` writes it down.
+#[test]
+fn golden_hashes() {
+    let file = format!("{}/tests/golden/product.txt", env!("CARGO_MANIFEST_DIR"));
+    let line = |name: &&str| {
+        let hashes = [0, 1].map(|seed| outcome(name, seed).hash);
+        format!("{name} {}\n", hashes.join(" "))
+    };
+    let found: String = NAMES.iter().map(line).collect();
+    if std::env::var_os("TOWLINE_BLESS").is_some() {
+        std::fs::write(&file, &found).unwrap();
+    }
+    assert_eq!(found, std::fs::read_to_string(&file).unwrap());
+}
+
 macro_rules! stories {
     ($($test:ident: $name:literal),* $(,)?) => {
+        const NAMES: &[&str] = &[$($name),*];
+
         $(#[test]
         fn $test() {
             holds($name);

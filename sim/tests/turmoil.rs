@@ -215,3 +215,28 @@ fn the_same_seed_is_the_same_run_in_every_process() {
         assert!(said.contains(&format!("the hash is {hash}")), "{said}");
     }
 }
+
+/// A NAT that forgets after 3 s, and nobody says anything for 8 s: QUIC goes on from another port.
+#[test]
+fn a_nat_that_forgets_moves_a_quic_link_to_another_port() {
+    let fault = "kind = \"hold\"\nhost = \"service\"\nat = \"5 s\"\nfor = \"1 s\"";
+    let text = with_fault("quic", fault, "no_failure = true")
+        .replace("rate = \"20 Mbit/s\"", "nat_timeout = \"500 ms\"")
+        .replace("think = \"100 ms..300 ms\"", "think = \"100 ms..1500 ms\"");
+    let outcome = held(&text, 1);
+    assert!(outcome.lines.iter().any(|line| line.contains("its port of UDP is another one")));
+}
+
+/// Streams that are reset and stopped in the middle, over each transport.
+#[test]
+fn a_reset_is_seen_as_one() {
+    for transport in ["tls", "quic", "web-socket"] {
+        let text = SMALLEST
+            .replace("TRANSPORT", transport)
+            .replace("both_ways = true\n", "streams = \"20\"\nresets = \"40 %\"\nstops = \"30 %\"\n");
+        let text = text.replace("1 MiB", "64 KiB").replace("no_failure = true", "");
+        let outcome = held(&text, 3);
+        assert!(outcome.properties.always["drop_semantics"].checked > 2, "{transport}");
+        assert!(outcome.properties.always["accepted_means_owed"].checked > 2, "{transport}");
+    }
+}

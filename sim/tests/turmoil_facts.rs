@@ -20,8 +20,11 @@ fn builder() -> Builder {
     builder
 }
 
+/// What a reader has read, once that has ended.
+type Heard = Rc<RefCell<Option<Result<Vec<u8>, String>>>>;
+
 /// A host that accepts one connection, reads to its end, and writes down what it read and how it ended.
-fn reader(sim: &mut Sim<'_>) -> Rc<RefCell<Option<Result<Vec<u8>, String>>>> {
+fn reader(sim: &mut Sim<'_>) -> Heard {
     let outcome = Rc::new(RefCell::new(None));
     let told = outcome.clone();
     sim.host("reader", move || {

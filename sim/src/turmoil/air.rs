@@ -12,6 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::line::{Line, Way};
+use super::udp::Port;
 use crate::event::{What, digest};
 use crate::run::Sink;
 
@@ -31,7 +32,7 @@ pub(super) struct State {
     pub(super) accepted: BTreeMap<(IpAddr, SocketAddr, SocketAddr), u64>,
     next_wire: u64,
     /// Who has which port of UDP.
-    pub(super) ports: BTreeMap<SocketAddr, Who>,
+    pub(super) ports: BTreeMap<SocketAddr, Port>,
     /// What the sockets of a host that dies leave behind: tokio drops its tasks in an order that is not always the same.
     last_words: Option<Vec<(u64, usize, Who, End)>>,
     /// Payload is not part of what is written down, only its length.
@@ -53,6 +54,8 @@ pub(super) struct Wire {
     pub(super) flows: [Flow; 2],
     /// The network has forgotten it: an end has another address, or is without power. Nothing gets through.
     pub(super) silent: bool,
+    /// When something was sent on it last, for a NAT that forgets.
+    used: u64,
     /// One end knows nothing of it any more, and answers with a reset.
     pub(super) unknown: bool,
     open_ends: u8,
@@ -231,6 +234,7 @@ impl State {
             ends: [None, Some(server.clone())],
             flows: [Flow::default(), Flow::default()],
             silent: false,
+            used: self.now(),
             unknown: false,
             open_ends: 2,
         };
@@ -277,6 +281,7 @@ impl State {
     /// `length` more bytes are under way on this flow of a wire.
     pub(super) fn send(&mut self, wire: u64, flow: usize, length: usize) {
         let Some(ends) = self.ends(wire, flow) else { return };
+        self.pass_nat(wire, &ends);
         let length = length as u64;
         let at = self.arrival(ends[0].as_ref(), ends[1].as_ref(), length);
         if let Some(flow) = self.flow(wire, flow) {
@@ -284,6 +289,16 @@ impl State {
             flow.written += length;
             flow.pieces.push_back((flow.written, flow.latest));
         }
+    }
+
+    /// A NAT on the way forgets a connection that was not used for long: from then on nothing gets through.
+    fn pass_nat(&mut self, wire: u64, ends: &[Option<Who>; 2]) {
+        let now = self.now();
+        let timeout = |who: &Who| self.lines.get(who).and_then(Line::nat_timeout);
+        let timeout = ends.iter().flatten().filter_map(timeout).min();
+        let Some(wire) = self.wires.get_mut(&wire) else { return };
+        wire.silent |= !wire.is_inner() && timeout.is_some_and(|timeout| now - wire.used > timeout.0);
+        wire.used = now;
     }
 
     /// A flow ends, after what was written.

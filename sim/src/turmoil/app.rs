@@ -20,6 +20,9 @@ const PIECE: usize = 16 << 10;
 /// How long a service waits before it asks again for a tunnel that it did not get.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// How long a service that resets waits before it does, at most, in nanoseconds.
+const BEFORE_RESET: u64 = 200_000_000;
+
 /// How long it takes until a slow reader is looked at again.
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -85,6 +88,9 @@ async fn talk(stage: &Stage, index: usize, tunnel: Tunnel) -> io::Result<()> {
         }
         End::Reset(after) => {
             half.say(&mut send, after.0).await?;
+            // Some resets overtake what was said, and some do not.
+            let mut waiting = stage.random.stream(&format!("{}/end", plan.name));
+            sleep(Duration::from_nanos(waiting.below(BEFORE_RESET))).await;
             send.reset(codes::RESET);
             recv.stop(codes::RESET);
             Ok(())

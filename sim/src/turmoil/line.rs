@@ -5,6 +5,7 @@
 
 use crate::link::{Fate, Link, LinkSpec};
 use crate::random::Random;
+use crate::scenario::Span;
 
 /// A direction, as the endpoint sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +98,11 @@ impl Line {
     /// From now on the link is like this, this way.
     pub fn set_spec(&mut self, way: Way, spec: LinkSpec) {
         self.links[way as usize].set_spec(spec);
+    }
+
+    /// After how long a NAT on the line forgets whose a port is.
+    pub(super) fn nat_timeout(&self) -> Option<Span> {
+        self.links[Way::Up as usize].spec().nat_timeout
     }
 
     pub(super) fn is_stopped(&self, way: Way) -> bool {

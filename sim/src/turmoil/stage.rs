@@ -126,6 +126,8 @@ impl Stage {
         let who = if side == SERVICE { &plan.service } else { &plan.device };
         let how = outcome.as_ref().err().cloned().unwrap_or_else(|| "done".into());
         self.emit(who, What::StreamEnded { stream: plan.name.clone(), how });
+        let first = self.streams.borrow()[stream].sides[side].outcome.is_none();
+        self.air.always("one_terminal_event", first, who, || format!("{} ended twice", plan.name));
         self.moved(stream, |progress| {
             progress.sides[side].outcome.get_or_insert(outcome);
         });

@@ -82,7 +82,7 @@ impl TcpSocket {
             // How it ends is said by the air, in its time.
             match Pin::new(&mut self.inner).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    self.early.extend_from_slice(buffer.filled())
+                    self.early.extend_from_slice(buffer.filled());
                 }
                 Poll::Ready(_) | Poll::Pending => return,
             }

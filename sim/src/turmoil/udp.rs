@@ -24,7 +24,7 @@ use turmoil::net::UdpSocket;
 use super::air::{Air, State, Who};
 use super::line::{Line, Way};
 use crate::event::What;
-use crate::link::Fate;
+use crate::link::{Fate, Nat};
 
 /// A socket.
 pub(super) struct SimUdp {
@@ -86,11 +86,18 @@ impl SimUdp {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gets another address, if the endpoint has. quinn is not told, as when a NAT has forgotten it.
+    /// Gets another address, if the endpoint has, or if a NAT has forgotten this one. quinn is not told.
     fn follow(&self, inside: &mut Inside) -> io::Result<()> {
-        let moves = self.air.lock().lines.get(&self.who).map_or(0, Line::moves);
-        if moves != inside.moves {
+        let (moves, remembered) = {
+            let mut state = self.air.lock();
+            let now = state.now();
+            let moves = state.lines.get(&self.who).map_or(0, Line::moves);
+            (moves, state.touch_port(inside.address, now))
+        };
+        if moves != inside.moves || !remembered {
             let any = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+            self.air
+                .emit(&self.who, What::Note { text: "its port of UDP is another one from now on".into() });
             let reader = inside.reader.take();
             let ip = inside.address.ip();
             self.air.lock().ports.remove(&inside.address);
@@ -115,7 +122,11 @@ impl Inside {
     ) -> io::Result<Self> {
         let io = UdpSocket::bind(address).now_or_never().expect("turmoil binds at once")?;
         let address = SocketAddr::new(ip, io.local_addr()?.port());
-        air.lock().ports.insert(address, who.clone());
+        let mut state = air.lock();
+        let timeout = state.lines.get(who).and_then(Line::nat_timeout);
+        let nat = Nat::new(timeout, state.now());
+        state.ports.insert(address, Port { who: who.clone(), nat });
+        drop(state);
         Ok(Self { io: Arc::new(io), address, moves, readable: None, reader: None })
     }
 }
@@ -129,7 +140,7 @@ impl AsyncUdpSocket for SimUdp {
         let mut inside = self.lock();
         self.follow(&mut inside)?;
         let mut state = self.air.lock();
-        let receiver = state.ports.get(&transmit.destination).cloned();
+        let receiver = state.ports.get(&transmit.destination).map(|port| port.who.clone());
         let now = state.now();
         let bytes = transmit.contents;
         let (fate, times) = state.fate(&self.who, receiver.as_ref(), now, bytes.len());
@@ -273,14 +284,37 @@ async fn deliver(air: Air, who: Who, outgoing: Arc<Outgoing>) {
         let Some(packet) = outgoing.lock().packets.remove(&(at, number)) else { continue };
         air.let_go(&who, packet.receiver.as_ref()).await;
         let receiver = packet.receiver.as_ref();
-        if !air.lock().loses(&who, receiver) {
+        let gets_through = {
+            let mut state = air.lock();
+            let now = state.now();
+            // What comes in for a port that the NAT has forgotten goes nowhere.
+            !state.loses(&who, receiver) && state.touch_port(packet.to, now)
+        };
+        if gets_through {
             // Nobody is told of what turmoil does not want.
             let _ = packet.io.try_send_to(&packet.bytes, packet.to);
         }
     }
 }
 
+/// A port of UDP, and what a NAT in front of it remembers.
+#[derive(Debug)]
+pub(super) struct Port {
+    who: Who,
+    nat: Nat,
+}
+
 impl State {
+    /// A packet goes out from a port, or comes in to it. Returns whether the NAT still knows whose it is.
+    fn touch_port(&mut self, address: SocketAddr, now: u64) -> bool {
+        let Some(port) = self.ports.get_mut(&address) else { return true };
+        let remembers = port.nat.remembers(now);
+        if remembers {
+            port.nat.touch(now);
+        }
+        remembers
+    }
+
     /// Whether a packet that is under way is lost.
     fn loses(&self, from: &Who, to: Option<&Who>) -> bool {
         let loses = |who: &Who, way| self.lines.get(who).is_some_and(|line| line.loses_datagrams(way));

@@ -15,13 +15,13 @@ use super::crypto::EPOCH;
 use super::fault::Faults;
 use super::line::Line;
 use super::play;
-use super::stage::{DEVICE, SERVICE, Stage};
+use super::stage::{DEVICE, Progress, SERVICE, Stage};
 use crate::expect;
 use crate::run::{Ended, Rest, Sink};
-use crate::scenario::{End, FaultKind, Host, Plan, Role, Transport};
+use crate::scenario::{End, FaultKind, Host, Plan, Role, StreamPlan, Transport};
 
 /// The most hosts of turmoil's.
-pub const MAX_HOSTS: usize = 25;
+const MAX_HOSTS: usize = 25;
 
 /// How long after the work is done everybody has to go home. A QUIC link whose last word is lost ends by its idle timeout.
 const CLOSING: Duration = Duration::from_secs(40);
@@ -227,7 +227,8 @@ impl Director {
         }
     }
 
-    /// Everything was said: the hubs have no tunnels any more, and once everybody has gone home, no links.
+    /// Everything was said: the hubs have no tunnels any more, and once everybody has gone home, there are no links and no
+    /// connections.
     fn look_at_residue(&mut self, sim: &mut Sim<'_>) -> anyhow::Result<()> {
         let online = self.stage.online.borrow().len() as u64;
         self.with_sink(|sink| sink.most(expect::ONLINE, online));
@@ -240,9 +241,10 @@ impl Director {
         self.wait(sim, |stage| tunnels(stage).0 == 0)?;
         let left = tunnels(&self.stage).0;
         self.stage.over.set(true);
-        self.wait(sim, |stage| tunnels(stage) == (0, 0))?;
+        self.wait(sim, |stage| tunnels(stage) == (0, 0) && stage.air.connections() == 0)?;
         let (_, links) = tunnels(&self.stage);
-        self.with_sink(|sink| sink.most(expect::RESIDUE, (left + links) as u64));
+        let connections = self.stage.air.connections();
+        self.with_sink(|sink| sink.most(expect::RESIDUE, (left + links + connections) as u64));
         Ok(())
     }
 
@@ -292,6 +294,27 @@ impl Director {
         waiting
     }
 
+    /// Looks at how a stream that is over has ended, at both sides.
+    fn look_at_end(&self, plan: &StreamPlan, stream: &Progress) {
+        if !stream.is_over() {
+            return;
+        }
+        let air = &self.stage.air;
+        let [service, device] = &stream.sides;
+        if matches!(plan.end, End::Reset(_)) && matches!(service.outcome, Some(Ok(()))) && device.begun {
+            let seen = matches!(device.outcome, Some(Err(_)));
+            air.always("drop_semantics", seen, &plan.device, || {
+                format!("{}: a reset was not seen", plan.name)
+            });
+        }
+        if stream.is_done() && plan.end == End::Finish {
+            let both = [(service, device), (device, service)];
+            let all =
+                both.iter().all(|(one, other)| one.finished && other.ended && one.written == other.read);
+            air.always("accepted_means_owed", all, &plan.service, || format!("{}: {stream:?}", plan.name));
+        }
+    }
+
     /// Writes down the figures.
     fn measure(&self) {
         let streams = self.stage.streams.borrow();
@@ -305,6 +328,7 @@ impl Director {
                 // What the device makes of it is looked at where it reads.
                 End::Reset(_) | End::Stop(_) => matches!(service, Some(Ok(()))) && stream.is_over(),
             };
+            self.look_at_end(plan, stream);
             done += u64::from(planned);
             failed += u64::from(stream.is_over() && !planned);
             stall = stall.max(stream.stall);
