@@ -70,4 +70,5 @@ stories! {
     credentials_that_expire: "product-expiry",
     a_proxy_that_dies: "product-proxy-dies",
     a_radio_that_loses_packets: "product-lossy-radio",
+    a_bad_day: "product-bad-day",
 }
