@@ -5,6 +5,7 @@
 //! within scopes that are small enough to be exhausted. Under `--cfg towline_sabotage` the module `sabotage` arms known
 //! bugs, to see that they are found.
 
+pub mod cli;
 pub mod des;
 #[cfg(towline_sabotage)]
 mod drawn;
@@ -18,5 +19,7 @@ pub mod run;
 #[cfg(towline_sabotage)]
 pub mod sabotage;
 pub mod scenario;
+pub mod scenarios;
+pub mod shrink;
 mod table;
 pub mod turmoil;

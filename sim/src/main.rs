@@ -1,13 +1,14 @@
-//! The command line of the simulator.
+//! The command line of the laboratory.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use towline_sim::cli;
 use towline_sim::explore::{Bounds, Case, Progress, Report, Scope, print_json, print_table, walk};
 
-/// Looks for mistakes in Towline's engine.
+/// Towline's laboratory: scenarios in simulated time, always the same, and every interleaving of two sessions.
 #[derive(Parser)]
 #[command(name = "towline-sim", version, arg_required_else_help = true)]
 struct Cli {
@@ -17,6 +18,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    List(cli::List),
+    #[command(after_help = RUN_HELP)]
+    Run(cli::Run),
+    #[command(after_help = SWEEP_HELP)]
+    Sweep(cli::Sweep),
+    Shrink(cli::Shrink),
+    Replay(cli::Replay),
+    Diff(cli::Diff),
+    Report(cli::Report),
     /// Walk every interleaving of two sessions
     #[command(after_help = "\
 Examples:
@@ -53,8 +63,40 @@ struct Explore {
     json: bool,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+const RUN_HELP: &str = "\
+Examples:
+  towline-sim run link-loss --seed 7 --check           twice, and the same
+  towline-sim run link-loss --seed 7 --trace run.qlog  every event, for `report`, `replay` and `diff`
+  towline-sim run ./mine.toml --seed 7 --plan          what was drawn, and nothing run
+
+Exit status: 0 if all held, 1 if a property broke, 2 for wrong usage or input, 3 if a run was not deterministic.";
+
+const SWEEP_HELP: &str = "\
+Examples:
+  towline-sim sweep all --seeds 0..1000
+  towline-sim sweep link-loss --seeds 0..100000 --time '10 min' --failures failures
+
+Exit status: 0 if all held, 1 if a property broke, 2 for wrong usage or input.";
+
+fn main() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(cli::USAGE)
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::List(options) => options.execute(),
+        Command::Run(options) => options.execute(),
+        Command::Sweep(options) => options.execute(),
+        Command::Shrink(options) => options.execute(),
+        Command::Replay(options) => options.execute(),
+        Command::Diff(options) => options.execute(),
+        Command::Report(options) => options.execute(),
         Command::Explore(options) => explore(&options),
         #[cfg(towline_sabotage)]
         Command::Sabotage(options) => towline_sim::sabotage::run(&options),

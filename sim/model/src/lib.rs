@@ -23,5 +23,6 @@ mod world;
 pub use checked::{Checked, config};
 pub use digest::Digest;
 pub use model::{Half, Model};
+pub use observer::Observer;
 pub use op::Op;
 pub use world::{BOTH, ID, SECRET, World, pattern};

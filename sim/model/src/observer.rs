@@ -9,7 +9,7 @@ use crate::wire::{Limits, Said, frames};
 
 /// What one end has said.
 #[derive(Clone, Debug)]
-pub(crate) struct Observer {
+pub struct Observer {
     side: Side,
     /// What it has declared first.
     first: Option<Limits>,
@@ -35,7 +35,8 @@ struct Stream {
 }
 
 impl Observer {
-    pub(crate) fn new(side: Side) -> Self {
+    /// Watches the end on `side`.
+    pub fn new(side: Side) -> Self {
         Self { side, first: None, data: 0, counts: [0; 2], sent: 0, epoch: Epoch(0), streams: Vec::new() }
     }
 
@@ -44,7 +45,7 @@ impl Observer {
     /// # Panics
     ///
     /// If it breaks a rule.
-    pub(crate) fn on_record(&mut self, epoch: Epoch, record: &[u8], peer: &Self) {
+    pub fn on_record(&mut self, epoch: Epoch, record: &[u8], peer: &Self) {
         if epoch > self.epoch {
             self.epoch = epoch;
             self.streams.iter_mut().for_each(|stream| stream.next = 0);

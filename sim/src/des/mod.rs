@@ -1,8 +1,42 @@
-//! The fast backend, which is not here yet.
+//! The fast backend: sans-IO sessions and the hub's sans-IO core on a queue of events.
+//!
+//! In: a plan. Out: events, properties and figures. `world.rs` is what there is and the loop; `network.rs` brings packets
+//! from host to host; `endpoint.rs` and `hub.rs` are the two ends of links; `session.rs` is sessions and the tunnels that
+//! carry them, `app.rs` what applications do with streams; `faults.rs` what goes wrong; `finish.rs` looks at what is left.
+//!
+//! Real are the engine's `Session` and `Acceptor`, the hub's `Core`, `Lobby` and `Backoff`. Modelled are the network, the
+//! hub's links (their handshakes take two round trips and the hub's processor, their messages and the tunnels' bytes go
+//! straight onto the network) and the applications. There is no TLS, neither to the hub nor end to end.
 
+mod app;
+mod endpoint;
+mod faults;
+mod finish;
+mod hub;
+mod network;
+mod pattern;
+mod queue;
+mod session;
+mod world;
+
+use crate::explore::catch;
 use crate::run::{Rest, Sink};
 use crate::scenario::Plan;
+use world::World;
 
-pub(crate) fn run(_plan: &Plan, _sink: &mut Sink) -> anyhow::Result<Rest> {
-    anyhow::bail!("the backend `des` is not part of this build")
+/// Runs a plan. A panic of the engine, of the core, or of the observer on the wire is a broken property.
+pub(crate) fn run(plan: &Plan, sink: &mut Sink) -> anyhow::Result<Rest> {
+    let mut world = World::new(plan, sink)?;
+    let outcome = catch(|| world.run());
+    let (now, waiting) = (world.now, world.waiting());
+    drop(world);
+    match outcome {
+        Ok(rest) => Ok(rest),
+        Err(broken) => {
+            // Where in the source it was is no part of what happened.
+            let detail = broken.message.lines().skip(1).collect::<Vec<_>>().join(" ");
+            sink.always(broken.property, false, now, "engine", || detail);
+            Ok(Rest { ended: crate::run::Ended::Done, simulated: now, waiting })
+        }
+    }
 }

@@ -19,7 +19,6 @@ mod state;
 mod trace;
 mod walk;
 
-#[cfg(towline_sabotage)]
 pub(crate) use broken::catch;
 pub use report::{Finding, Report, print_json, print_table};
 pub use scope::{Case, Scope};

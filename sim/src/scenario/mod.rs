@@ -161,6 +161,8 @@ pub struct SessionSpec {
     pub resumable: bool,
     /// Whether what is not acknowledged goes out right behind RESUME.
     pub optimistic_resend: bool,
+    /// A service closes its session as soon as it has said everything, rather than once all has arrived.
+    pub hasty_close: bool,
     /// See the engine's configuration.
     pub stream_window: Option<Size>,
     /// See the engine's configuration.
@@ -184,6 +186,7 @@ impl Default for SessionSpec {
         Self {
             resumable: true,
             optimistic_resend: true,
+            hasty_close: false,
             stream_window: None,
             session_window: None,
             send_buffer: None,

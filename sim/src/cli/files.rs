@@ -1,0 +1,176 @@
+//! Files: scenarios, failures and traces. What is written is there as a whole, or not at all.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::run::Outcome;
+use crate::scenario::{FORMAT, Plan, Scenario, parse};
+use crate::scenarios;
+
+/// A scenario that comes along, by its name, or one in a file.
+pub(super) fn scenario(name: &str) -> anyhow::Result<Scenario> {
+    if let Some(scenario) = scenarios::named(name) {
+        return Ok(scenario?);
+    }
+    let path = Path::new(name);
+    if path.extension().is_none_or(|extension| extension != "toml") {
+        let known: Vec<_> = scenarios::names().collect();
+        bail!("no scenario `{name}`; there are {}, or the path of a .toml file", known.join(", "));
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    Ok(parse(name, &text)?)
+}
+
+/// The plan of a scenario.
+pub(super) fn plan(
+    scenario: &Scenario,
+    seed: u64,
+    backend: Option<crate::scenario::Backend>,
+) -> anyhow::Result<Plan> {
+    scenario.expand(seed, backend).with_context(|| format!("scenario {}", scenario.name))
+}
+
+/// A run that failed: what to run again, and what came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Failure {
+    /// See [`FORMAT`].
+    pub(super) format: u32,
+    /// Which property broke first.
+    pub(super) property: String,
+    pub(super) detail: String,
+    pub(super) hash: String,
+    pub(super) plan: Plan,
+}
+
+impl Failure {
+    /// Of a run in which something broke.
+    pub(super) fn new(plan: Plan, outcome: &Outcome) -> Option<Self> {
+        let property = outcome.properties.first.clone()?;
+        let broken = outcome.properties.always.get(&property)?.broken.as_ref()?;
+        let detail = format!("{} at {}: {}", broken.who, seconds(broken.time), broken.detail);
+        Some(Self { format: FORMAT, property, detail, hash: outcome.hash.clone(), plan })
+    }
+}
+
+/// The first record of a trace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Head {
+    file_schema: String,
+    serialization_format: String,
+    pub(super) title: String,
+    pub(super) towline: Traced,
+}
+
+/// What a trace is of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Traced {
+    pub(super) format: u32,
+    pub(super) hash: String,
+    pub(super) plan: Plan,
+}
+
+/// A trace: what it is of, and the events, each as JSON.
+#[derive(Clone, Debug)]
+pub(super) struct Trace {
+    pub(super) of: Traced,
+    pub(super) lines: Vec<String>,
+}
+
+/// What there is to replay.
+pub(super) enum Replayable {
+    Failure(Box<Failure>),
+    Trace(Box<Trace>),
+}
+
+const SEPARATOR: char = '\u{1e}';
+
+/// Writes a trace as a JSON text sequence.
+pub(super) fn write_trace(path: &Path, plan: &Plan, outcome: &Outcome) -> anyhow::Result<()> {
+    let head = Head {
+        file_schema: "urn:ietf:params:qlog:file:sequential".into(),
+        serialization_format: "application/qlog+json-seq".into(),
+        title: format!("{} with seed {}", plan.scenario, plan.seed),
+        towline: Traced { format: FORMAT, hash: outcome.hash.clone(), plan: plan.clone() },
+    };
+    let mut text = format!("{SEPARATOR}{}\n", serde_json::to_string(&head)?);
+    for line in &outcome.lines {
+        text.extend([SEPARATOR]);
+        text.push_str(line);
+        text.push('\n');
+    }
+    write(path, text.as_bytes())
+}
+
+/// Reads a failure or a trace.
+pub(super) fn read(path: &Path) -> anyhow::Result<Replayable> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    if text.starts_with(SEPARATOR) {
+        return Ok(Replayable::Trace(Box::new(read_trace(path, &text)?)));
+    }
+    let what = "it is neither a failure nor a trace of this program";
+    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{name}: {what}"))?;
+    check_format(path, &value["format"])?;
+    let failure = serde_json::from_value(value).with_context(|| format!("{name}: {what}"))?;
+    Ok(Replayable::Failure(Box::new(failure)))
+}
+
+fn read_trace(path: &Path, text: &str) -> anyhow::Result<Trace> {
+    let mut records = text.split(SEPARATOR).skip(1).map(|record| record.trim_end_matches('\n'));
+    let head = records.next().unwrap_or_default();
+    let value: serde_json::Value =
+        serde_json::from_str(head).with_context(|| format!("{}: the trace has no head", path.display()))?;
+    check_format(path, &value["towline"]["format"])?;
+    let head: Head =
+        serde_json::from_value(value).with_context(|| format!("{}: its head", path.display()))?;
+    Ok(Trace { of: head.towline, lines: records.map(str::to_owned).collect() })
+}
+
+fn check_format(path: &Path, format: &serde_json::Value) -> anyhow::Result<()> {
+    match format.as_u64() {
+        Some(format) if format == u64::from(FORMAT) => Ok(()),
+        Some(other) => bail!(
+            "{}: it is of version {other}, and this program reads version {FORMAT}: run the scenario and the seed again",
+            path.display()
+        ),
+        None => bail!("{}: it is neither a failure nor a trace of this program", path.display()),
+    }
+}
+
+/// Writes a file: under another name first, so that nobody ever sees a half of it.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let context = || format!("cannot write {}", path.display());
+    let mut file = tempfile::NamedTempFile::new_in(directory).with_context(context)?;
+    file.write_all(bytes).with_context(context)?;
+    file.persist(path).with_context(context)?;
+    Ok(())
+}
+
+/// Makes sure that a file can be written, before the work that it is for.
+pub(super) fn check_writable(path: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let context = || format!("cannot write {}", path.display());
+    if path.is_dir() {
+        bail!("{}: it is a directory", context());
+    }
+    tempfile::NamedTempFile::new_in(directory).with_context(context)?;
+    Ok(())
+}
+
+/// Nanoseconds, in seconds, for people.
+pub(super) fn seconds(nanos: u64) -> String {
+    format!("{}.{:06} s", nanos / 1_000_000_000, nanos % 1_000_000_000 / 1_000)
+}

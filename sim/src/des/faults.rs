@@ -1,0 +1,221 @@
+//! What goes wrong, and how it is mended.
+
+use std::time::Duration;
+
+use super::world::{Endpoint, Far, Hub, Near, Task, World};
+use crate::event::What;
+use crate::scenario::{Fault, FaultKind, Role};
+
+/// After how long a hub that is being stopped asks its links to come back.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl World<'_> {
+    pub(super) fn fault_begins(&mut self, index: usize) {
+        let Fault { kind, host, lasts, .. } = &self.plan.faults[index];
+        let (kind, lasts) = (*kind, lasts.map(|lasts| lasts.0));
+        let host = self.hosts.iter().position(|it| it.name == *host).expect("the plan was looked at");
+        self.emit(host, What::FaultBegan { kind: name(kind), lasts });
+        match kind {
+            FaultKind::Cut => self.cut(host),
+            FaultKind::Hold => (0..2).for_each(|line| self.hosts[host].holds[line] += 1),
+            FaultKind::HoldUp => self.hosts[host].holds[0] += 1,
+            FaultKind::HoldDown => self.hosts[host].holds[1] += 1,
+            FaultKind::Crash => self.crash(host),
+            FaultKind::PowerLoss => self.power_loss(host),
+            FaultKind::Move => self.move_away(host),
+            FaultKind::SlowReader => self.hosts[host].slow += 1,
+            FaultKind::Suspend => self.hosts[host].is_suspended = true,
+            FaultKind::ClockJump => self.jump(host, lasts.unwrap_or(0)),
+            FaultKind::Drain => self.drain(host),
+            FaultKind::BlockUdp | FaultKind::Expire => {}
+        }
+        let ends = lasts.filter(|_| kind != FaultKind::ClockJump);
+        match ends {
+            Some(lasts) => self.queue.push(self.now + lasts, Task::FaultEnds(index)),
+            None => self.fault_is_over(),
+        }
+    }
+
+    pub(super) fn fault_ends(&mut self, index: usize) {
+        let Fault { kind, host, .. } = &self.plan.faults[index];
+        let kind = *kind;
+        let host = self.hosts.iter().position(|it| it.name == *host).expect("the plan was looked at");
+        self.emit(host, What::FaultEnded { kind: name(kind) });
+        match kind {
+            FaultKind::Cut => self.hosts[host].cuts -= 1,
+            FaultKind::Hold => (0..2).for_each(|line| self.let_pass(host, line)),
+            FaultKind::HoldUp => self.let_pass(host, 0),
+            FaultKind::HoldDown => self.let_pass(host, 1),
+            FaultKind::Crash | FaultKind::PowerLoss => self.start_again(host),
+            FaultKind::SlowReader => {
+                self.hosts[host].slow -= 1;
+                if self.hosts[host].slow == 0 {
+                    self.go_on_all(host);
+                }
+            }
+            FaultKind::Suspend => self.wake_host(host),
+            FaultKind::Move
+            | FaultKind::ClockJump
+            | FaultKind::Drain
+            | FaultKind::BlockUdp
+            | FaultKind::Expire => {}
+        }
+        self.fault_is_over();
+    }
+
+    fn fault_is_over(&mut self) {
+        self.faults_left -= 1;
+        self.last_fault = self.now;
+        let all = self.plan.hosts_of(Role::Device).count();
+        self.all_online_at = (self.online == all).then_some(self.now);
+    }
+
+    fn let_pass(&mut self, host: usize, line: usize) {
+        self.hosts[host].holds[line] -= 1;
+        if self.hosts[host].holds[line] == 0 {
+            self.release(host, line);
+        }
+    }
+
+    /// The connections over which `host` is reached, or reaches others.
+    fn conns_of(&self, host: usize) -> Vec<usize> {
+        let is_live = |&conn: &usize| {
+            let it = &self.conns[conn];
+            (it.near != Near::Over || it.far != Far::Over) && self.hosts_of(conn).contains(&host)
+        };
+        (0..self.conns.len()).filter(is_live).collect()
+    }
+
+    fn cut(&mut self, host: usize) {
+        self.hosts[host].cuts += 1;
+        for conn in self.conns_of(host) {
+            self.conns[conn].is_lost = true;
+            self.link_lost(conn, "cut", None);
+            self.hub_link_over(conn, "cut");
+        }
+    }
+
+    fn crash(&mut self, host: usize) {
+        let conns = self.conns_of(host);
+        self.stop_process(host);
+        for conn in conns {
+            // The kernel of the host says so to the other end, as soon as that can be reached.
+            let it = &mut self.conns[conn];
+            it.is_lost = true;
+            if it.hub != host {
+                self.hub_link_over(conn, "reset");
+            }
+            if self.conns[conn].endpoint != host {
+                self.link_lost(conn, "reset", None);
+            }
+        }
+    }
+
+    fn power_loss(&mut self, host: usize) {
+        for conn in self.conns_of(host) {
+            self.conns[conn].is_lost = true;
+        }
+        self.stop_process(host);
+    }
+
+    /// The process is gone, with all that it knew.
+    fn stop_process(&mut self, host: usize) {
+        if !self.hosts[host].is_alive {
+            return;
+        }
+        self.lose_apps(host);
+        for conn in self.conns_of(host) {
+            if self.conns[conn].endpoint == host {
+                self.forget_near(conn);
+            } else if self.conns[conn].hub == host {
+                self.conns[conn].far = Far::Over;
+            }
+        }
+        let it = &mut self.hosts[host];
+        it.is_alive = false;
+        it.process += 1;
+        it.inbox.clear();
+        if it.hub.is_some() {
+            it.hub = Some(Hub::new(&self.plan.hosts[host]));
+        }
+        if let Some(Endpoint { backoff, conn, instance, draws, .. }) = &mut it.endpoint {
+            (*backoff, *conn, *instance) = (Default::default(), None, draws.next_u64());
+        }
+        for tunnel in self.tunnels.iter_mut().filter(|tunnel| tunnel.hub == host) {
+            tunnel.is_at_hub = false;
+        }
+        for tunnel in &mut self.tunnels {
+            for side in 0..2 {
+                if self.conns[tunnel.conns[side]].endpoint == host {
+                    tunnel.open[side] = false;
+                }
+            }
+        }
+    }
+
+    fn start_again(&mut self, host: usize) {
+        if self.hosts[host].is_alive {
+            return;
+        }
+        self.hosts[host].is_alive = true;
+        if self.hosts[host].endpoint.is_some() {
+            self.queue.push(self.now, Task::Connect(host, self.hosts[host].process));
+        }
+    }
+
+    /// The host has another address: what it was connected to hears nothing more, and what it hears is not for it.
+    fn move_away(&mut self, host: usize) {
+        for conn in self.conns_of(host) {
+            self.conns[conn].is_lost = true;
+            self.link_lost(conn, "moved", None);
+        }
+    }
+
+    fn wake_host(&mut self, host: usize) {
+        self.hosts[host].is_suspended = false;
+        for task in std::mem::take(&mut self.hosts[host].inbox) {
+            self.queue.push(self.now, task);
+        }
+    }
+
+    /// Sessions of the host look at the clock again.
+    fn jump(&mut self, host: usize, by: u64) {
+        self.hosts[host].ahead += by;
+        for end in 0..self.ends.len() {
+            if self.ends[end].host == host && self.is_running(&self.ends[end]) {
+                self.ends[end].timer_at = self.now;
+                self.queue.push(self.now, Task::Timer(end));
+            }
+        }
+        if self.hosts[host].hub.is_some() {
+            self.queue.push(self.now, Task::HubTimeout(host));
+        }
+    }
+
+    fn drain(&mut self, host: usize) {
+        self.hub(host).core.handle_drain(RETRY);
+        self.act(host);
+        // It is started anew at once, as an upgrade does.
+        let conns = self.conns_of(host);
+        for conn in conns {
+            self.hub_link_over(conn, "dismissed");
+        }
+        self.hosts[host].hub = Some(Hub::new(&self.plan.hosts[host]));
+        self.hosts[host].process += 1;
+    }
+
+    fn forget_near(&mut self, conn: usize) {
+        if matches!(self.conns[conn].near, Near::Up(_))
+            && self.hosts[self.conns[conn].endpoint].role == Role::Device
+        {
+            self.online -= 1;
+            self.all_online_at = None;
+        }
+        self.conns[conn].near = Near::Over;
+    }
+}
+
+/// As it is written in a scenario.
+fn name(kind: FaultKind) -> String {
+    serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

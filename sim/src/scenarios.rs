@@ -1,0 +1,49 @@
+//! The scenarios that come with the laboratory: `sim/scenarios/*.toml`.
+
+use crate::scenario::{Malformed, Scenario, parse};
+
+macro_rules! scenarios {
+    ($($name:literal),* $(,)?) => {
+        /// Each file's name, and what is in it.
+        pub const ALL: &[(&str, &str)] = &[
+            $((concat!("sim/scenarios/", $name, ".toml"), include_str!(concat!("../scenarios/", $name, ".toml")))),*
+        ];
+    };
+}
+
+scenarios!["link-loss"];
+
+/// The scenario with this name.
+///
+/// # Errors
+///
+/// If its file is malformed, which a test rules out.
+pub fn named(name: &str) -> Option<Result<Scenario, Malformed>> {
+    let file = ALL.iter().find(|(file, _)| file_name(file) == name)?;
+    Some(parse(file.0, file.1))
+}
+
+/// All of their names.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|(file, _)| file_name(file))
+}
+
+fn file_name(file: &str) -> &str {
+    file.trim_start_matches("sim/scenarios/").trim_end_matches(".toml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_can_be_read_and_are_named_like_their_files() {
+        for name in names() {
+            let scenario = named(name).expect("it was listed").unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(scenario.name, name);
+        }
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+        let files = std::fs::read_dir(directory).expect("it is there").count();
+        assert_eq!(files, ALL.len(), "a file that is not listed runs never");
+    }
+}
