@@ -11,7 +11,19 @@ macro_rules! scenarios {
     };
 }
 
-scenarios!["link-loss"];
+scenarios![
+    "link-loss",
+    "product-bad-day",
+    "product-drain",
+    "product-expiry",
+    "product-hub-crash",
+    "product-lossy-radio",
+    "product-power-loss",
+    "product-proxy-dies",
+    "product-slow-reader",
+    "product-twins",
+    "product-udp-blocked",
+];
 
 /// The scenario with this name.
 ///

@@ -240,3 +240,21 @@ fn a_reset_is_seen_as_one() {
         assert!(outcome.properties.always["accepted_means_owed"].checked > 2, "{transport}");
     }
 }
+
+/// What turmoil cannot do honestly is refused when the scenario is read, with a word on where to go instead.
+#[test]
+fn what_cannot_be_modelled_is_refused() {
+    let fault = "kind = \"cut\"\nhost = \"hub\"\nat = \"5 s\"\nfor = \"1 s\"";
+    let lossy = with_fault("tls", fault, "").replace("rate = \"20 Mbit/s\"", "loss = \"1 %\"");
+    let survival = with_fault("tls", fault, "no_failure = true");
+    let suspended = with_fault("tls", &fault.replace("cut", "suspend"), "");
+    for (text, why) in
+        [(lossy, "link laboratory"), (survival, "do not outlive"), (suspended, "cannot stop one host")]
+    {
+        let problem = match parse("test.toml", &text) {
+            Err(malformed) => malformed.to_string(),
+            Ok(scenario) => format!("{:?}", scenario.expand(1, Some(Backend::Turmoil)).unwrap_err()),
+        };
+        assert!(problem.contains(why), "{problem}");
+    }
+}

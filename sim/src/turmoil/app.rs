@@ -29,6 +29,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// Plays the service's side of a stream, from its start.
 pub(super) async fn serve(stage: &Stage, service: &Service, index: usize) {
     let plan = &stage.plan.streams[index];
+    stage.resume(index);
     stage.moved(index, |progress| progress.wanted = true);
     let Some(tunnel) = open(stage, service, plan).await else { return };
     stage.moved(index, |progress| {
@@ -189,7 +190,7 @@ impl Half<'_> {
         for _ in 0..plan.rounds {
             sleep(Duration::from_nanos(plan.think.draw(&mut thinking).0)).await;
             let start = self.stage.now();
-            self.stage.moved(self.index, |progress| progress.last = start);
+            self.stage.resume(self.index);
             self.say(send, plan.up.0).await?;
             self.hear(recv, plan.down.0).await?;
             if plan.interactive {
@@ -206,6 +207,7 @@ impl Half<'_> {
         for _ in 0..plan.rounds {
             if self.side == SERVICE {
                 sleep(Duration::from_nanos(plan.think.draw(&mut thinking).0)).await;
+                self.stage.resume(self.index);
             }
             self.say(send, if self.side == SERVICE { plan.up.0 } else { plan.down.0 }).await?;
         }

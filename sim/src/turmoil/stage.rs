@@ -120,6 +120,11 @@ impl Stage {
         change(progress);
     }
 
+    /// A stream has something to say from now on: what was before is no stall.
+    pub(super) fn resume(&self, stream: usize) {
+        self.streams.borrow_mut()[stream].last = self.now();
+    }
+
     /// A side of a stream is over.
     pub(super) fn end(&self, stream: usize, side: usize, outcome: Result<(), String>) {
         let plan = &self.plan.streams[stream];
