@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointSpec, FaultKind, FaultSpec, Scenario, Transport};
+use super::{EndpointSpec, FaultKind, FaultSpec, Scenario, SessionSpec, Transport};
 use crate::link::LinkSpec;
 
 /// What runs a plan.
@@ -44,6 +44,10 @@ pub enum Feature {
     LossUnderTcp,
     /// Streams that live on when what carried them is lost.
     Survival,
+    /// An endpoint that knows several hubs.
+    Hubs,
+    /// Sessions with limits of their own.
+    Session,
     /// A largest packet.
     Mtu,
     /// A NAT that forgets.
@@ -83,7 +87,9 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
             "what TCP makes of a loss is measured in the link laboratory (benches/), not modelled; use `transport = \"quic\"` on this link",
         ),
         (Turmoil, Feature::Survival) => Err("the product's tunnels do not outlive their links yet"),
-        (Des, Feature::LossUnderTcp | Feature::Survival) => Ok(()),
+        (Turmoil, Feature::Hubs) => Err("the product's endpoints know one hub: say which, with `hubs`"),
+        (Turmoil, Feature::Session) => Err("the product's sessions have the limits that they have"),
+        (Des, Feature::LossUnderTcp | Feature::Survival | Feature::Hubs | Feature::Session) => Ok(()),
         (Des, Feature::Mtu) => Err("it carries connections, which have no largest packet"),
         (Turmoil, Feature::Handshake) => {
             Err("the product's own handshakes take what they take, in no simulated time")
@@ -107,6 +113,8 @@ impl Scenario {
             (loses, Feature::Loss),
             (self.loses_under_tcp(), Feature::LossUnderTcp),
             (self.wants_survival(), Feature::Survival),
+            (endpoints().any(|endpoint| self.knows(endpoint) > 1), Feature::Hubs),
+            (self.session_has_limits(), Feature::Session),
             (links().any(|link| link.mtu.is_some()), Feature::Mtu),
             (links().any(|link| link.nat_timeout.is_some()), Feature::Nat),
             (self.hubs.iter().any(|hub| hub.handshake.0 > 0), Feature::Handshake),
@@ -128,6 +136,16 @@ impl Scenario {
         let shared = self.hubs.iter().any(|hub| loses(&hub.link))
             || self.proxies.iter().any(|proxy| loses(&proxy.link));
         endpoints().any(|endpoint| uses_tcp(endpoint) && (shared || loses(&endpoint.link)))
+    }
+
+    /// How many hubs an endpoint knows.
+    fn knows(&self, endpoint: &EndpointSpec) -> usize {
+        if endpoint.hubs.is_empty() { self.hubs.len() } else { endpoint.hubs.len() }
+    }
+
+    fn session_has_limits(&self) -> bool {
+        let SessionSpec { resumable, optimistic_resend, .. } = self.session;
+        self.session != SessionSpec { resumable, optimistic_resend, ..SessionSpec::default() }
     }
 
     /// Whether streams are expected to live on though something breaks what carries them.
@@ -172,6 +190,8 @@ pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
         ("link `loss`, `burst`, `duplicate`", Feature::Loss),
         ("the same under TCP", Feature::LossUnderTcp),
         ("`no_failure`, with faults that break links", Feature::Survival),
+        ("an endpoint with several hubs", Feature::Hubs),
+        ("limits in `session`", Feature::Session),
         ("link `mtu`", Feature::Mtu),
         ("link `nat_timeout`", Feature::Nat),
         ("hub `handshake`", Feature::Handshake),

@@ -325,3 +325,81 @@ fn word(salt: u64, at: u64) -> u8 {
     let mixed = (at ^ salt).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed.to_le_bytes()[7]
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::run::Sink;
+    use crate::scenario::{Backend, parse};
+    use crate::turmoil::air::Air;
+
+    const TEXT: &str = r#"
+name = "test"
+story = "A device says eight bytes."
+[[hub]]
+name = "hub"
+[[device]]
+name = "device"
+[[service]]
+name = "service"
+[[work]]
+name = "work"
+service = "service"
+device = "device"
+down = "8 B"
+"#;
+
+    /// What breaks when a service hears `heard`, in two pieces, of a device that has said `said` of its eight bytes.
+    fn broken(heard: impl Fn(Vec<u8>) -> Vec<u8>, said: u64, finished: bool) -> Vec<String> {
+        let plan = parse("test.toml", TEXT).unwrap().expand(1, Some(Backend::Turmoil)).unwrap();
+        let air = Air::default();
+        let stage = Stage::new(plan, air.clone());
+        stage.moved(0, |progress| {
+            progress.sides[DEVICE].written = said;
+            progress.sides[DEVICE].finished = finished;
+        });
+        let half = Half { stage: &stage, index: 0, side: SERVICE, pace: None };
+        let words = heard(half.words(DEVICE, 0, 8));
+        let (mut one, mut other) = words.split_at(words.len() / 2);
+        let hearing = async {
+            let mut both = (&mut one).chain(&mut other);
+            half.hear(&mut both, 8).await?;
+            half.hear_end(&mut both).await
+        };
+        let _ = hearing.now_or_never().unwrap();
+        let sink = air.set_sink(Sink::default());
+        sink.properties.broken().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn what_was_said_is_heard() {
+        assert!(broken(|words| words, 8, true).is_empty());
+    }
+
+    #[test]
+    fn a_byte_that_nobody_said_is_noticed() {
+        let change = |mut words: Vec<u8>| {
+            words[5] ^= 1;
+            words
+        };
+        assert_eq!(broken(change, 8, true), ["exact_prefix"]);
+    }
+
+    #[test]
+    fn bytes_that_change_places_are_noticed() {
+        let swap = |mut words: Vec<u8>| {
+            words.swap(1, 6);
+            words
+        };
+        assert_eq!(broken(swap, 8, true), ["exact_prefix"]);
+    }
+
+    #[test]
+    fn an_end_that_nobody_said_is_noticed() {
+        assert_eq!(broken(|words| words, 8, false), ["eof_iff_fin"]);
+        assert_eq!(broken(|words| words[..6].to_vec(), 8, true), ["eof_iff_fin"]);
+    }
+}
