@@ -258,3 +258,24 @@ fn what_cannot_be_modelled_is_refused() {
         assert!(problem.contains(why), "{problem}");
     }
 }
+
+/// Over QUIC a device that gets another address loses nothing.
+#[test]
+fn a_device_that_moves_keeps_its_quic_streams() {
+    let fault = "kind = \"move\"\nhost = \"device\"\neach = true\nat = \"5 s\"";
+    let outcome = held(&with_fault("quic", fault, ""), 1);
+    assert!(outcome.lines.iter().any(|line| line.contains("its port of UDP is another one")));
+    assert_eq!(outcome.figures["streams_failed"], 0);
+}
+
+/// Two devices with one identity take each other's place, and a slow reader is there: both are looked at.
+#[test]
+fn twins_and_slow_readers_are_looked_at() {
+    for (name, property) in
+        [("product-twins", "newest_wins_now"), ("product-slow-reader", "slow_reader_isolated")]
+    {
+        let file = format!("{}/scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let outcome = held(&std::fs::read_to_string(file).unwrap(), 1);
+        assert!(outcome.properties.always[property].checked > 0, "{name}");
+    }
+}

@@ -4,6 +4,7 @@
 //! so is each device and service, as long as there are not too many; beyond that they share hosts, since each step of
 //! turmoil's looks at every pair of them.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,6 +26,9 @@ const MAX_HOSTS: usize = 25;
 
 /// How long after the work is done everybody has to go home. A QUIC link whose last word is lost ends by its idle timeout.
 const CLOSING: Duration = Duration::from_secs(40);
+
+/// How long a device may not know that another one has taken its place: a slow line, and the hub's goodbye.
+const TAKEOVER: Duration = Duration::from_secs(5);
 
 /// How many steps there are between two looks at the real clock.
 const LOOK_EVERY: u64 = 256;
@@ -173,11 +177,19 @@ struct Director {
     steps: u64,
     /// Since when all devices are online again, after the last fault.
     online_after: Option<u64>,
+    /// Since when two devices with one identity have both been online, as they see it.
+    both_online: BTreeMap<String, u64>,
 }
 
 impl Director {
     fn new(stage: Rc<Stage>) -> Self {
-        Self { faults: Faults::new(stage.clone()), stage, steps: 0, online_after: None }
+        Self {
+            faults: Faults::new(stage.clone()),
+            stage,
+            steps: 0,
+            online_after: None,
+            both_online: BTreeMap::new(),
+        }
     }
 
     /// Plays until all is done and everybody has gone home, or until a limit.
@@ -205,7 +217,34 @@ impl Director {
         sim.step().map_err(|error| anyhow::anyhow!("{error}")).context("a host of the simulation failed")?;
         self.stage.air.set_clock(sim.elapsed());
         self.look_who_is_online();
+        self.look_at_twins();
         Ok(())
+    }
+
+    /// Of two devices with one identity, the one that came last is in at once, and the other one hears of it. A device that
+    /// is cut off cannot hear of anything.
+    fn look_at_twins(&mut self) {
+        let plan = &self.stage.plan;
+        if !plan.faults.is_empty() {
+            return;
+        }
+        let now = self.stage.now();
+        let online = self.stage.online.borrow();
+        let mut present: BTreeMap<&str, u32> = BTreeMap::new();
+        for host in plan.hosts_of(Role::Device).filter(|host| online.contains(&host.name)) {
+            *present.entry(&host.identity).or_default() += 1;
+        }
+        let shared =
+            |name: &str| plan.hosts_of(Role::Device).filter(|host| host.identity == name).count() > 1;
+        present.retain(|name, _| shared(name));
+        self.both_online.retain(|name, _| present.get(name.as_str()).is_some_and(|count| *count > 1));
+        for (name, count) in present {
+            let since = if count > 1 { *self.both_online.entry(name.to_owned()).or_insert(now) } else { now };
+            let soon = now - since <= nanoseconds(TAKEOVER);
+            self.stage.air.always("newest_wins_now", soon, name, || {
+                format!("two devices with this identity have both been online since {} ms", since / 1_000_000)
+            });
+        }
     }
 
     /// All streams are over, all faults too, and all devices are where they should be.
@@ -336,6 +375,10 @@ impl Director {
         let mut rounds = self.stage.rounds.borrow().clone();
         rounds.sort_unstable();
         let slowest = rounds.get(rounds.len().saturating_sub(1).min(rounds.len() * 99 / 100)).copied();
+        let bound = self.stage.plan.expect.interactive_below;
+        let slow = |plan: &StreamPlan| plan.device_reads.is_some() || plan.service_reads.is_some();
+        let slow_readers = self.stage.plan.streams.iter().any(slow)
+            || self.stage.plan.faults.iter().any(|fault| fault.kind == FaultKind::SlowReader);
         let carried: u64 = streams.iter().flat_map(|stream| &stream.sides).map(|side| side.read).sum();
         let reached = streams.iter().filter(|stream| stream.sides[DEVICE].begun).count() as u64;
         self.with_sink(|sink| {
@@ -351,6 +394,11 @@ impl Director {
                 sink.most(expect::INTERACTIVE, slowest);
             }
             sink.sometimes("stream_failed", failed > 0);
+            if let (Some(slowest), Some(most), true) = (slowest, bound, slow_readers) {
+                let now = self.stage.plan.limits.simulated.0;
+                let detail = || format!("keystrokes took {} ms beside a slow reader", slowest / 1_000_000);
+                sink.always("slow_reader_isolated", slowest <= most.0, now, "world", detail);
+            }
         });
     }
 }
