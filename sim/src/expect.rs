@@ -23,6 +23,8 @@ pub const ONLINE: &str = "devices_online";
 pub const ONLINE_AFTER: &str = "online_after_ns";
 /// How long 99 in 100 rounds of interactive streams took at most, in nanoseconds.
 pub const INTERACTIVE: &str = "interactive_p99_ns";
+/// How often endpoints have connected.
+pub const LINKS: &str = "links";
 /// How many streams are left in sessions whose work is done.
 pub const RESIDUE: &str = "residue";
 
@@ -60,6 +62,7 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
         ("memory_below", MEMORY, expect.memory_below.map(|size| size.0)),
         ("online_within", ONLINE_AFTER, expect.online_within.map(|span| span.0)),
         ("control_under_bulk", INTERACTIVE, expect.interactive_below.map(|span| span.0)),
+        ("links_at_most", LINKS, expect.links_at_most.map(|count| count.0)),
         ("no_residue", RESIDUE, expect.no_residue.then_some(0)),
     ];
     for (property, name, most) in bounds {

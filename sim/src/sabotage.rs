@@ -84,6 +84,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Arms the bug with this name, if there is one.
+pub(crate) fn arm_named(name: Option<&str>) -> anyhow::Result<()> {
+    name.map(named).transpose().map(|bug| bug.into_iter().for_each(arm))
+}
+
 fn named(name: &str) -> anyhow::Result<Bug> {
     let names = || Bug::ALL.map(|bug| format!("{bug:?}")).join(", ");
     Bug::named(name).with_context(|| format!("no bug {name}; there are {}", names()))

@@ -12,7 +12,19 @@ macro_rules! scenarios {
 }
 
 scenarios![
+    "address-change",
+    "device-crash",
+    "device-sleeps",
+    "drain-under-load",
+    "hasty-close",
+    "hub-crash",
+    "hub-power-loss",
+    "hub-suspended",
     "link-loss",
+    "many-small-streams",
+    "metered",
+    "nat-forgets",
+    "one-way-silence",
     "product-bad-day",
     "product-drain",
     "product-expiry",
@@ -23,6 +35,15 @@ scenarios![
     "product-slow-reader",
     "product-twins",
     "product-udp-blocked",
+    "proxy-dies",
+    "reconnect-storm",
+    "satellite",
+    "slow-reader",
+    "small-windows",
+    "split-brain",
+    "storm-small",
+    "two-of-a-name",
+    "without-resumption",
 ];
 
 /// The scenario with this name.

@@ -23,6 +23,10 @@ pub struct Run {
     /// What runs it [default: as the scenario says]
     #[arg(long, value_enum)]
     backend: Option<Backend>,
+    /// Arm a known bug first, to see that it is found
+    #[cfg(towline_sabotage)]
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
     /// Run twice, and name the first event that differs
     #[arg(long)]
     check: bool,
@@ -47,6 +51,8 @@ impl Run {
     ///
     /// If the scenario cannot be run, or a file cannot be written.
     pub fn execute(&self) -> anyhow::Result<ExitCode> {
+        #[cfg(towline_sabotage)]
+        crate::sabotage::arm_named(self.bug.as_deref())?;
         let scenario = files::scenario(&self.scenario)?;
         let plan = files::plan(&scenario, self.seed, self.backend)?;
         if self.plan {

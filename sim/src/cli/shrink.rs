@@ -17,6 +17,10 @@ use crate::shrink::{shrink, size};
 pub struct Shrink {
     /// A failure that `sweep` or `run --failure` has written
     failure: PathBuf,
+    /// Arm a known bug first, to see that it is found
+    #[cfg(towline_sabotage)]
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
     /// Where to write the small one [default: next to it, with `.small.json` for `.json`]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -29,6 +33,8 @@ impl Shrink {
     ///
     /// If the failure cannot be read, does not fail, or the small one cannot be written.
     pub fn execute(&self) -> anyhow::Result<ExitCode> {
+        #[cfg(towline_sabotage)]
+        crate::sabotage::arm_named(self.bug.as_deref())?;
         let out = self.out.clone().unwrap_or_else(|| self.failure.with_extension("small.json"));
         files::check_writable(Some(&out))?;
         let Replayable::Failure(failure) = files::read(&self.failure)? else {

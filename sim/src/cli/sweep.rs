@@ -42,6 +42,10 @@ pub struct Sweep {
     /// Where to write failures, one file for each property of each scenario
     #[arg(long, value_name = "DIRECTORY")]
     failures: Option<PathBuf>,
+    /// Arm a known bug first, to see that it is found
+    #[cfg(towline_sabotage)]
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
     /// Print what came of it as JSON
     #[arg(long)]
     json: bool,
@@ -70,6 +74,8 @@ impl Sweep {
     ///
     /// If a scenario cannot be run, or a file cannot be written.
     pub fn execute(&self) -> anyhow::Result<ExitCode> {
+        #[cfg(towline_sabotage)]
+        crate::sabotage::arm_named(self.bug.as_deref())?;
         let scenarios = match self.scenario.as_str() {
             "all" => scenarios::names().map(files::scenario).collect::<anyhow::Result<Vec<_>>>()?,
             name => vec![files::scenario(name)?],

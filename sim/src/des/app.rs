@@ -114,6 +114,7 @@ impl World<'_> {
             let name = self.ends[end].name.clone();
             self.sink.always("surfaced_once", is_new, self.now, &name, || format!("{id:?}"));
             let Some(stream) = stream else { continue };
+            self.streams[stream].surfaced = true;
             let draws = self.random.stream(&format!("{}/answer", self.plan.streams[stream].name));
             self.add_app(end, id, App::new(stream, 1, draws));
         }
@@ -246,7 +247,9 @@ impl World<'_> {
                 Err(ReadError::Reset(_)) => {
                     app.received = true;
                     let state = &self.streams[app.stream];
-                    let holds = state.reset[way] || state.stopped[way];
+                    // What is reset before its application has seen it is reset by the engine (PROTOCOL §4.4).
+                    let was_hidden = state.reset[app.side] && !state.surfaced;
+                    let holds = state.reset[way] || state.stopped[way] || was_hidden;
                     self.sink.always("halves_independent", holds, self.now, &plan.name, || {
                         "a reset that nobody has asked for".into()
                     });
@@ -434,6 +437,10 @@ impl World<'_> {
         self.ends[end].session.release(id, Code::from(CODE));
         let state = &mut self.streams[app.stream];
         state.over[app.side] = true;
+        if app.side == 0 && state.reset[0] && !state.surfaced {
+            // The device will never hear of it (PROTOCOL §4.4).
+            state.over[1] = true;
+        }
         if app.side == 0 {
             let pair = self.ends[end].pair;
             self.pairs[pair].left -= 1;
@@ -454,6 +461,7 @@ impl World<'_> {
     }
 
     fn count_failed(&mut self, stream: usize) {
+        self.streams[stream].has_failed = true;
         let state = &self.streams[stream];
         let was_wanted = matches!(self.plan.streams[stream].end, End::Finish);
         let name =

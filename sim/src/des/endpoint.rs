@@ -30,7 +30,7 @@ impl World<'_> {
         }
         let hubs = &self.plan.hosts[host].hubs;
         let name = &hubs[endpoint.turn % hubs.len()];
-        let hub = self.hosts.iter().position(|it| it.name == *name).expect("the plan was looked at");
+        let hub = self.places[name];
         let conn = self.conns.len();
         self.hosts[host].endpoint.as_mut().expect("it is one").conn = Some(conn);
         let processes = [process, self.hosts[hub].process];
@@ -109,8 +109,8 @@ impl World<'_> {
 
     fn count_online(&mut self, comes: bool) {
         self.online = if comes { self.online + 1 } else { self.online - 1 };
-        let all = self.plan.hosts_of(Role::Device).count();
-        self.all_online_at = if self.online == all { self.all_online_at.or(Some(self.now)) } else { None };
+        self.all_online_at =
+            if self.online == self.devices { self.all_online_at.or(Some(self.now)) } else { None };
     }
 
     /// The link is over, as the endpoint has it. It comes back when its back-off says so.

@@ -13,7 +13,7 @@ impl World<'_> {
     pub(super) fn fault_begins(&mut self, index: usize) {
         let Fault { kind, host, lasts, .. } = &self.plan.faults[index];
         let (kind, lasts) = (*kind, lasts.map(|lasts| lasts.0));
-        let host = self.hosts.iter().position(|it| it.name == *host).expect("the plan was looked at");
+        let host = self.places[host];
         self.emit(host, What::FaultBegan { kind: name(kind), lasts });
         match kind {
             FaultKind::Cut => self.cut(host),
@@ -39,7 +39,7 @@ impl World<'_> {
     pub(super) fn fault_ends(&mut self, index: usize) {
         let Fault { kind, host, .. } = &self.plan.faults[index];
         let kind = *kind;
-        let host = self.hosts.iter().position(|it| it.name == *host).expect("the plan was looked at");
+        let host = self.places[host];
         self.emit(host, What::FaultEnded { kind: name(kind) });
         match kind {
             FaultKind::Cut => self.hosts[host].cuts -= 1,
@@ -66,8 +66,7 @@ impl World<'_> {
     fn fault_is_over(&mut self) {
         self.faults_left -= 1;
         self.last_fault = self.now;
-        let all = self.plan.hosts_of(Role::Device).count();
-        self.all_online_at = (self.online == all).then_some(self.now);
+        self.all_online_at = (self.online == self.devices).then_some(self.now);
     }
 
     fn let_pass(&mut self, host: usize, line: usize) {

@@ -2,14 +2,14 @@
 
 use super::world::{Near, World};
 use crate::expect;
-use crate::scenario::{End, Role};
+use crate::scenario::End;
 
 impl World<'_> {
     /// Looks at what is left.
     pub(super) fn finish(&mut self) {
         for (index, plan) in self.plan.streams.iter().enumerate() {
             let state = &self.streams[index];
-            if !matches!(plan.end, End::Finish) || state.over != [true; 2] {
+            if !matches!(plan.end, End::Finish) || state.over != [true; 2] || state.has_failed {
                 continue;
             }
             let (wanted, read) = ([plan.up.0 * plan.rounds, plan.down.0 * plan.rounds], state.read);
@@ -23,9 +23,8 @@ impl World<'_> {
             }
         }
         self.sink.most(expect::ONLINE, self.online as u64);
-        let all = self.plan.hosts_of(Role::Device).count();
         let after = match self.all_online_at {
-            Some(at) if self.online == all => at.saturating_sub(self.last_fault),
+            Some(at) if self.online == self.devices => at.saturating_sub(self.last_fault),
             _ => u64::MAX,
         };
         self.sink.most(expect::ONLINE_AFTER, after);
@@ -39,7 +38,7 @@ impl World<'_> {
             let last = self.rounds.len() - 1;
             self.sink.most(expect::INTERACTIVE, self.rounds[last * 99 / 100]);
         }
-        self.sink.count("connections", self.conns.len() as u64);
+        self.sink.count(expect::LINKS, self.conns.len() as u64);
         self.sink.count("tunnels", self.tunnels.len() as u64);
         self.sink.count("sessions", self.observers.len() as u64);
     }

@@ -6,6 +6,7 @@ use towline::core::{Action, Core, Limits, LinkId, Lobby};
 use towline::identity::{self, Identity};
 use towline::message::{Accepted, Answer, Hello, Open, Profile, VERSION};
 use towline::policy::AllowAll;
+use towline::refusal::{Refusal, RefusalCode};
 use towline_engine::Epoch;
 
 use super::endpoint::{KEEP_ALIVE, nanos};
@@ -18,7 +19,14 @@ impl Hub {
         let limits = limits(host);
         let lobby = Lobby::new(limits.unauthenticated);
         let core = Core::new(limits, Box::new(AllowAll));
-        Self { core, lobby, visitors: BTreeMap::new(), busy_until: 0, timeout_at: u64::MAX }
+        Self {
+            core,
+            lobby,
+            visitors: BTreeMap::new(),
+            at_work: None,
+            handshakes: Default::default(),
+            timeout_at: u64::MAX,
+        }
     }
 }
 
@@ -94,17 +102,32 @@ impl World<'_> {
     /// The processor works, one handshake after the other.
     fn shake_hands(&mut self, conn: usize) {
         let hub = self.conns[conn].hub;
-        let (work, now) = (self.plan.hosts[hub].handshake.0, self.now);
-        let hub = self.hub(hub);
-        hub.busy_until = hub.busy_until.max(now) + work;
-        let done = hub.busy_until;
-        self.queue.push(done, Task::Greet(conn));
+        self.hub(hub).handshakes.push_back(conn);
+        self.work(hub);
+    }
+
+    /// Takes up the next handshake, if there is time. Whoever had to go meanwhile costs nothing.
+    fn work(&mut self, hub: usize) {
+        while self.hub(hub).at_work.is_none()
+            && let Some(conn) = self.hub(hub).handshakes.pop_front()
+        {
+            if self.conns[conn].far != Far::Over {
+                self.hub(hub).at_work = Some(conn);
+                self.queue.push(self.now + self.plan.hosts[hub].handshake.0, Task::Greet(conn));
+            }
+        }
     }
 
     pub(super) fn greet(&mut self, conn: usize) {
-        if self.is_hubs(conn) && self.conns[conn].far != Far::Over {
+        if !self.is_hubs(conn) {
+            return;
+        }
+        if self.conns[conn].far != Far::Over {
             self.send(conn, Way::ToEndpoint, Body::ServerHello);
         }
+        let hub = self.conns[conn].hub;
+        self.hub(hub).at_work = None;
+        self.work(hub);
     }
 
     fn hello(&mut self, conn: usize) {
@@ -215,6 +238,7 @@ impl World<'_> {
                     pair,
                     open: [false; 2],
                     is_at_hub: true,
+                    is_answered: false,
                     epoch: Epoch(0),
                     ends: [None; 2],
                     acceptor: None,
@@ -233,6 +257,7 @@ impl World<'_> {
         let Tunnel { hub, id, conns: [service, _], is_at_hub, .. } = self.tunnels[tunnel];
         let answer = Answer::Accepted(Accepted { tunnel: Some(id.0) });
         if is_at_hub && self.hub(hub).core.handle_answer(id, answer).is_some() {
+            self.tunnels[tunnel].is_answered = true;
             self.send(service, Way::ToEndpoint, Body::Opened(tunnel));
         }
     }
@@ -248,15 +273,21 @@ impl World<'_> {
 
     /// The tunnel is over, as the hub has it. Whoever is still there learns it.
     fn close_at_hub(&mut self, tunnel: usize, from: Option<usize>) {
-        let Tunnel { hub, id, conns, is_at_hub, .. } = self.tunnels[tunnel];
+        let Tunnel { hub, id, conns, pair, is_at_hub, is_answered, .. } = self.tunnels[tunnel];
         if !is_at_hub {
             return;
         }
         self.tunnels[tunnel].is_at_hub = false;
         self.hub(hub).core.handle_tunnel_closed(id);
         for conn in conns {
-            if Some(conn) != from && self.conns[conn].far == Far::Up {
+            if Some(conn) == from || self.conns[conn].far != Far::Up {
+                continue;
+            }
+            if is_answered || conn == conns[1] {
                 self.send(conn, Way::ToEndpoint, Body::Closed(tunnel));
+            } else {
+                let refusal = Refusal::new(RefusalCode::DeviceOffline, "its link ended before it answered");
+                self.send(conn, Way::ToEndpoint, Body::OpenRefused(pair, refusal));
             }
         }
     }

@@ -105,7 +105,7 @@ impl World<'_> {
 
     fn proxy_of(&self, conn: usize) -> Option<usize> {
         let name = self.plan.hosts[self.conns[conn].endpoint].proxy.as_ref()?;
-        self.hosts.iter().position(|host| host.name == *name)
+        self.places.get(name).copied()
     }
 
     fn route_len(&self, conn: usize) -> usize {

@@ -39,6 +39,9 @@ pub(super) struct World<'a> {
     pub(super) rounds: Vec<u64>,
     /// How many devices are on a hub, and since when all are, after the last fault.
     pub(super) online: usize,
+    pub(super) devices: usize,
+    /// Where hosts are, by name.
+    pub(super) places: BTreeMap<String, usize>,
     pub(super) all_online_at: Option<u64>,
     pub(super) last_fault: u64,
     pub(super) faults_left: usize,
@@ -107,8 +110,9 @@ pub(super) struct Hub {
     pub(super) core: Core,
     pub(super) lobby: Lobby,
     pub(super) visitors: BTreeMap<Visitor, usize>,
-    /// Until when its processor works.
-    pub(super) busy_until: u64,
+    /// Whose handshake its processor works at, and who waits for that.
+    pub(super) at_work: Option<usize>,
+    pub(super) handshakes: VecDeque<usize>,
     pub(super) timeout_at: u64,
 }
 
@@ -167,6 +171,7 @@ pub(super) struct Tunnel {
     /// Whether it is open at the service, and at the device.
     pub(super) open: [bool; 2],
     pub(super) is_at_hub: bool,
+    pub(super) is_answered: bool,
     pub(super) epoch: Epoch,
     /// The sessions at its ends.
     pub(super) ends: [Option<usize>; 2],
@@ -235,6 +240,10 @@ pub(super) struct StreamState {
     /// It is done, or has failed.
     pub(super) is_counted: bool,
     pub(super) pair: usize,
+    /// An application was told that it failed.
+    pub(super) has_failed: bool,
+    /// The device's application has seen it.
+    pub(super) surfaced: bool,
 }
 
 impl<'a> World<'a> {
@@ -257,15 +266,16 @@ impl<'a> World<'a> {
             pattern: Pattern::new(),
             rounds: Vec::new(),
             online: 0,
+            devices: plan.hosts_of(Role::Device).count(),
+            places: plan.hosts.iter().enumerate().map(|(at, host)| (host.name.clone(), at)).collect(),
             all_online_at: None,
             last_fault: 0,
             faults_left: plan.faults.len(),
             streams_left: plan.streams.len(),
         };
-        let names: BTreeMap<&str, usize> =
-            plan.hosts.iter().enumerate().map(|(index, host)| (host.name.as_str(), index)).collect();
+        let places = world.places.clone();
         let find =
-            |name: &str| names.get(name).copied().with_context(|| format!("the plan has no host `{name}`"));
+            |name: &str| places.get(name).copied().with_context(|| format!("the plan has no host `{name}`"));
         for (index, host) in plan.hosts.iter().enumerate() {
             if world.hosts[index].endpoint.is_some() {
                 world.queue.push(host.start.0, Task::Connect(index, 0));
@@ -373,14 +383,13 @@ impl<'a> World<'a> {
         Instant::from_nanos(self.now + self.hosts[host].ahead)
     }
 
-    /// How often things stood still is known, and nothing is left to happen but that time goes on.
+    /// Whether all work is done, all faults are over, and nobody who is expected is missing.
     fn is_done(&self) -> bool {
         let sessions_over = || self.ends.iter().all(|end| end.is_over || !self.is_running(end));
         let wants_online = self.plan.expect.all_online || self.plan.expect.online_within.is_some();
-        let devices = self.plan.hosts_of(Role::Device).count();
         self.streams_left == 0
             && self.faults_left == 0
-            && (!wants_online || self.online == devices)
+            && (!wants_online || self.online == self.devices)
             && sessions_over()
     }
 

@@ -329,6 +329,8 @@ pub struct Expect {
     pub online_within: Option<Span>,
     /// How long a round of interactive streams takes at most, for 99 in 100.
     pub interactive_below: Option<Span>,
+    /// How often endpoints may connect, all together.
+    pub links_at_most: Option<Count>,
     /// When all is done, nothing is left.
     pub no_residue: bool,
     /// What must happen in some run of a sweep, by name.
@@ -348,6 +350,7 @@ impl Default for Expect {
             all_online: false,
             online_within: None,
             interactive_below: None,
+            links_at_most: None,
             no_residue: true,
             sometimes: Vec::new(),
         }
