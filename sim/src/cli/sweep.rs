@@ -97,9 +97,9 @@ impl Sweep {
             all.push((scenario.name.clone(), swept));
         }
         if self.json {
-            print_json(&all)
+            print_json(&all);
         } else {
-            print_table(&all)
+            print_table(&all);
         }
         Ok(status(all.iter().all(|(_, swept)| swept.failed.is_empty())))
     }

@@ -153,7 +153,13 @@ impl Scenario {
         use FaultKind::{Crash, Cut, Drain, Move, PowerLoss};
         let breaks = |fault: &FaultSpec| matches!(fault.kind, Crash | Cut | Drain | Move | PowerLoss);
         let resumes = self.expect.resumes_at_least.is_some_and(|count| count.0 > 0);
-        resumes || (self.session.resumable && self.expect.no_failure && self.faults.iter().any(breaks))
+        let endpoints = || self.devices.iter().chain(&self.services);
+        let forgets = |endpoint: &EndpointSpec| {
+            let link = endpoint.link.as_ref().and_then(|name| self.links.get(name));
+            endpoint.transport != Transport::Quic && link.is_some_and(|link| link.nat_timeout.is_some())
+        };
+        let something_breaks = self.faults.iter().any(breaks) || endpoints().any(forgets);
+        resumes || (self.session.resumable && self.expect.no_failure && something_breaks)
     }
 
     /// The backends that can run it.
