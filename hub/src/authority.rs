@@ -66,7 +66,20 @@ impl Authority {
     ///
     /// The system has no entropy.
     pub fn new(now: UnixTime) -> Result<(Self, Issued), IssueError> {
-        let key = new_key()?;
+        Self::with_key(new_key()?, now)
+    }
+
+    /// An authority, valid for ten years from `now`, that has this key: PKCS #8, Ed25519. The same key and the same day
+    /// make the same certificate, which a simulation needs.
+    ///
+    /// # Errors
+    ///
+    /// It is no such key.
+    pub fn of_key(key: &PrivatePkcs8KeyDer<'_>, now: UnixTime) -> Result<Self, IssueError> {
+        Ok(Self::with_key(read_key(key)?, now)?.0)
+    }
+
+    fn with_key(key: KeyPair, now: UnixTime) -> Result<(Self, Issued), IssueError> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -104,7 +117,33 @@ impl Authority {
         now: UnixTime,
         lifetime: Duration,
     ) -> Result<Issued, IssueError> {
-        let key = new_key()?;
+        self.certify(identity, new_key()?, hosts, now, lifetime)
+    }
+
+    /// As [`issue`](Self::issue), for an endpoint that has a key already: PKCS #8, Ed25519.
+    ///
+    /// # Errors
+    ///
+    /// A name is not one, or it is no such key.
+    pub fn issue_for(
+        &self,
+        key: &PrivatePkcs8KeyDer<'_>,
+        identity: &Identity,
+        hosts: &[String],
+        now: UnixTime,
+        lifetime: Duration,
+    ) -> Result<Issued, IssueError> {
+        self.certify(identity, read_key(key)?, hosts, now, lifetime)
+    }
+
+    fn certify(
+        &self,
+        identity: &Identity,
+        key: KeyPair,
+        hosts: &[String],
+        now: UnixTime,
+        lifetime: Duration,
+    ) -> Result<Issued, IssueError> {
         let mut params = CertificateParams::new(hosts.to_vec())?;
         params.subject_alt_names.push(SanType::URI(identity.to_string().try_into()?));
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -143,7 +182,11 @@ fn new_key() -> Result<KeyPair, rcgen::Error> {
     const BEFORE_THE_SEED: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
     let seed = crypto::random::<32>().map_err(|_| rcgen::Error::RingUnspecified)?;
     let key = Zeroizing::new([&BEFORE_THE_SEED[..], &seed].concat());
-    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(&key[..]), &PKCS_ED25519)
+    read_key(&PrivatePkcs8KeyDer::from(&key[..]))
+}
+
+fn read_key(key: &PrivatePkcs8KeyDer<'_>) -> Result<KeyPair, rcgen::Error> {
+    KeyPair::from_pkcs8_der_and_sign_algo(key, &PKCS_ED25519)
 }
 
 fn set_validity(params: &mut CertificateParams, now: UnixTime, lifetime: Duration) {
@@ -185,5 +228,31 @@ mod tests {
             let length = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap().secret_der().len();
             assert_eq!(length, [48, 83][version - 1], "version {version}");
         }
+    }
+
+    /// A simulation needs this: what was drawn once is the same each time.
+    #[test]
+    fn the_same_keys_and_day_make_the_same_certificates() {
+        let pkcs8 = |byte: u8| {
+            let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+            PrivatePkcs8KeyDer::from([head.to_vec(), vec![byte; 32]].concat())
+        };
+        let device = "spiffe://d/device/press-7".parse().unwrap();
+        let certificate = |authority, key, day: u64| {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(day * 24 * 3600));
+            let authority = Authority::of_key(&pkcs8(authority), now).unwrap();
+            let issued = authority.issue_for(&pkcs8(key), &device, &[], now, HOUR).unwrap();
+            authority.credentials(&issued).unwrap();
+            (authority.certificate_pem, issued.certificate)
+        };
+        let first = certificate(1, 2, 20_000);
+        assert_eq!(first, certificate(1, 2, 20_000));
+        for (authority, key, day) in [(3, 2, 20_000), (1, 3, 20_000), (1, 2, 20_001)] {
+            assert_ne!(first, certificate(authority, key, day), "{authority} {key} {day}");
+        }
+        assert!(
+            Authority::of_key(&PrivatePkcs8KeyDer::from(vec![0x30, 0]), UnixTime::since_unix_epoch(HOUR))
+                .is_err()
+        );
     }
 }

@@ -77,6 +77,21 @@ pub enum What {
     /// How a session stands.
     #[serde(rename = "towline:session_figures")]
     Figures { session: String, available: u64, unread: u64, held: u64 },
+    /// A host has accepted a connection. Connections are numbered.
+    #[serde(rename = "towline:connection_accepted")]
+    Accepted { wire: u64 },
+    /// A host has made a connection.
+    #[serde(rename = "towline:connection_made")]
+    Connected { wire: u64 },
+    /// Bytes of a connection went out. `digest` is of them.
+    #[serde(rename = "towline:segment_sent")]
+    SegmentSent { wire: u64, length: u64, digest: u64 },
+    /// A host has ended its half of a connection.
+    #[serde(rename = "towline:connection_ended")]
+    ConnectionEnded { wire: u64, how: String },
+    /// A datagram went out, and what became of it.
+    #[serde(rename = "towline:packet_sent")]
+    PacketSent { length: u64, digest: u64, fate: String },
     /// A property does not hold.
     #[serde(rename = "towline:property_broken")]
     Broken { property: String, detail: String },
@@ -124,6 +139,18 @@ impl std::fmt::Display for TraceHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:032x}", self.0)
     }
+}
+
+/// A number for some bytes, the same everywhere. Eight at a time, since there are many.
+pub fn digest(bytes: &[u8]) -> u64 {
+    let word = |chunk: &[u8]| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(word)
+    };
+    let mix =
+        |hash: u64, chunk: &[u8]| (hash ^ word(chunk)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    bytes.chunks(8).fold(bytes.len() as u64, mix)
 }
 
 #[cfg(test)]

@@ -43,3 +43,4 @@ pub mod scenario;
 pub mod scenarios;
 pub mod shrink;
 mod table;
+pub mod turmoil;

@@ -38,6 +38,13 @@ pub struct LinkSpec {
     pub nat_timeout: Option<Span>,
 }
 
+impl LinkSpec {
+    /// Whether packets are lost, or arrive twice.
+    pub fn loses(&self) -> bool {
+        self.loss.0 > 0 || self.burst.is_some() || self.duplicate.0 > 0
+    }
+}
+
 /// Losses that come together: a link that is good or bad, and changes from packet to packet (Gilbert and Elliott).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

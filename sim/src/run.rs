@@ -127,7 +127,7 @@ pub struct Rest {
 pub fn run(plan: &Plan, mut sink: Sink) -> anyhow::Result<Outcome> {
     let rest = match plan.backend {
         Backend::Des => crate::des::run(plan, &mut sink)?,
-        Backend::Turmoil => anyhow::bail!("the turmoil backend is not part of this build"),
+        Backend::Turmoil => crate::turmoil::run(plan, &mut sink)?,
     };
     // What a scenario expects is an event of its own if it fails.
     crate::expect::check(plan, &rest, &mut sink);

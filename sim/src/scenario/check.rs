@@ -274,16 +274,20 @@ impl Scenario {
                 let place = self.faults.iter().position(|fault| fault.kind == kind).unwrap_or(0);
                 vec!["fault", SMALL.get(place).copied().unwrap_or("0"), "kind"]
             }
-            Feature::Loss if self.links.values().any(|link| link.loss.0 > 0) => {
+            Feature::Loss | Feature::LossUnderTcp if self.links.values().any(|link| link.loss.0 > 0) => {
                 link(|it| it.loss.0 > 0, "loss")
             }
-            Feature::Loss if self.links.values().any(|link| link.burst.is_some()) => {
+            Feature::Loss | Feature::LossUnderTcp if self.links.values().any(|link| link.burst.is_some()) => {
                 link(|it| it.burst.is_some(), "burst")
             }
-            Feature::Loss => link(|it| it.duplicate.0 > 0, "duplicate"),
+            Feature::Loss | Feature::LossUnderTcp => link(|it| it.duplicate.0 > 0, "duplicate"),
             Feature::Mtu => link(|it| it.mtu.is_some(), "mtu"),
             Feature::Nat => link(|it| it.nat_timeout.is_some(), "nat_timeout"),
             Feature::Memory => vec!["expect", "memory_below"],
+            Feature::Hubs => vec!["hub"],
+            Feature::Session => vec!["session"],
+            Feature::Survival if self.expect.no_failure => vec!["expect", "no_failure"],
+            Feature::Survival => vec!["expect", "resumes_at_least"],
             Feature::Handshake => vec!["hub", "0", "handshake"],
             Feature::Transport(_) | Feature::Hosts(_) => vec!["name"],
         }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FaultKind, Scenario, Transport};
+use super::{EndpointSpec, FaultKind, FaultSpec, Scenario, SessionSpec, Transport};
+use crate::link::LinkSpec;
 
 /// What runs a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
@@ -39,6 +40,14 @@ pub enum Feature {
     Transport(Transport),
     /// Packets that are lost, or arrive twice.
     Loss,
+    /// The same under TCP.
+    LossUnderTcp,
+    /// Streams that live on when what carried them is lost.
+    Survival,
+    /// An endpoint that knows several hubs.
+    Hubs,
+    /// Sessions with limits of their own.
+    Session,
     /// A largest packet.
     Mtu,
     /// A NAT that forgets.
@@ -74,6 +83,13 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
         (Des, Feature::Loss) => Err(
             "it carries connections, and what TCP makes of a loss is measured in the link laboratory (benches/), not modelled",
         ),
+        (Turmoil, Feature::LossUnderTcp) => Err(
+            "what TCP makes of a loss is measured in the link laboratory (benches/), not modelled; use `transport = \"quic\"` on this link",
+        ),
+        (Turmoil, Feature::Survival) => Err("the product's tunnels do not outlive their links yet"),
+        (Turmoil, Feature::Hubs) => Err("the product's endpoints know one hub: say which, with `hubs`"),
+        (Turmoil, Feature::Session) => Err("the product's sessions have the limits that they have"),
+        (Des, Feature::LossUnderTcp | Feature::Survival | Feature::Hubs | Feature::Session) => Ok(()),
         (Des, Feature::Mtu) => Err("it carries connections, which have no largest packet"),
         (Turmoil, Feature::Handshake) => {
             Err("the product's own handshakes take what they take, in no simulated time")
@@ -92,9 +108,13 @@ impl Scenario {
         // Devices and services that come in groups are tasks of one host there.
         features.push(Feature::Hosts(self.hubs.len() + self.proxies.len() + endpoints().count()));
         let links = || self.links.values();
-        let loses = links().any(|link| link.loss.0 > 0 || link.burst.is_some() || link.duplicate.0 > 0);
+        let loses = links().any(LinkSpec::loses);
         let wants = [
             (loses, Feature::Loss),
+            (self.loses_under_tcp(), Feature::LossUnderTcp),
+            (self.wants_survival(), Feature::Survival),
+            (endpoints().any(|endpoint| self.knows(endpoint) > 1), Feature::Hubs),
+            (self.session_has_limits(), Feature::Session),
             (links().any(|link| link.mtu.is_some()), Feature::Mtu),
             (links().any(|link| link.nat_timeout.is_some()), Feature::Nat),
             (self.hubs.iter().any(|hub| hub.handshake.0 > 0), Feature::Handshake),
@@ -104,6 +124,42 @@ impl Scenario {
         features.sort();
         features.dedup();
         features
+    }
+
+    /// Whether a connection of TCP goes over a link that loses packets.
+    fn loses_under_tcp(&self) -> bool {
+        let loses = |link: &Option<String>| {
+            link.as_ref().and_then(|name| self.links.get(name)).is_some_and(LinkSpec::loses)
+        };
+        let endpoints = || self.devices.iter().chain(&self.services);
+        let uses_tcp = |endpoint: &EndpointSpec| endpoint.transport != Transport::Quic;
+        let shared = self.hubs.iter().any(|hub| loses(&hub.link))
+            || self.proxies.iter().any(|proxy| loses(&proxy.link));
+        endpoints().any(|endpoint| uses_tcp(endpoint) && (shared || loses(&endpoint.link)))
+    }
+
+    /// How many hubs an endpoint knows.
+    fn knows(&self, endpoint: &EndpointSpec) -> usize {
+        if endpoint.hubs.is_empty() { self.hubs.len() } else { endpoint.hubs.len() }
+    }
+
+    fn session_has_limits(&self) -> bool {
+        let SessionSpec { resumable, optimistic_resend, .. } = self.session;
+        self.session != SessionSpec { resumable, optimistic_resend, ..SessionSpec::default() }
+    }
+
+    /// Whether streams are expected to live on though something breaks what carries them.
+    fn wants_survival(&self) -> bool {
+        use FaultKind::{Crash, Cut, Drain, Move, PowerLoss};
+        let breaks = |fault: &FaultSpec| matches!(fault.kind, Crash | Cut | Drain | Move | PowerLoss);
+        let resumes = self.expect.resumes_at_least.is_some_and(|count| count.0 > 0);
+        let endpoints = || self.devices.iter().chain(&self.services);
+        let forgets = |endpoint: &EndpointSpec| {
+            let link = endpoint.link.as_ref().and_then(|name| self.links.get(name));
+            endpoint.transport != Transport::Quic && link.is_some_and(|link| link.nat_timeout.is_some())
+        };
+        let something_breaks = self.faults.iter().any(breaks) || endpoints().any(forgets);
+        resumes || (self.session.resumable && self.expect.no_failure && something_breaks)
     }
 
     /// The backends that can run it.
@@ -138,6 +194,10 @@ pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
         ("`transport = \"quic\"`", Feature::Transport(Transport::Quic)),
         ("`transport = \"web-socket\"`", Feature::Transport(Transport::WebSocket)),
         ("link `loss`, `burst`, `duplicate`", Feature::Loss),
+        ("the same under TCP", Feature::LossUnderTcp),
+        ("`no_failure`, with faults that break links", Feature::Survival),
+        ("an endpoint with several hubs", Feature::Hubs),
+        ("limits in `session`", Feature::Session),
         ("link `mtu`", Feature::Mtu),
         ("link `nat_timeout`", Feature::Nat),
         ("hub `handshake`", Feature::Handshake),

@@ -1,0 +1,21 @@
+//! The real product in simulated time, over turmoil's sockets.
+//!
+//! turmoil gives each host a runtime whose clock stands still until all have done what there was to do, and sockets
+//! between them. What it does not have is in [`air`]: rates, queues, losses, jitter, and faults that TCP heals. What it
+//! draws from the system is drawn from the seed in [`crypto`].
+
+pub mod air;
+mod app;
+pub mod cast;
+mod chaos;
+pub mod crypto;
+mod fault;
+pub mod line;
+pub mod network;
+mod play;
+mod stage;
+mod tcp;
+mod udp;
+mod world;
+
+pub use world::run;
