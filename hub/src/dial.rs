@@ -42,9 +42,14 @@ const LAST_CHANCE: Duration = Duration::from_secs(1);
 /// has its turn when all else has failed.
 const PER_ADDRESS: Duration = Duration::from_millis(600);
 
-/// How many streams a link has at rest: that of the hello. A QUIC link with more than that carries a tunnel, and is watched
-/// more closely.
+/// How many streams a link has that carries no tunnel: that of the hello.
 const STREAMS_AT_REST: usize = 1;
+
+/// Above how many streams a QUIC link is watched closely, which costs bytes while nothing else is sent. Where there are other
+/// ways it always is, so that one is taken soon; where there are none, only while it carries a tunnel.
+fn watched_from(only: Option<Transport>) -> usize {
+    if only == Some(Transport::Quic) { STREAMS_AT_REST } else { 0 }
+}
 
 /// Where a hub with a name is taken to be, to learn by which of its addresses this machine reaches the world: addresses
 /// for examples (RFC 5737, RFC 3849), to which nothing is sent. To resolve the name first could take seconds.
@@ -235,7 +240,7 @@ impl Dialler {
         let outer = websocket::outer_client_config(Arc::new(roots), &environment.tls)?;
         let limits = link_config(Side::Client);
         let quic = quic::client_config(credentials.clone(), &environment.tls, limits)?;
-        let quic = quic.watched(STREAMS_AT_REST);
+        let quic = quic.watched(watched_from(transport));
         let tls = tls::client_config(credentials, &[ALPN_LINK], &environment.tls)?;
         let (only, memory, last) = (transport, Mutex::default(), Mutex::default());
         Ok(Self { hub, name, trust_domain, tls, outer, quic, only, proxy, environment, memory, last })
