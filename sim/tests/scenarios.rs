@@ -27,7 +27,10 @@ fn each_scenario_holds_and_is_the_same_in_two_processes_and_always() {
             assert_eq!(runs[0].status.code(), Some(0), "{name} {seed}: {runs:?}");
             let hashes = runs.each_ref().map(trace_hash);
             assert_eq!(hashes[0], hashes[1], "{name} with seed {seed} differs between processes");
-            now.push_str(&format!("{name} {seed} {}\n", hashes[0]));
+            // What the product says is in tests/golden, and changes more often.
+            if !name.starts_with("product-") {
+                now.push_str(&format!("{name} {seed} {}\n", hashes[0]));
+            }
         }
     }
     assert_eq!(
