@@ -18,7 +18,9 @@ use crate::identity::Identity;
 #[non_exhaustive]
 pub enum PeerError {
     /// It cannot show who it is, or TLS fails otherwise.
-    #[error("the other end of the tunnel does not show that it is {whom}: {error}")]
+    #[error(
+        "the other end of the tunnel does not show that it is {whom}: {error}; see whether its software is new enough for sessions, and its certificate of an authority that this end trusts"
+    )]
     Handshake {
         /// Who it should be.
         whom: Identity,
@@ -26,7 +28,9 @@ pub enum PeerError {
         error: HandshakeError,
     },
     /// It has shown that it is somebody else.
-    #[error("the other end of the tunnel should be {whom}, and is {found}; the hub may be lying")]
+    #[error(
+        "the other end of the tunnel should be {whom}, and is {found}; the hub may be lying, so ask its operator"
+    )]
     SomebodyElse {
         /// Who it should be.
         whom: Identity,
@@ -176,7 +180,7 @@ mod tests {
         assert_eq!(
             error,
             "the other end of the tunnel should be spiffe://test/service/ops, and is spiffe://test/service/evil; the \
-             hub may be lying"
+             hub may be lying, so ask its operator"
         );
         let mut forged = credentials(&theirs, "service/ops");
         forged.roots.clone_from(&service.roots);

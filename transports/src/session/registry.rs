@@ -68,7 +68,9 @@ pub enum AcceptError {
     #[error("a session was not resumed: {0}")]
     Refused(Refused),
     /// The peer has too many sessions.
-    #[error("the peer has {SESSIONS_PER_PEER} sessions already")]
+    #[error(
+        "the peer has {SESSIONS_PER_PEER} sessions already, with those that have ended lately; it is to close some"
+    )]
     TooMany,
 }
 
