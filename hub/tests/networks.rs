@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{World, online};
+use common::{World, echo, online};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
@@ -129,20 +129,6 @@ impl Field {
 /// Far longer than it takes, and than the idle timeout of a link.
 const HANG: Duration = Duration::from_secs(60);
 
-/// Gives back what comes through each tunnel.
-fn echo(mut device: Device) {
-    tokio::spawn(async move {
-        loop {
-            let tunnel = device.next_offer().await.accept().await.unwrap();
-            tokio::spawn(async move {
-                let (mut reader, mut writer) = tokio::io::split(tunnel);
-                // Some of these tunnels are lost.
-                let _ = tokio::io::copy(&mut reader, &mut writer).await;
-            });
-        }
-    });
-}
-
 /// Over this tunnel, a word comes back.
 async fn carries(tunnel: &mut towline::Tunnel) -> io::Result<()> {
     tunnel.write_all(b"word").await?;
@@ -237,7 +223,26 @@ async fn who_has_only_quic_is_back_with_udp() {
     assert!(!field.tries().contains(&Try::Tcp));
 }
 
-/// At rest, it waits for an answer to its keepalive, and asks no more often.
+/// The same at rest, where it waits for an answer to its keepalive, and asks no more often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_only_quic_notices_at_rest_as_well() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let field = Field::before(&hub).await;
+    let route = Route { transport: Some(Transport::Quic), ..Route::default() };
+    let config = EndpointConfig { route, ..world.endpoint("device/press-7", &hub) };
+    let device = Device::register(config, field.environment(&world)).unwrap();
+    online(&device).await;
+    let mut status = device.status();
+    status.borrow_and_update();
+    field.go_dark();
+    timeout(HANG, status.changed()).await.expect("it should notice long before").unwrap();
+    field.is_dark.store(false, Ordering::Relaxed);
+    online(&device).await;
+    assert!(!field.tries().contains(&Try::Tcp));
+}
+
+/// A link that carries nothing is watched as closely, since there is another way to take.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_without_tunnels_is_back_on_tls() {
     let world = World::new();

@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{World, online, pattern, until};
+use common::{World, echo, online, pattern, until};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,20 +30,10 @@ fn by(transport: Transport, credentials: Credentials, hub: &Hub) -> EndpointConf
 }
 
 /// A device that is online and gives back what it gets.
-async fn echo(config: EndpointConfig, world: &World) {
-    let mut device = Device::register(config, world.environment.clone()).unwrap();
+async fn serving(config: EndpointConfig, world: &World) {
+    let device = Device::register(config, world.environment.clone()).unwrap();
     online(&device).await;
-    tokio::spawn(async move {
-        loop {
-            let tunnel = device.next_offer().await.accept().await.unwrap();
-            tokio::spawn(async move {
-                let (mut reader, mut writer) = tokio::io::split(tunnel);
-                // Whoever looks only at the first bytes leaves the rest.
-                let _ = tokio::io::copy(&mut reader, &mut writer).await;
-                let _ = writer.shutdown().await;
-            });
-        }
-    });
+    echo(device);
 }
 
 /// The certificates that the hub shows on each way: TLS, QUIC, the outer and the inner TLS of a WebSocket.
@@ -94,7 +84,7 @@ async fn tunnels_stay_and_newcomers_see_the_new_certificate() {
     let mut tunnels = Vec::new();
     for (n, transport) in TRANSPORTS.into_iter().enumerate() {
         let device = world.credentials(&format!("device/press-{n}"));
-        echo(by(transport, device, &hub), &world).await;
+        serving(by(transport, device, &hub), &world).await;
         let config = by(transport, world.credentials("service/ops"), &hub);
         let service = Service::new(config, world.environment.clone()).unwrap();
         let mut tunnel = service.open(&format!("press-{n}"), "echo").await.unwrap();
@@ -144,7 +134,7 @@ async fn what_does_not_do_changes_nothing() {
 async fn who_is_of_an_authority_that_is_not_trusted_any_more_does_not_come_in() {
     let (old, new) = (World::new(), World::new());
     let hub = old.hub_of(old.credentials("hub/h")).await;
-    echo(by(Transport::Tls, old.credentials("device/press-7"), &hub), &old).await;
+    serving(by(Transport::Tls, old.credentials("device/press-7"), &hub), &old).await;
     let service = |transport, credentials| {
         Service::new(by(transport, credentials, &hub), old.environment.clone()).unwrap()
     };
@@ -177,7 +167,7 @@ async fn a_hub_whose_udp_port_was_taken_has_it_as_soon_as_it_is_free() {
     let hub =
         world.hub_with(&listen, towline::core::Limits::default(), Box::new(towline::policy::AllowAll)).await;
     assert!(!hub.has_quic());
-    echo(by(Transport::Tls, world.credentials("device/press-7"), &hub), &world).await;
+    serving(by(Transport::Tls, world.credentials("device/press-7"), &hub), &world).await;
     let after = world.credentials("hub/h");
     hub.reload(after.clone()).unwrap();
     drop(taken);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{World, online, pattern};
+use common::{World, echo, online, pattern};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,19 +27,10 @@ fn only(transport: Transport) -> Route {
 }
 
 /// A device that is online and gives back what it gets.
-async fn echo(config: EndpointConfig, world: &World) -> tokio::task::JoinHandle<()> {
-    let mut device = Device::register(config, world.environment.clone()).unwrap();
+async fn serving(config: EndpointConfig, world: &World) -> tokio::task::JoinHandle<()> {
+    let device = Device::register(config, world.environment.clone()).unwrap();
     online(&device).await;
-    tokio::spawn(async move {
-        loop {
-            let tunnel = device.next_offer().await.accept().await.unwrap();
-            tokio::spawn(async move {
-                let (mut reader, mut writer) = tokio::io::split(tunnel);
-                tokio::io::copy(&mut reader, &mut writer).await.unwrap();
-                writer.shutdown().await.unwrap();
-            });
-        }
-    })
+    echo(device)
 }
 
 /// Sends a megabyte there and back.
@@ -60,7 +51,7 @@ async fn whatever_carries_the_links_the_tunnel_is_the_same() {
     let hub = world.hub().await;
     let transports = [Transport::Tls, Transport::Quic, Transport::WebSocket];
     for at_the_device in transports {
-        let device = echo(by(&world, "device/press-7", &hub, only(at_the_device)), &world).await;
+        let device = serving(by(&world, "device/press-7", &hub, only(at_the_device)), &world).await;
         for at_the_service in transports {
             let config = by(&world, "service/ops", &hub, only(at_the_service));
             let service = Service::new(config, world.environment.clone()).unwrap();

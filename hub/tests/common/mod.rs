@@ -9,6 +9,7 @@ pub mod memory;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
+use tokio::io::AsyncWriteExt;
 use towline::authority::Authority;
 use towline::core::Limits;
 use towline::identity::Identity;
@@ -115,6 +116,22 @@ impl World {
         let config = self.endpoint(&format!("service/{name}"), hub);
         Service::new(config, self.environment.clone()).unwrap()
     }
+}
+
+/// Serves the device's tunnels: each gives back what comes through it. Ends the device when it is aborted.
+pub fn echo(mut device: Device) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            let tunnel = device.next_offer().await.accept().await.unwrap();
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = tokio::io::split(tunnel);
+                // Some of these tunnels are lost, and of some the rest is left.
+                if tokio::io::copy(&mut reader, &mut writer).await.is_ok() {
+                    let _ = writer.shutdown().await;
+                }
+            });
+        }
+    })
 }
 
 /// Waits until the device is registered.
