@@ -51,7 +51,7 @@ pub use network::{Listener, Network, Socket, TcpNetwork, UdpSocket};
 pub use read_buffer::{ReadBuffer, Room};
 pub use session::{AcceptError, Accepted, Sessions};
 pub use stream::{RecvStream, SendStream, StreamPipe, stream_pipe};
-pub use towline_engine::{Code, Config, Resumption, Secret, SessionId, Side, Urgency};
+pub use towline_engine::{Code, Config, Refused, Resumption, Secret, SessionId, Side, Urgency};
 pub use unread::Unread;
 
 use tokio::io::{AsyncRead, AsyncWrite};

@@ -39,6 +39,10 @@ pub(crate) struct WeakLink {
 }
 
 impl WeakLink {
+    pub(crate) fn renew(&self) {
+        self.shared.renewal.notify_one();
+    }
+
     pub(crate) fn close(&self, code: Code, reason: &str) {
         self.shared.close(code, reason.as_bytes());
     }
@@ -100,6 +104,10 @@ impl Link {
 
     pub(crate) async fn closed(&self) -> LinkClosed {
         self.owner.shared.closed().await
+    }
+
+    pub(crate) fn renew(&self) {
+        self.owner.shared.renewal.notify_one();
     }
 
     pub(crate) fn downgrade(&self) -> WeakLink {
@@ -173,7 +181,7 @@ impl Link {
     }
 }
 
-/// Brings a session its next pipe whenever it has none, until it is over.
+/// Brings a session its next pipe whenever it has none, or is to have another one, until it is over.
 async fn keep_connected<C, F: Future<Output = C>>(
     shared: Arc<Shared>,
     pipes: Pipes<C>,
@@ -185,10 +193,12 @@ async fn keep_connected<C, F: Future<Output = C>>(
         tokio::select! {
             biased;
             _ = &mut closed => return,
-            () = shared.detached.notified() => {}
-        }
-        if !shared.lock().session.is_detached() {
-            continue;
+            () = shared.renewal.notified() => {}
+            () = shared.detached.notified() => {
+                if !shared.lock().session.is_detached() {
+                    continue;
+                }
+            }
         }
         let pipe = tokio::select! {
             biased;

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     ended: Notify,
     /// Wakes whoever brings the next pipe.
     pub(crate) detached: Notify,
+    /// The session is to have another pipe, though it has one.
+    pub(crate) renewal: Notify,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,7 @@ impl Shared {
             outcome: OnceLock::new(),
             ended: Notify::new(),
             detached: Notify::new(),
+            renewal: Notify::new(),
         }
     }
 

@@ -195,6 +195,12 @@ impl SendStream {
         })
     }
 
+    pub(crate) fn acknowledged(&self) -> Option<u64> {
+        let mut state = self.held.link.shared.lock();
+        let stream = state.session.stream(self.held.id).expect("a stream that is held is not released");
+        Some(stream.acknowledged())
+    }
+
     /// Whether the application has finished or reset it.
     pub(crate) fn is_done(&self) -> bool {
         self.done
