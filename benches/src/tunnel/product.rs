@@ -2,6 +2,7 @@
 //! leads to it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,8 +12,8 @@ use towline::authority::Authority;
 use towline::core::Limits;
 use towline::policy::AllowAll;
 use towline::{
-    Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Route, Service, Status,
-    Tunnel, agent,
+    Connector, Device, EndpointConfig, Environment, Hub, HubConfig, OpenOptions, Route, Service, Status,
+    Tunnel, agent, forward,
 };
 use towline_transports::RecvStream;
 use towline_transports::tls::Credentials;
@@ -75,15 +76,10 @@ impl Product {
         let targets = vec![format!("{SERVICE}={target}").parse()?];
         let listener = environment.network.listen("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let forward = Forward {
-            service: service.clone(),
-            device: DEVICE.into(),
-            name: SERVICE.into(),
-            options: OpenOptions::default(),
-        };
+        let connector = Connector::tunnels(service.clone(), DEVICE, SERVICE, OpenOptions::default());
         let tasks = [
             tokio::spawn(async move { agent::serve(&mut device, targets, environment).await }),
-            tokio::spawn(forward.run(listener)),
+            tokio::spawn(forward(Arc::new(connector), listener)),
         ];
         Ok(Self { service, forward: address, tasks, _hub: hub })
     }

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -21,8 +22,8 @@ use towline::core::Limits;
 use towline::identity::Identity;
 use towline::policy::AllowAll;
 use towline::{
-    CredentialFiles, Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Route,
-    Service, Status,
+    Connector, CredentialFiles, Device, EndpointConfig, Environment, Hub, HubConfig, Route, Service,
+    SessionOptions, Status, forward,
 };
 use towline_transports::crypto::digest;
 
@@ -85,13 +86,8 @@ async fn show(args: DemoArgs, environment: Environment) -> anyhow::Result<()> {
     let service = Service::new(endpoint("service/you")?, environment.clone())?;
     let listener = environment.network.listen("127.0.0.1:0").await.context("cannot listen")?;
     let local = listener.local_addr()?;
-    let forward = Forward {
-        service,
-        device: DEVICE.to_owned(),
-        name: "web".to_owned(),
-        options: OpenOptions::default(),
-    };
-    tokio::spawn(forward.run(listener));
+    let connector = Connector::new(service, DEVICE, "web", SessionOptions::default());
+    tokio::spawn(forward(Arc::new(connector), listener));
     print_line(format_args!("service     {local} leads to the web page of {DEVICE}, through the hub"))?;
 
     check_page(local).await?;

@@ -14,6 +14,7 @@ mod output;
 mod signals;
 mod why;
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -22,7 +23,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 use towline::identity::{Name, Role};
 use towline::message::Profile;
-use towline::{EndpointConfig, Environment, OpenOptions, Route, Transport};
+use towline::{
+    Connector, EndpointConfig, Environment, OpenOptions, Route, Service, SessionOptions, Transport,
+};
 use towline_transports::proxy::ProxySettings;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -99,9 +102,16 @@ enum Command {
 /// What every command needs that goes to a hub: which, and as whom.
 #[derive(Debug, Args)]
 struct EndpointArgs {
-    /// The hub's address; its certificate must be for this host
-    #[arg(long, env = "TOWLINE_HUB", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
-    hub: String,
+    /// The hub's address; its certificate must be for this host. May be repeated, for several hubs: a device registers with
+    /// each, and a service takes one that does
+    #[arg(
+        long,
+        env = "TOWLINE_HUB",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:4433",
+        value_name = "HOST:PORT"
+    )]
+    hub: Vec<String>,
     /// The only way to try; without it, all are, and the first on which the hub answers is taken
     #[arg(long, value_enum, env = "TOWLINE_TRANSPORT", value_name = "TRANSPORT", help_heading = "Route")]
     transport: Option<TransportArg>,
@@ -120,10 +130,26 @@ struct EndpointArgs {
 }
 
 impl EndpointArgs {
-    fn config(&self, role: Role) -> Result<EndpointConfig, Failure> {
+    /// What each hub needs.
+    fn configs(&self, role: Role) -> Result<Vec<EndpointConfig>, Failure> {
         let credentials = self.keys.read(role, self.identity.as_ref())?;
-        tracing::debug!(hub = self.hub, "going to");
-        Ok(EndpointConfig { hub: self.hub.clone(), credentials, route: self.route()? })
+        let route = self.route()?;
+        let mut names = BTreeSet::new();
+        if let Some(hub) = self.hub.iter().find(|hub| !names.insert(*hub)) {
+            let message = format!("--hub {hub} is given twice; name each hub once");
+            return Err(Failure::new(failure::USAGE, message));
+        }
+        tracing::debug!(hubs = self.hub.join(","), "going to");
+        let config = |hub: &String| EndpointConfig {
+            hub: hub.clone(),
+            credentials: credentials.clone(),
+            route: route.clone(),
+        };
+        Ok(self.hub.iter().map(config).collect())
+    }
+
+    fn service(&self, environment: Environment) -> Result<Service, Failure> {
+        Ok(Service::of_hubs(self.configs(Role::Service)?, environment)?)
     }
 
     fn route(&self) -> Result<Route, Failure> {
@@ -186,23 +212,42 @@ impl TransportArg {
     }
 }
 
-/// How tunnels are opened.
+/// How connections to a device are opened.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
 struct OpenArgs {
-    /// How long it may take to open a tunnel, in seconds, at most 60
+    /// How long it may take to open a connection, in seconds, at most 60
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=60), value_name = "SECONDS")]
     deadline: u64,
-    /// End the whole tunnel when either side closes, as the original device streams do
-    #[arg(long)]
+    /// For how long connections wait, in seconds, when there is no way to the device; then they are reset. The device may
+    /// want less
+    #[arg(long, default_value_t = GRACE, value_parser = grace_seconds(), value_name = "SECONDS")]
+    grace: u64,
+    /// Do without encryption between the ends, and without going on after a loss; end the whole connection when either
+    /// side closes, as the original device streams do
+    #[arg(long, conflicts_with = "grace")]
     strict: bool,
 }
 
+/// For how long sessions are kept without a way, in seconds, unless one says otherwise.
+const GRACE: u64 = 60;
+
+/// Reads for how long: at most a day, so that what is lost does not stay for ever.
+fn grace_seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=86_400)
+}
+
 impl OpenArgs {
-    fn options(&self) -> OpenOptions {
-        let mut options = OpenOptions::default();
-        options.deadline = Duration::from_secs(self.deadline);
-        options.profile = if self.strict { Profile::Strict } else { Profile::Native };
-        options
+    fn connector(&self, service: Service, device: &Name, name: &Name) -> Connector {
+        let deadline = Duration::from_secs(self.deadline);
+        if self.strict {
+            let mut options = OpenOptions::default();
+            (options.profile, options.deadline) = (Profile::Strict, deadline);
+            return Connector::tunnels(service, device.as_str(), name.as_str(), options);
+        }
+        let mut options = SessionOptions::default();
+        (options.deadline, options.grace) = (deadline, Duration::from_secs(self.grace));
+        Connector::new(service, device.as_str(), name.as_str(), options)
     }
 }
 

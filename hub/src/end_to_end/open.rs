@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use towline_transports::tls::{self, TlsPipe};
-use towline_transports::{Code, Link, LinkClosed, Resumption, Secret, SessionId, StreamPipe, stream_pipe};
+use towline_transports::{
+    Code, Link, LinkClosed, Resumption, Secret, SessionId, StreamPipe, WeakLink, stream_pipe,
+};
 
 use super::trust::{self, PeerError};
 use super::{HANDSHAKE, config};
 use crate::core::Backoff;
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Role};
-use crate::message::{self, Connect, Profile};
+use crate::message::{self, Connect, MessageError, Profile};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::service::{OpenError, OpenOptions, Opening, Service};
 
@@ -63,6 +66,7 @@ impl Service {
         limits.resumption = Resumption::Offer(name, Secret::new(environment.random_bytes()));
         let first = tunnels.next().await?;
         let link = Link::resumable(first, limits, move || tunnels.clone().keep_trying());
+        tokio::spawn(move_in_time(link.downgrade(), self.goodbyes()));
         Ok(EndToEnd { link, deadline: options.deadline })
     }
 }
@@ -75,8 +79,14 @@ impl EndToEnd {
     /// The session is over.
     pub async fn begin(&self) -> Result<Opening, OpenError> {
         let (mut send, recv) = self.link.open_bi().await?;
-        message::write(&mut send, &Connect {}).await?;
-        Ok(Opening::new(Profile::Native, self.deadline, send, recv))
+        let connect = message::encode(&Connect {});
+        send.write_all(&connect).await.map_err(MessageError::from)?;
+        Ok(Opening::of_session(self.deadline, send, recv, connect.len() as u64))
+    }
+
+    /// Whether it is over.
+    pub fn is_closed(&self) -> bool {
+        self.link.is_closed()
     }
 
     /// Ends it once everything has gone out.
@@ -140,6 +150,17 @@ impl Tunnels {
                     sleep(wait).await;
                 }
             }
+        }
+    }
+}
+
+/// Has a session go on over another tunnel when a hub says goodbye, before it has to.
+async fn move_in_time(link: WeakLink, mut goodbyes: watch::Receiver<u64>) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = link.closed() => return,
+            Ok(()) = goodbyes.changed() => link.renew(),
         }
     }
 }
