@@ -82,11 +82,13 @@ pub struct OpenOptions {
     pub profile: Profile,
     /// How long it may take, at most 60 s. Default: 30 s.
     pub deadline: Duration,
+    /// How long to wait for the device before that, if it is away; at most 10 min. Default: not at all.
+    pub wait: Duration,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { profile: Profile::Native, deadline: Duration::from_secs(30) }
+        Self { profile: Profile::Native, deadline: Duration::from_secs(30), wait: Duration::ZERO }
     }
 }
 
@@ -190,12 +192,13 @@ impl Service {
             let bad = |bad: BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
             name.parse::<Name>().map_err(bad)?;
         }
-        let deadline_ms = u32::try_from(options.deadline.as_millis()).unwrap_or(u32::MAX);
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let open = Open {
             device: device.to_owned(),
             service: service.to_owned(),
             profile: options.profile,
-            deadline_ms,
+            deadline_ms: millis(options.deadline),
+            wait_ms: Some(millis(options.wait)).filter(|wait| *wait > 0),
         };
         let request = Request::Open(open);
         if let [hub] = &self.inner.hubs[..] {
@@ -374,8 +377,8 @@ pub struct Opening {
 
 impl Opening {
     fn new(options: OpenOptions, send: SendStream, recv: RecvStream) -> Self {
-        let OpenOptions { profile, deadline } = options;
-        Self { profile, deadline, send, recv, asked: None, answer: None }
+        let OpenOptions { profile, deadline, wait } = options;
+        Self { profile, deadline: wait + deadline, send, recv, asked: None, answer: None }
     }
 
     /// One in a session, whose request of `asked` bytes was written.

@@ -278,3 +278,29 @@ fn scp_of_a_gibibyte_outlives_twenty_hubs() {
     assert_eq!(digest_of(&there), digest);
     drop(hub);
 }
+
+/// Who asks for a device that is away may wait for it, and may think better of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_device_is_connected_when_it_comes() {
+    let field = Field::new();
+    let (_hub, address, hub_log) = field.logging_hub();
+    let connect = |wait: &str| {
+        let mut connect = field.towline("connect");
+        connect.args(["press-7", "x", "--hub", &address.to_string(), "--wait", wait]);
+        connect.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let too_short = connect("1").wait_with_output().unwrap();
+    let why = String::from_utf8_lossy(&too_short.stderr).into_owned();
+    assert_eq!(too_short.status.code(), Some(22), "{why}");
+    assert!(why.contains("press-7 has not come in the time that the service would wait"), "{why}");
+
+    let [mut patient, mut impatient] = ["60", "60"].map(connect);
+    signal(impatient.id(), "INT");
+    assert_eq!(impatient.wait().unwrap().code(), Some(130));
+    let _device = device_of(&field, &[address], echo().await);
+    std::io::Write::write_all(&mut patient.stdin.take().unwrap(), b"words").unwrap();
+    let output = patient.wait_with_output().unwrap();
+    assert_eq!(field::success(&output), "words");
+    let opened = log_of(&hub_log).matches("tunnel open").count();
+    assert_eq!(opened, 1, "who has left is not waited for");
+}

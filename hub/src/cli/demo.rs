@@ -176,7 +176,7 @@ async fn check_file(local: SocketAddr) -> anyhow::Result<()> {
     let (expected, got) = (diagnostics::file_digest(), context.finish());
     ensure!(expected.as_ref() == got.as_ref(), "the file's SHA-256 is not what it should be");
     print_line(format_args!(
-        "file        {} MiB in {:.2} s, {:.0} MiB/s, over two encrypted legs; SHA-256 {} is right",
+        "file        {} MiB in {:.2} s, {:.0} MiB/s, encrypted from end to end; SHA-256 {} is right",
         FILE_SIZE >> 20,
         elapsed.as_secs_f64(),
         (FILE_SIZE >> 20) as f64 / elapsed.as_secs_f64(),

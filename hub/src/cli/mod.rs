@@ -219,6 +219,9 @@ struct OpenArgs {
     /// How long it may take to open a connection, in seconds, at most 60
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=60), value_name = "SECONDS")]
     deadline: u64,
+    /// How long to wait for the device, in seconds, if it is away; at most 600
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600), value_name = "SECONDS")]
+    wait: u64,
     /// For how long connections wait, in seconds, when there is no way to the device; then they are reset. The device may
     /// want less
     #[arg(long, default_value_t = GRACE, value_parser = grace_seconds(), value_name = "SECONDS")]
@@ -239,14 +242,15 @@ fn grace_seconds() -> clap::builder::RangedU64ValueParser {
 
 impl OpenArgs {
     fn connector(&self, service: Service, device: &Name, name: &Name) -> Connector {
-        let deadline = Duration::from_secs(self.deadline);
+        let (deadline, wait) = (Duration::from_secs(self.deadline), Duration::from_secs(self.wait));
         if self.strict {
             let mut options = OpenOptions::default();
-            (options.profile, options.deadline) = (Profile::Strict, deadline);
+            (options.profile, options.deadline, options.wait) = (Profile::Strict, deadline, wait);
             return Connector::tunnels(service, device.as_str(), name.as_str(), options);
         }
         let mut options = SessionOptions::default();
-        (options.deadline, options.grace) = (deadline, Duration::from_secs(self.grace));
+        (options.deadline, options.wait) = (deadline, wait);
+        options.grace = Duration::from_secs(self.grace);
         Connector::new(service, device.as_str(), name.as_str(), options)
     }
 }

@@ -29,11 +29,13 @@ pub struct SessionOptions {
     pub deadline: Duration,
     /// How long the session is kept while there is no tunnel; the shorter of both ends'. Default: 60 s.
     pub grace: Duration,
+    /// How long the first tunnel waits for the device, if it is away; at most 10 min. Default: not at all.
+    pub wait: Duration,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(30), grace: Duration::from_secs(60) }
+        Self { deadline: Duration::from_secs(30), grace: Duration::from_secs(60), wait: Duration::ZERO }
     }
 }
 
@@ -64,7 +66,7 @@ impl Service {
         let environment = tunnels.environment();
         let name = SessionId(environment.random_bytes());
         limits.resumption = Resumption::Offer(name, Secret::new(environment.random_bytes()));
-        let first = tunnels.next().await?;
+        let first = tunnels.next(options.wait).await?;
         let link = Link::resumable(first, limits, move || tunnels.clone().keep_trying());
         tokio::spawn(move_in_time(link.downgrade(), self.goodbyes()));
         Ok(EndToEnd { link, deadline: options.deadline })
@@ -128,8 +130,9 @@ impl Tunnels {
     }
 
     /// A tunnel to the device, and TLS with it.
-    async fn next(&self) -> Result<TlsPipe<StreamPipe>, OpenError> {
-        let opening = self.service.begin(self.device.name.as_str(), &self.name, self.options).await?;
+    async fn next(&self, wait: Duration) -> Result<TlsPipe<StreamPipe>, OpenError> {
+        let options = OpenOptions { wait, ..self.options };
+        let opening = self.service.begin(self.device.name.as_str(), &self.name, options).await?;
         let (send, recv) = opening.answered().await?.into_split();
         let name = ServerName::try_from("device").expect("it is a name, and means nothing");
         let pipe = timeout(HANDSHAKE, tls::connect(stream_pipe(send, recv), name, self.tls.clone())).await;
@@ -142,7 +145,7 @@ impl Tunnels {
     async fn keep_trying(self: Arc<Self>) -> TlsPipe<StreamPipe> {
         let mut backoff = Backoff::default();
         loop {
-            match self.next().await {
+            match self.next(RETURN).await {
                 Ok(pipe) => return pipe,
                 Err(error) => {
                     let wait = backoff.next(self.environment().random()).min(MAX_WAIT);
@@ -164,6 +167,9 @@ async fn move_in_time(link: WeakLink, mut goodbyes: watch::Receiver<u64>) {
         }
     }
 }
+
+/// How long a later tunnel of a session waits at a hub for the device, which has to come back as well.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// The longest wait before a session's next tunnel is tried for: somebody is waiting.
 const MAX_WAIT: Duration = Duration::from_secs(1);
