@@ -295,6 +295,7 @@ async fn who_waits_for_a_device_is_connected_when_it_comes() {
     assert!(why.contains("press-7 has not come in the time that the service would wait"), "{why}");
 
     let [mut patient, mut impatient] = ["60", "60"].map(connect);
+    until("all have waited", || log_of(&hub_log).matches("waiting for the device").count() == 3);
     signal(impatient.id(), "INT");
     assert_eq!(impatient.wait().unwrap().code(), Some(130));
     let _device = device_of(&field, &[address], echo().await);

@@ -144,7 +144,7 @@ async fn await_device(
         let (sender, came) = oneshot::channel();
         state.waiting.insert(tunnel, sender);
         inner.perform(&mut state);
-        tracing::debug!(%tunnel, device = open.device, service = open.service, "waiting for the device");
+        tracing::info!(%tunnel, device = open.device, service = open.service, "waiting for the device");
         (live(tunnel), came)
     };
     tokio::select! {
