@@ -305,3 +305,81 @@ async fn who_waits_for_a_device_is_connected_when_it_comes() {
     let opened = log_of(&hub_log).matches("tunnel open").count();
     assert_eq!(opened, 1, "who has left is not waited for");
 }
+
+/// What a process has at rest.
+#[derive(Clone, Copy, Debug)]
+struct Footprint {
+    descriptors: usize,
+    threads: usize,
+    resident: u64,
+}
+
+impl Footprint {
+    fn of(process: &Running) -> Self {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap().count();
+        Self { descriptors: process.descriptors(), threads, resident: process.resident() }
+    }
+
+    /// Whether it is no more than `before`, as far as allocators and pools let one say so.
+    fn is_like(&self, before: Self) -> bool {
+        self.descriptors <= before.descriptors + 4
+            && self.threads <= before.threads + 4
+            && self.resident <= before.resident + (16 << 20)
+    }
+}
+
+/// Draws a number below `below`: the same for the same seed.
+fn draw(state: &mut u64, below: u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state % below
+}
+
+/// Random kills, sleeps and connections, some of which are dropped half way: all others go on to their end, and at the end no
+/// process has more than it had near the beginning. `TOWLINE_SOAK_MINUTES` says for how long; without it, it is 12 rounds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn soak() {
+    let field = Field::new();
+    let listen = format!("127.0.0.1:{}", free_port());
+    let (mut hub, address) = field.hub(&listen);
+    let device = device_of(&field, &[address], echo().await);
+    let (forward, local) = field.forward(address, "x");
+    let minutes = std::env::var("TOWLINE_SOAK_MINUTES").ok().map(|minutes| minutes.parse::<u64>().unwrap());
+    let until_time = minutes.map(|minutes| tokio::time::Instant::now() + Duration::from_secs(60 * minutes));
+    let seed = std::env::var("TOWLINE_SEED").map_or(1, |seed| seed.parse::<u64>().unwrap().max(1));
+    println!("TOWLINE_SEED={seed}");
+    let mut random = seed;
+    let (mut rounds, mut kills, mut before) = (0_u64, 0, None);
+    while until_time.map_or(rounds < 12, |until| tokio::time::Instant::now() < until) {
+        let mut connections = half_way(&[local], 40).await;
+        connections.truncate(40 - usize::try_from(draw(&mut random, 20)).unwrap());
+        match draw(&mut random, 4) {
+            0 => {
+                hub.kill();
+                (hub, _) = field.hub(&listen);
+                kills += 1;
+            }
+            kind => {
+                let who = [&hub, &device, &forward][usize::try_from(kind).unwrap() - 1].pid();
+                signal(who, "STOP");
+                tokio::time::sleep(Duration::from_millis(draw(&mut random, 500))).await;
+                signal(who, "CONT");
+            }
+        }
+        all_end(connections).await;
+        rounds += 1;
+        if rounds == 6 {
+            before = Some([&device, &forward].map(Footprint::of));
+        }
+    }
+    let hub_is_at_rest = || hub.descriptors() < 40;
+    until("the hub has no more than a link for each", hub_is_at_rest);
+    for (who, process, before) in [("device", &device, 0), ("forward", &forward, 1)]
+        .map(|(who, process, index)| (who, process, before.expect("there were rounds")[index]))
+    {
+        until(who, || Footprint::of(process).is_like(before));
+        println!("{who}: {before:?} after 6 rounds, {:?} after {rounds}", Footprint::of(process));
+    }
+    println!("{rounds} rounds, the hub was killed {kills} times; it has {:?}", Footprint::of(&hub));
+}
