@@ -30,6 +30,7 @@ pub mod cli;
 pub mod des;
 #[cfg(towline_sabotage)]
 mod drawn;
+pub mod engine_log;
 pub mod event;
 pub mod expect;
 pub mod explore;

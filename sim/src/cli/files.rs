@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::engine_log::EngineLog;
 use crate::run::Outcome;
 use crate::scenario::{FORMAT, Plan, Scenario, parse};
 use crate::scenarios;
@@ -85,6 +86,8 @@ pub(super) struct Trace {
 pub(super) enum Replayable {
     Failure(Box<Failure>),
     Trace(Box<Trace>),
+    /// The event log of a session.
+    Log(Box<EngineLog>),
 }
 
 const SEPARATOR: char = '\u{1e}';
@@ -106,11 +109,14 @@ pub(super) fn write_trace(path: &Path, plan: &Plan, outcome: &Outcome) -> anyhow
     write(path, text.as_bytes())
 }
 
-/// Reads a failure or a trace.
+/// Reads a failure, a trace or the event log of a session.
 pub(super) fn read(path: &Path) -> anyhow::Result<Replayable> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     if text.starts_with(SEPARATOR) {
+        if let Some(log) = engine_log(path, &text)? {
+            return Ok(Replayable::Log(Box::new(log)));
+        }
         return Ok(Replayable::Trace(Box::new(read_trace(path, &text)?)));
     }
     let what = "it is neither a failure nor a trace of this program";
@@ -118,6 +124,16 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Replayable> {
     check_format(path, &value["format"])?;
     let failure = serde_json::from_value(value).with_context(|| format!("{name}: {what}"))?;
     Ok(Replayable::Failure(Box::new(failure)))
+}
+
+/// The event log of a session, if the file is one.
+fn engine_log(path: &Path, text: &str) -> anyhow::Result<Option<EngineLog>> {
+    let head = text.split([SEPARATOR, '\n']).nth(1).unwrap_or_default();
+    let is_one = serde_json::from_str(head).is_ok_and(|head| EngineLog::is_one(&head));
+    if !is_one {
+        return Ok(None);
+    }
+    Ok(Some(EngineLog::read(text).with_context(|| path.display().to_string())?))
 }
 
 fn read_trace(path: &Path, text: &str) -> anyhow::Result<Trace> {
