@@ -213,6 +213,22 @@ async fn what_is_no_frame_ends_what_can_be_run_again() {
     assert!(matches!(replayed.end, End::Unknown(_)) && replayed.events == 1, "{replayed:?}");
 }
 
+/// The hub, its devices and services as they are, with whatever happens to them: also those that are killed.
+#[test]
+fn the_links_of_the_product_are_run_again() {
+    for name in ["product-slow-reader", "product-power-loss"] {
+        let logs = Logs::start();
+        let plan = towline_sim::scenarios::named(name).unwrap().unwrap().expand(0, None).unwrap();
+        let outcome = towline_sim::run::run(&plan, towline_sim::run::Sink::new()).unwrap();
+        assert!(outcome.properties.held());
+        let texts = logs.finish();
+        assert!(texts.len() > 3, "{name}: {} logs", texts.len());
+        for text in &texts {
+            check(text);
+        }
+    }
+}
+
 async fn a_log() -> String {
     let logs = Logs::start();
     converse().await;

@@ -10,6 +10,7 @@ mod report;
 mod run;
 mod shrink;
 mod sweep;
+mod trace_line;
 
 use std::process::ExitCode;
 
