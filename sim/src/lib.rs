@@ -27,6 +27,7 @@
 //! ```
 
 pub mod cli;
+pub mod corpus;
 pub mod des;
 #[cfg(towline_sabotage)]
 mod drawn;

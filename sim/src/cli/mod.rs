@@ -4,6 +4,7 @@
 //! deterministic.
 
 mod diff;
+mod export;
 mod files;
 mod list;
 mod report;
@@ -15,6 +16,7 @@ mod trace_line;
 use std::process::ExitCode;
 
 pub use diff::Diff;
+pub use export::ExportCorpus;
 pub use list::List;
 pub use report::Report;
 pub use run::{Replay, Run};

@@ -77,6 +77,11 @@ impl Recorded {
         }
     }
 
+    /// One that has no log.
+    pub fn unheard(side: Side, config: impl Into<Arc<Config>>) -> Self {
+        Self { session: Session::new(side, config), log: None }
+    }
+
     /// One whose log goes to `sink`.
     pub fn with_sink(side: Side, config: impl Into<Arc<Config>>, sink: Box<dyn Sink>) -> Self {
         let config = config.into();
