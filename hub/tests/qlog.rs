@@ -61,7 +61,9 @@ fn each_session_has_a_log_that_only_its_owner_may_read_without_the_payload() {
     field.wait_until_online(address);
 
     let mut connect = field.towline("connect");
-    connect.args(["press-7", "echo", "--hub", &address.to_string(), "--qlog"]).arg(folder("logs"));
+    connect.args(["-vv", "press-7", "echo", "--hub", &address.to_string(), "--qlog"]).arg(folder("logs"));
+    let said = folder("said");
+    connect.stderr(std::fs::File::create(&said).unwrap());
     let mut connect = connect.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     connect.stdin.take().unwrap().write_all(&MARKER.repeat(1_000)).unwrap();
     let mut heard = Vec::new();
@@ -69,6 +71,11 @@ fn each_session_has_a_log_that_only_its_owner_may_read_without_the_payload() {
     assert_eq!(heard, MARKER.repeat(1_000));
     assert!(connect.wait().unwrap().success());
     drop(device);
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(
+        said.contains("link over") && !said.contains("towline:transmit"),
+        "for people it is too much: {said}"
+    );
 
     for (name, side) in [("logs", "client"), ("device-logs", "client"), ("hub-logs", "server")] {
         let logs = logs(&folder(name));
@@ -81,10 +88,19 @@ fn each_session_has_a_log_that_only_its_owner_may_read_without_the_payload() {
         }
         assert!(logs.iter().any(|(_, head, _)| head.trace.vantage_point.kind == side), "{name}");
     }
-    assert!(
-        logs(&folder("logs")).iter().all(|(_, _, events)| matches!(events.last(), Some(Event::End { .. }))),
-        "a session that has ended says so"
-    );
+}
+
+#[test]
+fn a_log_that_cannot_be_written_any_more_is_told_and_the_session_goes_on() {
+    let field = Field::new();
+    let (logs, said) = (field.path().join("logs"), field.path().join("said"));
+    let mut hub = field.towline("hub");
+    hub.args(["--listen", "127.0.0.1:0", "--qlog"]).arg(&logs).stdout(Stdio::piped());
+    let (_hub, address) = Running::start(hub.stderr(std::fs::File::create(&said).unwrap())).listening();
+    std::fs::remove_dir_all(&logs).unwrap();
+    let _device = field.device(address, &[("echo", echo())]);
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(said.contains("a session goes on without its event log"), "{said}");
 }
 
 #[test]

@@ -229,7 +229,7 @@ impl<'a> Replay<'a> {
     }
 
     /// What the session's clock shows during the call of a line. If the log says right after it how the session stood, that
-    /// was the time; only calls that are told the time are followed by that.
+    /// was the time: what else happened in the call was told the time, or is the last news.
     fn clock(&self, index: usize) -> u64 {
         let follows = self.log.lines[index + 1..].iter().take_while(|(_, event)| !is_call(event));
         let mut shapes = follows.filter(|(_, event)| matches!(event, Event::Shape { .. }));

@@ -270,6 +270,10 @@ impl Recorded {
         let event = self.session.poll_event()?;
         if let Some(log) = &mut self.log {
             log.news(&event);
+            // A program that ends at once may never drop the session.
+            if matches!(event, engine::Event::Closed(_)) {
+                log.shape(&self.session, |shape| Event::Shape { shape });
+            }
         }
         Some(event)
     }
