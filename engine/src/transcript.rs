@@ -348,11 +348,10 @@ mod tests {
 
     /// What a client says first, with a name and a secret of its own and some payload.
     fn bytes_of_a_client() -> Vec<u8> {
-        let mut config = Config::default();
-        config.resumption = Resumption::Offer(SessionId([7; 16]), Secret::new([9; 32]));
-        let mut client = Session::new(Side::Client, config.clone());
-        config.resumption = Resumption::Accept;
-        let mut server = Session::new(Side::Server, config);
+        let willing = |resumption| Config { resumption, ..Config::default() };
+        let offer = Resumption::Offer(SessionId([7; 16]), Secret::new([9; 32]));
+        let mut client = Session::new(Side::Client, willing(offer));
+        let mut server = Session::new(Side::Server, willing(Resumption::Accept));
         client.attach(NOW, Epoch(0)).unwrap();
         server.attach(NOW, Epoch(0)).unwrap();
         let (mut said, mut out) = (Vec::new(), Vec::new());

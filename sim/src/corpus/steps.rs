@@ -145,7 +145,7 @@ impl Steps {
                 out.extend(short(*length));
             }
             Event::Finish { stream_id, .. } => {
-                out.extend(place(*stream_id).into_iter().flat_map(|n| [15, n]))
+                out.extend(place(*stream_id).into_iter().flat_map(|n| [15, n]));
             }
             Event::Reset { stream_id, error_code, when_sent, .. } => {
                 let Some(place) = place(*stream_id) else { return };

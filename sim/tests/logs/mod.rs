@@ -11,25 +11,25 @@ use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing::{Event, Metadata, Subscriber};
 
 /// The logs, as long as it is there.
-pub struct Logs {
+pub(crate) struct Logs {
     texts: Arc<Mutex<BTreeMap<u64, String>>>,
     guard: DefaultGuard,
 }
 
 impl Logs {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let texts = Arc::default();
         let guard = tracing::subscriber::set_default(Catcher { texts: Arc::clone(&texts) });
         Self { texts, guard }
     }
 
     /// Listens no more, for as long as what it returns is there.
-    pub fn deafened(&self) -> DefaultGuard {
+    pub(crate) fn deafened(&self) -> DefaultGuard {
         tracing::subscriber::set_default(NoSubscriber::default())
     }
 
     /// The text of each log, in the order in which sessions began.
-    pub fn finish(self) -> Vec<String> {
+    pub(crate) fn finish(self) -> Vec<String> {
         drop(self.guard);
         let texts = std::mem::take(&mut *self.texts.lock().unwrap());
         texts.into_values().collect()
