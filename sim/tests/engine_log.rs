@@ -2,17 +2,26 @@
 //! name.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../transports/tests/common/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+mod common;
 mod logs;
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
+use common::{Authority, environment};
 use logs::Logs;
-use tokio::io::duplex;
+use tokio::io::{AsyncWriteExt, DuplexStream, copy_bidirectional, duplex};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use towline_engine::{
     Acceptor, Arrival, Code, Config, Dir, Epoch, Instant, PipeClosed, Resumption, Secret, SessionId, Side,
 };
 use towline_sim::engine_log::{BadLog, End, EngineLog, Replayed};
-use towline_transports::Link;
 use towline_transports::qlog::Recorded;
+use towline_transports::tls::{self, ALPN_LINK, TlsPipe};
+use towline_transports::{Accepted, Link, Sessions};
 
 /// What must not be in a log.
 const MARKER: &str = "attack at dawn";
@@ -197,6 +206,132 @@ async fn a_session_that_outlives_its_pipes_is_run_again_and_its_secrets_stay_sec
         check(text);
     }
     assert!(texts.iter().any(|text| text.contains(r#""result":"Unknown""#)));
+}
+
+/// What carries the present pipe between the two ends, so that it can be cut.
+type Carrier = Arc<Mutex<Option<JoinHandle<()>>>>;
+
+/// The other end: accepts pipes, and sends back what comes on the streams of each session.
+fn serve(
+    config: Arc<rustls::ServerConfig>,
+    mut pipes: mpsc::UnboundedReceiver<DuplexStream>,
+) -> Sessions<DuplexStream> {
+    let sessions = Sessions::new(Config::default());
+    let accepting = sessions.clone();
+    tokio::spawn(async move {
+        while let Some(pipe) = pipes.recv().await {
+            let (sessions, config) = (accepting.clone(), config.clone());
+            tokio::spawn(async move {
+                let Ok(pipe) = tls::accept(pipe, config).await else { return };
+                if let Ok(Accepted::New(link)) = sessions.accept("service", pipe).await {
+                    while let Ok((mut answer, mut question)) = link.accept_bi().await {
+                        tokio::spawn(async move {
+                            while let Ok(Some(mut chunk)) = question.read_chunk(5_000).await {
+                                answer.write_chunk(&mut chunk).await.unwrap();
+                            }
+                            answer.finish().unwrap();
+                        });
+                    }
+                }
+            });
+        }
+    });
+    sessions
+}
+
+/// The product's own driver, over TLS, through pipes that are cut in the middle of everything.
+#[tokio::test]
+async fn a_session_end_to_end_is_run_again_whatever_became_of_its_pipes() {
+    let logs = Logs::start();
+    let authority = Authority::new();
+    let client = tls::client_config(authority.issue("service"), &[ALPN_LINK], &environment()).unwrap();
+    let server = tls::server_config(authority.issue("hub.test"), &[ALPN_LINK], &environment()).unwrap();
+    let (listener, pipes) = mpsc::unbounded_channel();
+    let sessions = serve(server, pipes);
+    let carrier = Carrier::default();
+    let connect = {
+        let carrier = carrier.clone();
+        move || {
+            let (client, listener, carrier) = (client.clone(), listener.clone(), carrier.clone());
+            async move {
+                let (ours, mut near) = duplex(4_000);
+                let (mut far, theirs) = duplex(4_000);
+                listener.send(theirs).unwrap();
+                let carrying = tokio::spawn(async move { _ = copy_bidirectional(&mut near, &mut far).await });
+                *carrier.lock().unwrap() = Some(carrying);
+                let pipe: TlsPipe<DuplexStream> =
+                    tls::connect(ours, "hub.test".try_into().unwrap(), client).await.unwrap();
+                pipe
+            }
+        }
+    };
+    let offer = Resumption::Offer(NAME, secret());
+    let link = Link::resumable(connect().await, willing(offer), connect);
+    let (mut question, mut answer) = link.open_bi().await.unwrap();
+    let payload: Vec<u8> = MARKER.bytes().cycle().take(400_000).collect();
+    let sent = payload.clone();
+    let asking = tokio::spawn(async move {
+        question.write_all(&sent).await.unwrap();
+        question.shutdown().await.unwrap();
+    });
+    let mut heard = Vec::new();
+    while let Some(chunk) = answer.read_chunk(10_000).await.unwrap() {
+        let (before, after) = (heard.len() / 100_000, (heard.len() + chunk.len()) / 100_000);
+        heard.extend_from_slice(&chunk);
+        if before < after && after < 4 {
+            // Whatever is under way is gone.
+            carrier.lock().unwrap().take().unwrap().abort();
+        }
+    }
+    assert_eq!(heard, payload);
+    asking.await.unwrap();
+    link.close(Code::from(3), "enough");
+    link.closed().await;
+    drop((link, answer));
+    // Its driver and whoever brings pipes let go of the session one after the other.
+    while !logs.has("towline:end") {
+        tokio::task::yield_now().await;
+    }
+    drop(sessions);
+    let texts = logs.finish();
+    assert_eq!(texts.len(), 2);
+    for text in &texts {
+        let log = EngineLog::read(text).unwrap();
+        assert!(text.matches(r#""frame_type":"session_state""#).count() > 3, "it was resumed");
+        let replayed = log.replay().unwrap();
+        assert!(!matches!(replayed.end, End::Differs { .. }) && replayed.shape.is_some(), "{replayed:?}");
+        assert_eq!(replayed.events, log.lines.len());
+    }
+    check(&texts[0]);
+}
+
+#[test]
+fn the_command_says_whether_the_session_was_the_same() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let text = runtime.block_on(a_log());
+    let folder = tempfile::tempdir().unwrap();
+    let replay = |text: &str, more: &[&str]| {
+        let path = folder.path().join("log.sqlog");
+        std::fs::write(&path, text).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_towline-sim"));
+        let output = command.arg("replay").arg(path).args(more).output().unwrap();
+        let (said, why) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        (output.status.code(), said, why)
+    };
+    let (status, said, why) = replay(&text, &[]);
+    assert!(status == Some(0) && why.is_empty() && said.contains("events found again"), "{said}{why}");
+    let (status, said, _) = replay(&text, &["--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert!(status == Some(0) && said["end"] == "same" && said["events"] == said["found_again"], "{said}");
+    let changed = text.replacen(r#""length":14,"copied""#, r#""length":13,"copied""#, 1);
+    let (status, _, why) = replay(&changed, &[]);
+    assert!(status == Some(3) && why.contains("not deterministic"), "{why}");
+    let (status, _, why) = replay(&text[..text.len() / 2], &[]);
+    assert!(status == Some(0) && why.contains("the rest cannot be run again"), "{why}");
+    let (status, _, why) = replay(&text.replacen("towline:attach", "towline:attack", 1), &[]);
+    assert!(status == Some(2) && why.contains("log.sqlog: line 2: "), "{why}");
 }
 
 #[tokio::test(start_paused = true)]

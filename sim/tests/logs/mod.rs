@@ -28,6 +28,11 @@ impl Logs {
         tracing::subscriber::set_default(NoSubscriber::default())
     }
 
+    /// Whether there is something like this in one of them.
+    pub(crate) fn has(&self, what: &str) -> bool {
+        self.texts.lock().unwrap().values().any(|text| text.contains(what))
+    }
+
     /// The text of each log, in the order in which sessions began.
     pub(crate) fn finish(self) -> Vec<String> {
         drop(self.guard);
