@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "../../transports/tests/common/mod.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 mod common;
 mod logs;
 

@@ -47,7 +47,13 @@ impl QlogArgs {
         std::fs::create_dir_all(directory).map_err(cannot)?;
         // Better now than when the first session begins.
         try_to_write(directory).map_err(cannot)?;
-        Ok(Some(QlogLayer { directory: directory.clone(), time, logs: Mutex::default() }))
+        Ok(Some(QlogLayer {
+            directory: directory.clone(),
+            time,
+            max_log: MAX_LOG,
+            max_logs: MAX_LOGS,
+            logs: Mutex::default(),
+        }))
     }
 }
 
@@ -72,6 +78,8 @@ fn private(path: &Path) -> io::Result<File> {
 pub(super) struct QlogLayer {
     directory: PathBuf,
     time: Arc<dyn TimeProvider>,
+    max_log: u64,
+    max_logs: usize,
     logs: Mutex<BTreeMap<u64, Log>>,
 }
 
@@ -122,8 +130,8 @@ impl QlogLayer {
         let now = self.time.current_time().map_or(0, |time| time.as_secs() * 1_000);
         head.trace.common_fields.reference_time = now;
         let mut logs = self.lock();
-        if logs.len() >= MAX_LOGS {
-            return Err(io::Error::other(format!("{MAX_LOGS} sessions have one already")));
+        if logs.len() >= self.max_logs {
+            return Err(io::Error::other(format!("{} sessions have one already", self.max_logs)));
         }
         let (vantage, process) = (&head.trace.vantage_point, std::process::id());
         let name = format!("{}-{process}-{log:06}-{}-{}.sqlog", now / 1_000, vantage.name, vantage.kind);
@@ -137,8 +145,8 @@ impl QlogLayer {
         let mut logs = self.lock();
         // Without one: it was too many, too long, or could not be written.
         let Some(file) = logs.get_mut(&log) else { return Ok(()) };
-        if file.written + event.len() as u64 > MAX_LOG {
-            let last = serde_json::to_string(&LogEvent::Truncated { limit: MAX_LOG })?;
+        if file.written + event.len() as u64 > self.max_log {
+            let last = serde_json::to_string(&LogEvent::Truncated { limit: self.max_log })?;
             let time = event.split(',').next().unwrap_or_default();
             file.append(&format!("{time},{}", &last[1..]))?;
             logs.remove(&log);
@@ -182,4 +190,66 @@ impl Visit for Line {
     }
 
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::time_provider::DefaultTimeProvider;
+    use tokio::time::Instant;
+    use towline_engine::{Config, Dir, Epoch, Side};
+    use towline_transports::qlog::{Recorded, parse};
+    use tracing::subscriber::DefaultGuard;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    /// Sessions that begin on this thread have logs in `directory`, with these limits.
+    fn listen(directory: &Path, max_log: u64, max_logs: usize) -> DefaultGuard {
+        let time = Arc::new(DefaultTimeProvider);
+        let layer =
+            QlogLayer { directory: directory.to_owned(), time, max_log, max_logs, logs: Mutex::default() };
+        let registry = tracing_subscriber::registry().with(layer.with_filter(only_logs()));
+        tracing::subscriber::set_default(registry)
+    }
+
+    fn session() -> Recorded {
+        Recorded::new(Side::Client, Config::default(), Instant::now(), "link")
+    }
+
+    fn files(directory: &Path) -> Vec<String> {
+        let mut paths: Vec<_> =
+            std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_log_that_is_too_long_says_so_and_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let guard = listen(directory.path(), 3_000, 10);
+        let mut session = session();
+        session.attach(Default::default(), Epoch(0)).unwrap();
+        for _ in 0..1_000 {
+            session.accept(Dir::Bi);
+        }
+        drop(session);
+        drop(guard);
+        let [text] = &files(directory.path())[..] else { panic!("there was one session") };
+        assert!((2_800..3_200).contains(&text.len()), "{} bytes", text.len());
+        let last = text.rsplit('\u{1e}').next().unwrap().trim_end();
+        assert_eq!(parse(last).unwrap().1, LogEvent::Truncated { limit: 3_000 });
+    }
+
+    #[test]
+    fn sessions_that_are_too_many_have_none_until_others_have_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let _guard = listen(directory.path(), MAX_LOG, 2);
+        let (one, two, three) = (session(), session(), session());
+        assert_eq!(files(directory.path()).len(), 2);
+        drop(one);
+        let four = session();
+        drop((two, three, four));
+        let files = files(directory.path());
+        assert_eq!(files.len(), 3);
+        assert!(files.iter().all(|text| text.contains("towline:end")), "each is whole");
+    }
 }

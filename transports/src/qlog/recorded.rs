@@ -43,7 +43,8 @@ struct Log {
     max_record_size: u64,
     /// What the present pipe gave; `None` once that made no sense.
     received: Option<Transcript>,
-    sent: Transcript,
+    /// What this end has said on it.
+    sent: Option<Transcript>,
     records_received: u64,
     records_sent: u64,
     /// Kept for its allocation.
@@ -414,7 +415,7 @@ impl Log {
             epoch: None,
             max_record_size,
             received: None,
-            sent: Transcript::new(u64::MAX),
+            sent: None,
             records_received: 0,
             records_sent: 0,
             records: Vec::new(),
@@ -445,7 +446,7 @@ impl Log {
     fn take_pipe(&mut self, epoch: Epoch) {
         self.epoch = Some(epoch.0);
         self.received = Some(Transcript::new(self.max_record_size));
-        self.sent = Transcript::new(u64::MAX);
+        self.sent = Some(Transcript::new(u64::MAX));
     }
 
     fn receive(&mut self, now: engine::Instant, input: impl IntoIterator<Item = Bytes>) {
@@ -467,11 +468,13 @@ impl Log {
     }
 
     fn send(&mut self, now: engine::Instant, slices: &[Bytes]) {
-        for bytes in slices {
-            let outcome = self.sent.read(bytes.clone(), &mut self.records);
-            outcome.expect("a session writes what can be read");
-        }
         self.time = self.time.max(now.as_nanos());
+        for bytes in slices {
+            // A log must not be what ends a session, so what cannot be read here is left out from then on.
+            if let Some(Err(_)) = self.sent.as_mut().map(|sent| sent.read(bytes.clone(), &mut self.records)) {
+                self.sent = None;
+            }
+        }
         self.tell_records(|epoch, log, record| {
             let packet = Packet::new(record, epoch, log.records_sent);
             log.records_sent += 1;
