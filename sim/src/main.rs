@@ -27,6 +27,7 @@ enum Command {
     Replay(cli::Replay),
     Diff(cli::Diff),
     Report(cli::Report),
+    ExportCorpus(cli::ExportCorpus),
     /// Walk every interleaving of two sessions
     #[command(after_help = "\
 Examples:
@@ -97,6 +98,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(options) => options.execute(),
         Command::Diff(options) => options.execute(),
         Command::Report(options) => options.execute(),
+        Command::ExportCorpus(options) => options.execute(),
         Command::Explore(options) => explore(&options),
         #[cfg(towline_sabotage)]
         Command::Sabotage(options) => towline_sim::sabotage::run(&options),

@@ -34,6 +34,7 @@ mod link;
 mod network;
 mod outbox;
 pub mod proxy;
+pub mod qlog;
 pub mod quic;
 mod read_buffer;
 mod session;

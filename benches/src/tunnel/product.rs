@@ -76,9 +76,8 @@ impl Product {
         let service = Service::new(endpoint(of_service), environment.clone())?;
 
         let targets = vec![format!("{SERVICE}={target}").parse()?];
-        let listeners = [(); 2].map(|()| environment.network.listen("127.0.0.1:0"));
-        let [tunnels, sessions] = listeners;
-        let (tunnels, sessions) = (tunnels.await?, sessions.await?);
+        let tunnels = environment.network.listen("127.0.0.1:0").await?;
+        let sessions = environment.network.listen("127.0.0.1:0").await?;
         let (address, session) = (tunnels.local_addr()?, sessions.local_addr()?);
         let by_tunnels = Connector::tunnels(service.clone(), DEVICE, SERVICE, OpenOptions::default());
         let by_session = Connector::new(service.clone(), DEVICE, SERVICE, SessionOptions::default());

@@ -11,6 +11,7 @@ mod hub;
 mod identity;
 mod keys;
 mod output;
+mod qlog;
 mod signals;
 mod why;
 
@@ -27,8 +28,10 @@ use towline::{
     Connector, EndpointConfig, Environment, OpenOptions, Route, Service, SessionOptions, Transport,
 };
 use towline_transports::proxy::ProxySettings;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use failure::{Failure, table_of_statuses};
 use keys::KeyArgs;
@@ -68,6 +71,8 @@ struct LogArgs {
     /// How the log on the standard error looks
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     log_format: LogFormat,
+    #[command(flatten)]
+    qlog: qlog::QlogArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -284,12 +289,15 @@ pub(crate) fn run() -> u8 {
             };
         }
     };
-    start_log(&cli);
+    let environment = Environment::system();
+    if let Err(failure) = start_log(&cli, &environment) {
+        return failure.tell();
+    }
     let log_format = cli.log.log_format;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
-            let outcome = runtime.block_on(run_command(cli.command));
+            let outcome = runtime.block_on(run_command(cli.command, environment));
             // To drop it is to wait for its threads, and one may be in a read of the standard input.
             runtime.shutdown_background();
             outcome
@@ -319,8 +327,7 @@ fn with_statuses(command: clap::Command) -> clap::Command {
     command.after_long_help(example.unwrap_or_default() + &statuses).mut_subcommands(with_statuses)
 }
 
-async fn run_command(command: Command) -> Result<(), Failure> {
-    let environment = Environment::system();
+async fn run_command(command: Command, environment: Environment) -> Result<(), Failure> {
     match command {
         Command::Identity(command) => identity::run(command, &environment),
         Command::Hub(args) => hub::run(args, environment).await,
@@ -333,9 +340,10 @@ async fn run_command(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// The log goes to the standard error: the standard output carries bytes only.
-fn start_log(cli: &Cli) {
-    let LogArgs { verbose, quiet, log_format } = cli.log;
+/// The log goes to the standard error: the standard output carries bytes only. Event logs of sessions go to files.
+fn start_log(cli: &Cli, environment: &Environment) -> Result<(), Failure> {
+    let LogArgs { verbose, quiet, log_format, ref qlog } = cli.log;
+    let event_logs = qlog.layer(environment.tls.time.clone())?;
     // Commands that run for long tell what happens; those that one waits for tell only what goes wrong.
     let usual = match cli.command {
         Command::Hub(_) | Command::Device(_) => LevelFilter::INFO,
@@ -357,12 +365,17 @@ fn start_log(cli: &Cli) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // A line that cannot be written is lost. To complain about it would be to panic, on the same standard error.
-    let log = tracing_subscriber::fmt().log_internal_errors(false);
-    let log = log.with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    match log_format {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let log = tracing_subscriber::fmt::layer().log_internal_errors(false);
+    let log = log.with_writer(std::io::stderr).with_ansi(colours);
+    let log = match log_format {
+        LogFormat::Text => log.with_target(false).boxed(),
+        LogFormat::Json => log.json().boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(log.with_filter(qlog::without_logs(filter)))
+        .with(event_logs.map(|layer| layer.with_filter(qlog::only_logs())))
+        .init();
+    Ok(())
 }
 
 #[cfg(test)]

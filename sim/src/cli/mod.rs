@@ -4,16 +4,19 @@
 //! deterministic.
 
 mod diff;
+mod export;
 mod files;
 mod list;
 mod report;
 mod run;
 mod shrink;
 mod sweep;
+mod trace_line;
 
 use std::process::ExitCode;
 
 pub use diff::Diff;
+pub use export::ExportCorpus;
 pub use list::List;
 pub use report::Report;
 pub use run::{Replay, Run};

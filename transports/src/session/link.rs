@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use towline_engine::{Code, Config, Dir, Epoch, OpenError, Session, Side, StreamId};
+use towline_engine::{Code, Config, Dir, Epoch, OpenError, Side, StreamId};
 
 use super::carrier::Carrier;
 use super::driver::Driver;
@@ -54,7 +54,7 @@ impl WeakLink {
 
 impl Link {
     pub(crate) fn start(pipe: impl Carrier, side: Side, config: Config) -> Self {
-        let shared = Arc::new(Shared::new(Session::new(side, config)));
+        let shared = Arc::new(Shared::new(side, config, "link"));
         // Before the driver's first turn, the application may have closed it.
         shared.lock().session.attach(shared.now(), FIRST).expect("a new session takes a pipe");
         tokio::spawn(Box::new(Driver::new(shared.clone(), pipe)).run());
@@ -67,7 +67,7 @@ impl Link {
         config: Config,
         connect: impl FnMut() -> F + Send + 'static,
     ) -> Self {
-        let shared = Arc::new(Shared::new(Session::new(Side::Client, config)));
+        let shared = Arc::new(Shared::new(Side::Client, config, "session"));
         shared.lock().session.attach(shared.now(), FIRST).expect("a new session takes a pipe");
         let (pipes, next) = Successive::new(first);
         tokio::spawn(Box::new(Driver::new(shared.clone(), pipes)).run());

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use towline_engine::{
-    Acceptor, Arrival, Code, Config, Epoch, Refused, Resumption, Secret, Session, SessionId, Side, Tombstone,
+    Acceptor, Arrival, Code, Config, Epoch, Refused, Resumption, Secret, SessionId, Side, Tombstone,
 };
 
 use super::Link;
@@ -115,7 +115,7 @@ impl<P: Pipe> Sessions<P> {
         if count(&known, peer, |entry| matches!(entry, Entry::Live { .. })) >= SESSIONS_PER_PEER {
             return Err(AcceptError::TooMany);
         }
-        let shared = Arc::new(Shared::new(Session::new(Side::Server, self.config.clone())));
+        let shared = Arc::new(Shared::new(Side::Server, self.config.clone(), "session"));
         let attached = shared.lock().session.attach_accepted(shared.now(), FIRST, acceptor);
         attached.expect("a new session takes a pipe");
         let (link, pipes) = Link::accepted(shared.clone(), pipe.forget_peer());
