@@ -389,6 +389,11 @@ impl RecordedStream<'_> {
         self.stream.sending()
     }
 
+    /// As [`engine::Stream::acknowledged`].
+    pub fn acknowledged(&self) -> u64 {
+        self.stream.acknowledged()
+    }
+
     fn log_reset(&mut self, code: Code, when_sent: bool, result: &Result<(), engine::WriteError>) {
         self.log(|stream_id| Event::Reset {
             stream_id,
