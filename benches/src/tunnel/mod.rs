@@ -67,7 +67,26 @@ pub struct Outcome {
     pub request_cpu_us: Spread,
 }
 
-type Start = fn(std::net::SocketAddr) -> anyhow::Result<chain::Chain>;
+/// Another program that carries bytes from a local port to the target.
+struct Rival {
+    /// What it takes.
+    programs: &'static [&'static str],
+    /// The packages of Debian that have those.
+    packages: &'static str,
+    start: fn(std::net::SocketAddr) -> anyhow::Result<chain::Chain>,
+    way: fn(chain::Chain) -> Way,
+}
+
+impl Rival {
+    const SOCAT: Self =
+        Self { programs: &["socat"], packages: "socat", start: socat::start, way: Way::Socat };
+    const SSH: Self = Self {
+        programs: &["ssh", "sshd", "ssh-keygen"],
+        packages: "openssh-client openssh-server",
+        start: ssh::start,
+        way: Way::Ssh,
+    };
+}
 
 /// Measures all ways, in rounds that take turns.
 ///
@@ -85,15 +104,12 @@ pub async fn measure(options: Options) -> anyhow::Result<Results> {
         Way::Session(product.session),
     ];
     let mut missing = Vec::new();
-    let needs: [(&[&str], Start, fn(chain::Chain) -> Way, &str); 2] = [
-        (&["socat"], socat::start, Way::Socat, "socat"),
-        (&["ssh", "sshd", "ssh-keygen"], ssh::start, Way::Ssh, "openssh-client openssh-server"),
-    ];
-    for (programs, start, way, packages) in needs {
-        match programs.iter().find(|program| !chain::is_installed(program)) {
-            None => ways.push(way(tokio::task::block_in_place(|| start(target))?)),
+    for rival in [Rival::SOCAT, Rival::SSH] {
+        match rival.programs.iter().find(|program| !chain::is_installed(program)) {
+            None => ways.push((rival.way)(tokio::task::block_in_place(|| (rival.start)(target))?)),
             Some(absent) => {
-                missing.push(format!("there is no {absent} to compare with (apt install {packages})"))
+                let packages = rival.packages;
+                missing.push(format!("there is no {absent} to compare with (apt install {packages})"));
             }
         }
     }
