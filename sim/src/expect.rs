@@ -23,6 +23,8 @@ pub const ONLINE: &str = "devices_online";
 pub const ONLINE_AFTER: &str = "online_after_ns";
 /// How long 99 in 100 rounds of interactive streams took at most, in nanoseconds.
 pub const INTERACTIVE: &str = "interactive_p99_ns";
+/// The largest window that a stream had, in bytes.
+pub const WINDOW: &str = "window_bytes";
 /// How often endpoints have connected.
 pub const LINKS: &str = "links";
 /// How many streams are left in sessions whose work is done.
@@ -76,6 +78,11 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
         let resumes = figure(sink, RESUMES);
         let detail = || format!("{resumes}, fewer than {}", least.0);
         sink.always("resumes_at_least", resumes >= least.0, time, "world", detail);
+    }
+    if let Some(least) = expect.window_at_least {
+        let window = figure(sink, WINDOW);
+        let detail = || format!("the largest window was of {window} bytes, less than {}", least.0);
+        sink.always("tune_bounded", window >= least.0, time, "world", detail);
     }
     for name in &expect.sometimes {
         sink.sometimes(name, false);

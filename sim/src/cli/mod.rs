@@ -5,6 +5,9 @@
 
 mod diff;
 mod files;
+mod golden;
+#[cfg(towline_sabotage)]
+mod hunt;
 mod list;
 mod report;
 mod run;
@@ -14,6 +17,9 @@ mod sweep;
 use std::process::ExitCode;
 
 pub use diff::Diff;
+pub use golden::Golden;
+#[cfg(towline_sabotage)]
+pub use hunt::Hunt;
 pub use list::List;
 pub use report::Report;
 pub use run::{Replay, Run};

@@ -14,6 +14,7 @@ use turmoil::{Builder, Sim};
 use super::air::{Air, nanoseconds};
 use super::crypto::EPOCH;
 use super::fault::Faults;
+use super::firewall::Kind;
 use super::line::Line;
 use super::play;
 use super::stage::{DEVICE, Progress, SERVICE, Stage};
@@ -29,6 +30,9 @@ const CLOSING: Duration = Duration::from_secs(40);
 
 /// How long a device may not know that another one has taken its place: a slow line, and the hub's goodbye.
 const TAKEOVER: Duration = Duration::from_secs(5);
+
+/// What a kind of link has carried that was in use, in bytes: more than its handshakes.
+const A_LOT: u64 = 32 << 10;
 
 /// How many steps there are between two looks at the real clock.
 const LOOK_EVERY: u64 = 256;
@@ -277,6 +281,7 @@ impl Director {
                 .map(|stats| (stats.tunnels, stats.links))
                 .fold((0, 0), |(tunnels, links), (more, and)| (tunnels + more, links + and))
         };
+        self.stage.idle.set(true);
         self.wait(sim, |stage| tunnels(stage).0 == 0)?;
         let left = tunnels(&self.stage).0;
         self.stage.over.set(true);
@@ -333,6 +338,31 @@ impl Director {
         waiting
     }
 
+    /// Looks at what streams made of it when the kind of link beneath their session changed: nothing.
+    fn look_at_hops(&self) {
+        let plan = &self.stage.plan;
+        let has_session = |host: &&Host| plan.streams.iter().any(|it| it.session && it.service == host.name);
+        for service in plan.hosts_of(Role::Service).filter(has_session) {
+            let is_used = |kind: &&Kind| self.stage.air.carried(&service.name, **kind) >= A_LOT;
+            let kinds = Kind::ALL.iter().filter(is_used).count();
+            let streams = self.stage.streams.borrow();
+            for (plan, stream) in plan.streams.iter().zip(&*streams) {
+                if kinds < 2 || !plan.session || plan.service != service.name {
+                    continue;
+                }
+                let all = [(SERVICE, plan.down.0), (DEVICE, plan.up.0)]
+                    .iter()
+                    .all(|&(side, bytes)| stream.sides[side].read == bytes * plan.rounds);
+                let whole = plan.end != End::Finish || stream.is_done() && all;
+                self.stage.air.always("kind_hop", whole, &plan.service, || {
+                    format!("{}: over {kinds} kinds of link, {stream:?}", plan.name)
+                });
+            }
+            self.stage.air.sometimes("over_two_kinds_of_link", kinds >= 2);
+            self.stage.air.sometimes("over_all_kinds_of_link", kinds == Kind::ALL.len());
+        }
+    }
+
     /// Looks at how a stream that is over has ended, at both sides.
     fn look_at_end(&self, plan: &StreamPlan, stream: &Progress) {
         if !stream.is_over() {
@@ -356,6 +386,7 @@ impl Director {
 
     /// Writes down the figures.
     fn measure(&self) {
+        self.look_at_hops();
         let streams = self.stage.streams.borrow();
         let mut done = 0;
         let mut failed = 0;
@@ -365,7 +396,9 @@ impl Director {
             let planned = match plan.end {
                 End::Finish => stream.is_done(),
                 // What the device makes of it is looked at where it reads.
-                End::Reset(_) | End::Stop(_) => matches!(service, Some(Ok(()))) && stream.is_over(),
+                End::Reset(_) | End::Stop(_) | End::Late(_) => {
+                    matches!(service, Some(Ok(()))) && stream.is_over()
+                }
             };
             self.look_at_end(plan, stream);
             done += u64::from(planned);
