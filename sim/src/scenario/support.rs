@@ -97,7 +97,7 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
             Err("to it all links are connections, whatever they are made of")
         }
         (_, Feature::Transport(_)) => Ok(()),
-        (Des, Feature::Loss) => Err(
+        (Des, Feature::Loss | Feature::LossUnderTcp) => Err(
             "it carries connections, and what TCP makes of a loss is measured in the link laboratory (benches/), not modelled",
         ),
         (Turmoil, Feature::LossUnderTcp) => Err(
@@ -108,7 +108,7 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
         }
         (Turmoil, Feature::Hubs) => Err("the product's endpoints know one hub: say which, with `hubs`"),
         (Turmoil, Feature::Session) => Err("the product's sessions have the limits that they have"),
-        (Des, Feature::LossUnderTcp | Feature::Survival | Feature::Hubs | Feature::Session) => Ok(()),
+        (Des, Feature::Survival | Feature::Hubs | Feature::Session) => Ok(()),
         (Des, Feature::Mtu) => Err("it carries connections, which have no largest packet"),
         (Turmoil, Feature::Handshake) => {
             Err("the product's own handshakes take what they take, in no simulated time")
