@@ -82,6 +82,16 @@ fn properties(output: &Output) -> Vec<String> {
     all.iter().filter(|(_, tally)| is_looked_at(tally)).map(|(name, _)| name.clone()).collect()
 }
 
+/// Seeds that failed once, and why.
+#[test]
+fn what_failed_once_holds() {
+    // Both hubs were cut, and each end settled on another one: nobody looked elsewhere, and the session was given up.
+    for (name, seed) in [("split-brain", "474"), ("split-brain", "835")] {
+        let output = sim(&["run", name, "--seed", seed]);
+        assert_eq!(output.status.code(), Some(0), "{name} {seed}: {output:?}");
+    }
+}
+
 /// A sweep says the same however many threads there are, but for how long it took.
 #[test]
 fn a_sweep_does_not_depend_on_the_number_of_threads() {

@@ -6,8 +6,9 @@
 use bytes::Bytes;
 use towline_engine::{CloseReason, Code, Dir, Event, ReadError, StreamId, Urgency, WriteError};
 
+use super::judge;
 use super::watch::Ended;
-use super::world::{StreamState, Task, World};
+use super::world::{Task, World};
 use crate::event::What;
 use crate::random::Stream;
 use crate::scenario::{End, Rate, StreamPlan};
@@ -76,6 +77,13 @@ impl App {
     /// Whether both halves have come to an end.
     pub(super) fn is_over(&self) -> bool {
         self.sent && self.received
+    }
+
+    /// The stream is refused: nothing more is done with it here. Returns whether it was the service's, and in use.
+    pub(super) fn take_back(&mut self) -> bool {
+        let is_in_use = self.side == 0 && !self.released;
+        self.released |= is_in_use;
+        is_in_use
     }
 
     /// Whether it has given the stream back.
@@ -187,10 +195,9 @@ impl World<'_> {
     /// The session is over. What has come can still be read.
     pub(super) fn closed(&mut self, end: usize, why: &CloseReason) {
         self.ends[end].is_over = true;
-        let name = self.ends[end].name.clone();
-        let resumes = self.plan.session.resumable && self.ends[end].session.id().is_some();
-        let was_dead = matches!(why, CloseReason::IdleTimeout | CloseReason::PipeLost(_));
-        self.sink.always("dead_is_detach", !(resumes && was_dead), self.now, &name, || why.to_string());
+        let can_resume = self.ends[end].session.id().is_some();
+        let verdict = judge::dead_is_detach(can_resume, why);
+        self.sink.judge("dead_is_detach", verdict, self.now, &self.ends[end].name);
         let ids: Vec<_> = self.ends[end].apps.keys().copied().collect();
         for id in ids {
             if let Some(app) = self.ends[end].apps.get_mut(&id) {
@@ -463,29 +470,6 @@ impl World<'_> {
         }
     }
 
-    /// A session that drains has refused the stream: it is tried again in another. Returns whether that is so.
-    fn refused(&mut self, end: usize, id: StreamId) -> bool {
-        let Some(app) = self.ends[end].apps.get_mut(&id).filter(|app| app.side == 0 && !app.released) else {
-            return false;
-        };
-        let stream = app.stream;
-        app.released = true;
-        self.look_at_refused_stream(end, stream);
-        self.sink.sometimes("stream_refused_by_a_drain", true);
-        self.ends[end].session.release(id, Code::from(CODE));
-        self.ends[end].ids.remove(&id);
-        let StreamState { pair, refusals, .. } = self.streams[stream];
-        self.streams[stream] = StreamState { pair, refusals: refusals + 1, ..StreamState::default() };
-        self.pairs[pair].ready.push_back(stream);
-        match self.pairs[pair].end {
-            Some(present) if present != end => self.open_ready(present),
-            // Before it hears of the drain the session is all there is.
-            Some(_) => {}
-            None => self.begin_session(pair),
-        }
-        true
-    }
-
     fn finish_saying(&mut self, end: usize, id: StreamId, app: &mut App) {
         app.has_said_all = true;
         let Ok(mut stream) = self.ends[end].session.stream(id) else { return };
@@ -510,8 +494,9 @@ impl World<'_> {
     fn ended(&mut self, end: usize, app: &App, way: usize, how: &str) {
         self.ends[end].moved_at = self.now;
         let name = &self.plan.streams[app.stream].name;
-        let is_first = !self.streams[app.stream].ended[way];
-        self.sink.always("one_terminal_event", is_first, self.now, name, || "it has ended twice".into());
+        let was_over = self.streams[app.stream].ended[way];
+        let verdict = judge::one_terminal_event(was_over, || "a half has ended twice".to_owned());
+        self.sink.judge("one_terminal_event", verdict, self.now, name);
         self.streams[app.stream].ended[way] = true;
         self.streams[app.stream].pending[way] = None;
         let stream = self.plan.streams[app.stream].name.clone();

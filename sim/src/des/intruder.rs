@@ -1,18 +1,12 @@
-//! What somebody does who is on the way, and what sessions' own applications do in the middle of it all: old beginnings of
-//! pipes played again, proofs of their own making, bytes of pipes that were left; drains and closes of sessions.
+//! What somebody does who is on the way: old beginnings of pipes played again, proofs of their own making, bytes of pipes that
+//! were left. And a device's application that closes its sessions in the middle of it all.
 //!
 //! In: a fault that begins. Out: verdicts, on whether it had an effect that it must not have.
-
-use std::time::Duration;
 
 use towline_engine::{Acceptor, Arrival, Code, Epoch, Secret};
 
 use super::judge;
 use super::world::World;
-use crate::event::What;
-
-/// How long streams have to finish once a device has begun to drain its sessions.
-const DRAIN: Duration = Duration::from_secs(45);
 
 /// What a device's application closes its sessions with.
 const CLOSED: u32 = 9;
@@ -22,22 +16,12 @@ const WRONG: Secret = Secret::new([0x5f; Secret::LEN]);
 
 impl World<'_> {
     /// The sessions of a host that go on.
-    fn sessions_of(&self, host: usize) -> Vec<usize> {
+    pub(super) fn sessions_of(&self, host: usize) -> Vec<usize> {
         let is_it = |&end: &usize| {
             let it = &self.ends[end];
             it.host == host && !it.is_over && self.is_running(it)
         };
         (0..self.ends.len()).filter(is_it).collect()
-    }
-
-    /// The device ends its sessions gently.
-    pub(super) fn drain_sessions(&mut self, host: usize) {
-        let now = self.clock(host);
-        for end in self.sessions_of(host) {
-            self.ends[end].session.drain(now, DRAIN, Duration::ZERO);
-            self.ends[end].drains = true;
-            self.dirty.insert(end);
-        }
     }
 
     /// The device's application closes its sessions.
@@ -49,22 +33,6 @@ impl World<'_> {
             self.ends[end].session.close(now, Code::from(CLOSED), b"enough");
             self.dirty.insert(end);
         }
-    }
-
-    /// The service hears that the device is ending the session. What comes now belongs on another one.
-    pub(super) fn peer_drains(&mut self, end: usize) {
-        self.ends[end].has_heard_drain = true;
-        let pair = self.ends[end].pair;
-        if self.pairs[pair].end == Some(end) {
-            self.pairs[pair].end = None;
-            self.pairs[pair].draining.push(end);
-            if !self.pairs[pair].ready.is_empty() {
-                self.begin_session(pair);
-            }
-        }
-        let host = self.ends[end].host;
-        let text = format!("{} is being drained", self.ends[end].name);
-        self.emit(host, What::Note { text });
     }
 
     /// Old beginnings of pipes are played again.

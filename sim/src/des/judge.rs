@@ -163,6 +163,22 @@ pub(super) fn blocked_writer_wakes(waits: bool, has_room: bool) -> Verdict {
     unless(waits && has_room, || "there is room to write, and nobody has told the writer".to_owned())
 }
 
+/// Who can resume is detached when the peer seems dead, and not closed.
+pub(super) fn dead_is_detach(can_resume: bool, why: &CloseReason) -> Verdict {
+    let was_dead = matches!(why, CloseReason::IdleTimeout | CloseReason::PipeLost(_));
+    unless(can_resume && was_dead, || format!("it could be resumed, and is over: {why}"))
+}
+
+/// A pipe with a newer epoch and a proof carries the session at once.
+pub(super) fn newest_wins_now(is_detached: bool) -> Verdict {
+    unless(is_detached, || "let in, and not attached".to_owned())
+}
+
+/// Nothing is said once it is over.
+pub(super) fn one_terminal_event(was_over: bool, what: impl FnOnce() -> String) -> Verdict {
+    unless(was_over, what)
+}
+
 /// What comes late from a pipe that was left changes nothing.
 pub(super) fn is_unchanged(before: u128, after: u128) -> Verdict {
     unless(before != after, || "the session is not as it was".to_owned())
@@ -180,7 +196,7 @@ pub(super) fn no_violation(why: &CloseReason, expected: &[u64]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use towline_engine::{StreamId, Violation};
+    use towline_engine::{PipeClosed, StreamId, Violation};
 
     use super::*;
 
@@ -237,6 +253,22 @@ mod tests {
             ("drain_partition, told", drain_is_told(true), drain_is_told(false)),
             ("blocked_writer_wakes", blocked_writer_wakes(true, false), blocked_writer_wakes(true, true)),
             ("stale_pipe_inert", is_unchanged(1, 1), is_unchanged(1, 2)),
+            (
+                "dead_is_detach",
+                dead_is_detach(true, &CloseReason::Expired),
+                dead_is_detach(true, &CloseReason::IdleTimeout),
+            ),
+            (
+                "dead_is_detach, without resumption",
+                dead_is_detach(false, &CloseReason::IdleTimeout),
+                dead_is_detach(true, &CloseReason::PipeLost(PipeClosed::Failed)),
+            ),
+            ("newest_wins_now", newest_wins_now(false), newest_wins_now(true)),
+            (
+                "one_terminal_event",
+                one_terminal_event(false, String::new),
+                one_terminal_event(true, String::new),
+            ),
         ];
         for (rule, right, wrong) in cases {
             assert_eq!(right, Ok(()), "{rule}");

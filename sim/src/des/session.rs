@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use towline::refusal::Refusal;
+use towline::refusal::{Refusal, RefusalCode};
 use towline_engine::{
     Acceptor, Arrival, Config, Detached, Dir, Epoch, Event, PipeClosed, Resumption, Secret, Session,
     SessionId, Side,
@@ -14,6 +14,7 @@ use towline_engine::{
 use towline_model::Observer;
 
 use super::endpoint::nanos;
+use super::judge;
 use super::network::{Body, Way};
 use super::watch::Watch;
 use super::world::{End, Near, Task, Tunnel, World, digest};
@@ -27,6 +28,9 @@ const AHEAD: u64 = 16_384;
 
 /// How many bytes of a tunnel are under way at most, in each direction: what the windows of two links and the splice hold.
 const UNDER_WAY: u64 = 1 << 20;
+
+/// After how many words that a device is not there a service that knows several hubs tries the next.
+const ELSEWHERE: u32 = 3;
 
 /// How long a session whose work is done rests before one looks what is left.
 const REST: u64 = 3_000_000_000;
@@ -186,6 +190,25 @@ impl World<'_> {
         self.queue.push(self.now + nanos(wait), Task::Reopen(pair));
         self.sink.sometimes("tunnel_refused", true);
         self.emit(service, What::TunnelRefused { device, why: refusal.code.name().to_owned() });
+        let is_elsewhere = matches!(refusal.code, RefusalCode::DeviceOffline | RefusalCode::DeviceUnknown);
+        self.pairs[pair].not_here = if is_elsewhere { self.pairs[pair].not_here + 1 } else { 0 };
+        if self.pairs[pair].not_here >= ELSEWHERE {
+            self.look_elsewhere(pair);
+        }
+    }
+
+    /// The device may be on another hub that the service knows, if nothing holds the service here.
+    fn look_elsewhere(&mut self, pair: usize) {
+        let service = self.pairs[pair].service;
+        let conn = self.hosts[service].endpoint.as_ref().and_then(|endpoint| endpoint.conn);
+        let Some(conn) = conn.filter(|_| self.plan.hosts[service].hubs.len() > 1) else { return };
+        if self.conns[conn].tunnels.iter().any(|&tunnel| self.tunnels[tunnel].open[0]) {
+            return;
+        }
+        self.pairs[pair].not_here = 0;
+        self.sink.sometimes("looked_on_another_hub", true);
+        self.send(conn, Way::ToHub, Body::Fin);
+        self.link_lost(conn, "the device is not on this hub", None);
     }
 
     pub(super) fn opened(&mut self, tunnel: usize) {
@@ -193,6 +216,7 @@ impl World<'_> {
         self.tunnels[tunnel].open[0] = true;
         self.pairs[pair].is_opening = false;
         self.pairs[pair].backoff = Default::default();
+        self.pairs[pair].not_here = 0;
         let (service, device) = (self.pairs[pair].service, self.pairs[pair].device);
         let (device, hub) = (self.hosts[device].name.clone(), self.hosts[hub].name.clone());
         self.emit(service, What::TunnelOpened { device, hub });
@@ -291,9 +315,8 @@ impl World<'_> {
                         self.sink.count("resumes_accepted", 1);
                         self.take_tunnel(end, tunnel, epoch);
                         self.watch_kept(end, tunnel);
-                        let holds = !self.ends[end].session.is_detached();
-                        self.sink
-                            .always("newest_wins_now", holds, self.now, "device", || "not attached".into());
+                        let verdict = judge::newest_wins_now(self.ends[end].session.is_detached());
+                        self.sink.judge("newest_wins_now", verdict, self.now, "device");
                     }
                     Err(refused) => {
                         self.sink.sometimes("resume_refused", true);
@@ -465,9 +488,9 @@ impl World<'_> {
     fn on_event(&mut self, end: usize, event: Event) {
         let (host, session) = (self.ends[end].host, self.ends[end].name.clone());
         let was_closed = self.ends[end].was_closed;
-        self.sink.always("one_terminal_event", !was_closed, self.now, &session, || {
-            format!("{event:?} after the session had closed")
-        });
+        let verdict =
+            judge::one_terminal_event(was_closed, || format!("{event:?} after the session had closed"));
+        self.sink.judge("one_terminal_event", verdict, self.now, &session);
         match event {
             Event::Attached(epoch) => {
                 self.emit(host, What::SessionAttached { session, epoch: epoch.0 });

@@ -206,6 +206,8 @@ pub(super) struct Pair {
     pub(super) draining: Vec<usize>,
     /// A tunnel was asked for.
     pub(super) is_opening: bool,
+    /// How often in a row the hub has said that the device is not there.
+    pub(super) not_here: u32,
     pub(super) backoff: Backoff,
     pub(super) draws: Stream,
     /// Streams whose time has come.
@@ -470,6 +472,7 @@ fn new_pair(service: usize, device: usize, draws: Stream) -> Pair {
         end: None,
         draining: Vec::new(),
         is_opening: false,
+        not_here: 0,
         backoff: Backoff::default(),
         draws,
         ready: VecDeque::new(),
