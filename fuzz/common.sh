@@ -29,10 +29,10 @@ build() {
   cargo "+$TOOLCHAIN" fuzz build --sanitizer "$SANITIZER" --target-dir "$TARGET_DIR" "$@"
 }
 
-# Inputs of a target that are in git.
+# Inputs of a target that are in git, and those in MORE_SEEDS, which `cargo sim export-corpus` makes.
 given() {
   local directory
-  for directory in "fuzz/seeds/$1" "fuzz/regressions/$1"; do
+  for directory in "fuzz/seeds/$1" "fuzz/regressions/$1" "${MORE_SEEDS:-/nowhere}/$1"; do
     if [[ -d $directory ]]; then echo "$directory"; fi
   done
 }

@@ -205,6 +205,11 @@ impl Acceptor {
         digest.finish()
     }
 
+    /// What came from the pipe so far, for a log: all but the last bytes that were handed over, and those.
+    pub fn input(&self) -> [Bytes; 2] {
+        [Bytes::copy_from_slice(&self.kept), self.last.clone()]
+    }
+
     /// Everything that came from the pipe so far.
     pub(crate) fn take_input(&mut self) -> [Bytes; 2] {
         [core::mem::take(&mut self.kept).freeze(), core::mem::take(&mut self.last)]

@@ -9,9 +9,8 @@ use crate::session::{Phase, Session};
 use crate::stream::{Recv, RecvState, Send};
 use crate::time::Instant;
 
-/// See [`Session::fingerprint`].
-pub(crate) fn of_session(session: &Session, now: Instant) -> u128 {
-    let mut digest = Digest::new();
+/// See [`Session::fingerprint`], and [`Session::shape`] if `digest` is blind.
+pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) -> u128 {
     match &session.phase {
         Phase::Open => digest.number(0),
         Phase::Closing(closing) => {
@@ -133,7 +132,11 @@ fn of_queue(queue: &Queue, chunks: &Chunks, digest: &mut Digest) {
 
 /// Collects values; equal sequences give equal results.
 #[derive(Clone, Debug)]
-pub(crate) struct Digest(u128);
+pub(crate) struct Digest {
+    value: u128,
+    /// Of strings, only the lengths count.
+    is_blind: bool,
+}
 
 /// FNV-1a's offset basis and prime for 128 bits, applied to whole words.
 const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
@@ -141,12 +144,17 @@ const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
 impl Digest {
     pub(crate) fn new() -> Self {
-        Self(BASIS)
+        Self { value: BASIS, is_blind: false }
+    }
+
+    /// One that is the same for all strings of the same length.
+    pub(crate) fn blind() -> Self {
+        Self { value: BASIS, is_blind: true }
     }
 
     pub(crate) fn number(&mut self, value: u64) {
-        self.0 = (self.0 ^ u128::from(value)).wrapping_mul(PRIME);
-        self.0 ^= self.0 >> 59; // words are wider than FNV's bytes: bring the high half down
+        self.value = (self.value ^ u128::from(value)).wrapping_mul(PRIME);
+        self.value ^= self.value >> 59; // words are wider than FNV's bytes: bring the high half down
     }
 
     pub(crate) fn numbers(&mut self, values: &[u64]) {
@@ -169,15 +177,17 @@ impl Digest {
     /// The string that `pieces` make up, wherever it is cut, and its length.
     pub(crate) fn pieces<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) {
         let mut length = 0;
-        for byte in pieces.flatten() {
-            self.number(u64::from(*byte));
-            length += 1;
+        for piece in pieces {
+            if !self.is_blind {
+                piece.iter().for_each(|byte| self.number(u64::from(*byte)));
+            }
+            length += piece.len() as u64;
         }
         self.number(length);
     }
 
     pub(crate) fn finish(self) -> u128 {
-        self.0
+        self.value
     }
 }
 
@@ -195,5 +205,16 @@ mod tests {
         assert_eq!(of(&[b"ab", b"c"]), of(&[b"abc"]));
         assert_ne!(of(&[b"abc"]), of(&[b"abd"]));
         assert_ne!(of(&[b""]), of(&[b"\0"]));
+    }
+
+    #[test]
+    fn a_blind_one_sees_lengths() {
+        let of = |bytes: &[u8]| {
+            let mut digest = Digest::blind();
+            digest.bytes(bytes);
+            digest.finish()
+        };
+        assert_eq!(of(b"abc"), of(b"xyz"));
+        assert_ne!(of(b"abc"), of(b"ab"));
     }
 }

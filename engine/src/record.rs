@@ -121,6 +121,11 @@ impl RecordReader {
         }
     }
 
+    /// Whether what came so far ends with a record.
+    pub(crate) fn is_between_records(&self) -> bool {
+        self.carry.is_empty() && matches!(self.state, State::Size | State::Frames { left: 0 })
+    }
+
     /// Takes the header of a STREAM frame, and tells its length, if that is what comes next, uncut.
     fn stream_header(&self, input: &mut Bytes, left: u64) -> Option<(StreamHeader, u64)> {
         if !self.carry.is_empty() {

@@ -478,7 +478,13 @@ impl Session {
     /// It covers every stream in the order of ids, what waits to be sent and read, and deadlines relative to
     /// `now`; no statistics, and nothing of how memory is laid out. The same on every machine.
     pub fn fingerprint(&self, now: Instant) -> u128 {
-        crate::fingerprint::of_session(self, now)
+        crate::fingerprint::of_session(self, now, crate::fingerprint::Digest::new())
+    }
+
+    /// As [`fingerprint`](Self::fingerprint), but of payload and other strings only the lengths count: equal for a session
+    /// and for one that went through the same with other bytes. It can be told to who must not know the bytes.
+    pub fn shape(&self, now: Instant) -> u128 {
+        crate::fingerprint::of_session(self, now, crate::fingerprint::Digest::blind())
     }
 
     /// Panics if the state is inconsistent, which is a bug of the engine's. For tests and fuzzers: it looks at

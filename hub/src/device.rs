@@ -1,9 +1,9 @@
 //! The device's side: it registers with a hub, and decides about each tunnel that is offered to it.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -25,22 +25,22 @@ const OFFERS: usize = 64;
 /// How long the message that begins an offer may take.
 const OFFER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A device that is, or tries to be, registered with its hub.
+/// A device that is, or tries to be, registered with its hubs.
 ///
-/// A task of its own keeps the link: it connects again when the link is lost, after a wait that grows and honours
+/// A task of its own keeps the link to each: it connects again when the link is lost, after a wait that grows and honours
 /// what the hub says. A link to a hub that drains lives on for its tunnels meanwhile. Dropping the device closes all.
 #[derive(Debug)]
 pub struct Device {
     identity: Identity,
     offers: mpsc::Receiver<Offer>,
     status: watch::Receiver<Status>,
-    task: Option<JoinHandle<()>>,
+    links: TaskTracker,
     sessions: Serving,
-    /// Ends the task when this is dropped.
+    /// Ends the tasks when this is dropped.
     unwanted: DropGuard,
 }
 
-/// How it stands between a device and its hub.
+/// How it stands between a device and its hubs. With several, it is as the one says with which it stands best.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Status {
@@ -65,14 +65,39 @@ impl Device {
     ///
     /// The configuration does not do. That the hub cannot be reached is no error: it may be there later.
     pub fn register(config: EndpointConfig, environment: Environment) -> Result<Self, SetupError> {
-        let endpoint = Endpoint::new(config, Role::Device, environment)?;
-        let identity = endpoint.identity.clone();
-        let sessions = Serving::new(endpoint.credentials.clone(), &endpoint.environment.tls)?;
+        Self::register_with([config], environment)
+    }
+
+    /// As [`register`](Self::register), with several hubs: services can reach it through each of them.
+    ///
+    /// # Errors
+    ///
+    /// A configuration does not do, or there is none.
+    pub fn register_with(
+        configs: impl IntoIterator<Item = EndpointConfig>,
+        environment: Environment,
+    ) -> Result<Self, SetupError> {
+        let endpoint = |config| Endpoint::new(config, Role::Device, environment.clone());
+        let endpoints = configs.into_iter().map(endpoint).collect::<Result<Vec<_>, SetupError>>()?;
+        let first = endpoints.first().ok_or(SetupError::NoHub)?;
+        let identity = first.identity.clone();
+        let sessions = Serving::new(first.credentials.clone(), &environment.tls)?;
         let (offer, offers) = mpsc::channel(OFFERS);
         let (publish, status) = watch::channel(Status::Connecting);
-        let unwanted = CancellationToken::new();
-        let task = tokio::spawn(run(endpoint, offer, publish, unwanted.clone()));
-        Ok(Self { identity, offers, status, task: Some(task), sessions, unwanted: unwanted.drop_guard() })
+        let board = Board::new(endpoints.len(), publish);
+        let (links, unwanted) = (TaskTracker::new(), CancellationToken::new());
+        for (number, endpoint) in endpoints.into_iter().enumerate() {
+            let place = Place { number, board: board.clone() };
+            links.spawn(run(endpoint, offer.clone(), place, unwanted.clone()));
+        }
+        links.close();
+        Ok(Self { identity, offers, status, links, sessions, unwanted: unwanted.drop_guard() })
+    }
+
+    /// Keeps sessions end to end for so long without a way to the service, if that does not want less; 60 s unless this is
+    /// called. Those that there are stay as they are.
+    pub fn keep_sessions_for(&mut self, grace: Duration) {
+        self.sessions.keep_for(grace);
     }
 
     /// Who this device is.
@@ -90,13 +115,11 @@ impl Device {
         &self.sessions
     }
 
-    /// Unregisters, and waits until the link is closed. Tunnels over it end.
-    pub async fn close(mut self) {
+    /// Ends the sessions, unregisters, and waits until the links are closed. Tunnels over it end.
+    pub async fn close(self) {
+        self.sessions.close().await;
         drop(self.unwanted);
-        if let Some(task) = self.task.take() {
-            // A task that panicked has closed its link as well.
-            let _ = task.await;
-        }
+        self.links.wait().await;
     }
 
     /// How it stands, now and from now on.
@@ -150,15 +173,45 @@ impl Offer {
     }
 }
 
-/// Runs the device until it is not wanted, and all its links are closed.
-async fn run(
-    endpoint: Endpoint,
-    offers: mpsc::Sender<Offer>,
-    status: watch::Sender<Status>,
-    unwanted: CancellationToken,
-) {
+/// How it stands with each hub, and with the best of them for those who look on.
+#[derive(Debug)]
+struct Board {
+    each: Mutex<Vec<Status>>,
+    publish: watch::Sender<Status>,
+}
+
+/// A hub's place on the board.
+#[derive(Debug)]
+struct Place {
+    number: usize,
+    board: Arc<Board>,
+}
+
+impl Board {
+    fn new(hubs: usize, publish: watch::Sender<Status>) -> Arc<Self> {
+        Arc::new(Self { each: Mutex::new(vec![Status::Connecting; hubs]), publish })
+    }
+}
+
+impl Place {
+    fn write(&self, status: Status) {
+        let mut each = self.board.each.lock().expect("nothing panics while it holds the lock");
+        each[self.number] = status;
+        let rank = |status: &&Status| match status {
+            Status::Online => 0,
+            Status::Connecting => 1,
+            Status::Waiting { .. } => 2,
+        };
+        if let Some(best) = each.iter().min_by_key(rank) {
+            self.board.publish.send_replace(best.clone());
+        }
+    }
+}
+
+/// Stays registered with a hub until the device is not wanted, and all links to it are closed.
+async fn run(endpoint: Endpoint, offers: mpsc::Sender<Offer>, place: Place, unwanted: CancellationToken) {
     let links = TaskTracker::new();
-    stay_registered(endpoint, offers, status, &unwanted, &links).await;
+    stay_registered(endpoint, offers, place, &unwanted, &links).await;
     links.close();
     links.wait().await;
 }
@@ -167,17 +220,18 @@ async fn run(
 async fn stay_registered(
     endpoint: Endpoint,
     offers: mpsc::Sender<Offer>,
-    status: watch::Sender<Status>,
+    place: Place,
     unwanted: &CancellationToken,
     links: &TaskTracker,
 ) {
     let mut backoff = Backoff::default();
     loop {
-        status.send_replace(Status::Connecting);
+        place.write(Status::Connecting);
         let Some(connection) = unwanted.run_until_cancelled(endpoint.connect()).await else { return };
         let (why, wait) = match connection {
             Ok(connected) => {
-                status.send_replace(Status::Online);
+                place.write(Status::Online);
+                tracing::info!(hub = endpoint.hub(), "online");
                 let since = Instant::now();
                 let goodbye = serve(connected, &offers, unwanted, links).await;
                 if unwanted.is_cancelled() {
@@ -198,8 +252,8 @@ async fn stay_registered(
             }
             Err(error) => (error.to_string(), backoff.next(endpoint.environment.random())),
         };
-        tracing::info!(device = %endpoint.identity.name, %why, ?wait, "not registered; trying again after a wait");
-        status.send_replace(Status::Waiting { why, wait });
+        tracing::info!(hub = endpoint.hub(), %why, ?wait, "not registered; trying again after a wait");
+        place.write(Status::Waiting { why, wait });
         if unwanted.run_until_cancelled(sleep(wait)).await.is_none() {
             return;
         }

@@ -38,6 +38,10 @@ const HEAD_START: Duration = Duration::from_secs(1);
 /// How long QUIC may still take when every other way has failed: nobody says so where no UDP is answered.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
 
+/// How long other ways may take at least when the hub's machine has said that nobody listens there for TCP. They may take
+/// four times as long as that took: it was a round trip, and QUIC needs one to be heard of.
+const AFTER_REFUSAL: Duration = Duration::from_millis(200);
+
 /// How long each address of the hub's but the last has to answer over QUIC: less than [`LAST_CHANCE`], so that the next one
 /// has its turn when all else has failed.
 const PER_ADDRESS: Duration = Duration::from_millis(600);
@@ -302,14 +306,15 @@ impl Dialler {
         self.look_back(place);
         let mut ways = self.ways(place).into_iter();
         let mut attempts: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
-        let mut under_way: Vec<(Way, Progress)> = Vec::new();
+        let mut under_way: Vec<(Way, Progress, Instant)> = Vec::new();
+        let mut patience = LAST_CHANCE;
         let mut waits_for_quic = false;
         let mut furthest: Option<(Stage, ConnectError)> = None;
         let mut next_start = Instant::now();
         let mut last_chance = None;
         while ways.len() > 0 || !attempts.is_empty() {
             if furthest.is_some() && waits_for_quic && ways.len() == 0 && attempts.len() == 1 {
-                last_chance.get_or_insert_with(|| Instant::now() + LAST_CHANCE);
+                last_chance.get_or_insert_with(|| Instant::now() + patience);
             }
             tokio::select! {
                 biased;
@@ -320,13 +325,18 @@ impl Dialler {
                     }
                     Err(error) => {
                         tracing::debug!(hub = self.hub, %way, %stage, %error, "no way");
+                        let was_refused = error.is_refused();
                         // To know an address is not yet to have got anywhere.
                         let stage = stage.max(Stage::Resolved);
                         if furthest.as_ref().is_none_or(|(far, _)| stage > *far) {
                             furthest = Some((stage, error));
                         }
                         next_start = Instant::now();
-                        under_way.retain(|(other, _)| *other != way);
+                        if let Some((.., start)) = under_way.extract_if(.., |(other, ..)| *other == way).next()
+                            && was_refused
+                        {
+                            patience = patience.min(AFTER_REFUSAL.max(4 * start.elapsed()));
+                        }
                         waits_for_quic &= way.transport != Transport::Quic;
                     }
                 },
@@ -336,11 +346,11 @@ impl Dialler {
                 }
                 () = sleep_until(next_start), if ways.len() > 0 => {
                     let way = ways.next().expect("there is one more");
-                    next_start = Instant::now() + HEAD_START;
+                    next_start = Instant::now() + HEAD_START.min(patience);
                     waits_for_quic |= way.transport == Transport::Quic;
                     tracing::debug!(hub = self.hub, %way, "trying");
                     let progress = Progress::default();
-                    under_way.push((way, progress.clone()));
+                    under_way.push((way, progress.clone(), Instant::now()));
                     attempts.push(self.clone().attempt_to_the_end(way, progress).boxed());
                 }
                 () = sleep_until(deadline) => break,
@@ -348,7 +358,7 @@ impl Dialler {
         }
         self.memory().forget(place);
         // Those that are given up may have got further than those that have failed.
-        for (way, progress) in under_way {
+        for (way, progress, _) in under_way {
             let stage = progress.stage();
             if furthest.as_ref().is_none_or(|(far, _)| stage > *far) {
                 furthest = Some((stage, self.timed_out(way, stage)));

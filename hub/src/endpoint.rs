@@ -112,6 +112,9 @@ pub enum SetupError {
         /// What it should be.
         wanted: Role,
     },
+    /// No hub is named.
+    #[error("no hub is named; name one at least")]
+    NoHub,
     /// The hub's address does not do.
     #[error("\"{0}\" is no address of a hub; write HOST:PORT, such as hub.example.com:443")]
     Address(String),
@@ -200,6 +203,13 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Whether the hub's machine has said that nobody listens there.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Unreachable { error, .. } if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 fn remedy_of_unreachable(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "start `towline hub` there, or name another with --hub",
@@ -281,6 +291,11 @@ impl Endpoint {
         let dialler = Arc::new(Dialler::new(config, identity.trust_domain.clone(), environment.clone())?);
         let instance = environment.random();
         Ok(Self { dialler, environment, instance, identity, credentials })
+    }
+
+    /// The hub's address.
+    pub(crate) fn hub(&self) -> &str {
+        self.dialler.hub()
     }
 
     /// Connects and says hello. Cancelling it closes the connection.

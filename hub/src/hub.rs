@@ -22,7 +22,7 @@ use towline_transports::tls::{ConfigError, Credentials};
 use towline_transports::{Link, Listener, RecvStream, SendStream, Socket, quic};
 
 use crate::codes;
-use crate::core::{Action, Core, Limits, LinkId, Lobby, TunnelId, Visitor};
+use crate::core::{Action, Core, Limits, LinkId, Lobby, Offered, TunnelId, Visitor};
 use crate::door::{self, Arrival, Door, Keys};
 use crate::endpoint::{SetupError, hub_link_config};
 use crate::environment::Environment;
@@ -132,7 +132,7 @@ struct State {
     links: BTreeMap<LinkId, Peer>,
     next_link: u64,
     /// Services that wait for an answer.
-    waiting: BTreeMap<TunnelId, oneshot::Sender<Refusal>>,
+    waiting: BTreeMap<TunnelId, oneshot::Sender<Result<Offered, Refusal>>>,
 }
 
 /// The other end of a link.
@@ -265,7 +265,11 @@ impl Inner {
             match action {
                 // Whoever does not wait any more need not be told.
                 Action::Refuse(tunnel, refusal) => {
-                    state.waiting.remove(&tunnel).map(|waiting| waiting.send(refusal));
+                    state.waiting.remove(&tunnel).map(|waiting| waiting.send(Err(refusal)));
+                }
+                Action::Offer(offered) => {
+                    let tunnel = offered.tunnel;
+                    state.waiting.remove(&tunnel).map(|waiting| waiting.send(Ok(offered)));
                 }
                 Action::Dismiss(link, refusal) => {
                     let Some(peer) = state.links.get_mut(&link) else { continue };

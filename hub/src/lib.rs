@@ -59,6 +59,7 @@
 pub mod agent;
 pub mod authority;
 pub mod codes;
+mod connector;
 pub mod core;
 mod credentials;
 mod device;
@@ -79,13 +80,14 @@ pub mod relay;
 mod service;
 mod tunnel;
 
+pub use connector::Connector;
 pub use credentials::{CredentialError, CredentialFiles};
 pub use device::{Device, Offer, Status};
 pub use dial::{Attempt, Stage, Transport, Way, why};
 pub use end_to_end::{EndToEnd, PeerError, SessionOptions};
 pub use endpoint::{AGENT, CONNECT_DEADLINE, ConnectError, EndpointConfig, Route, SetupError, link_config};
 pub use environment::Environment;
-pub use forward::Forward;
+pub use forward::forward;
 pub use hub::{Hub, HubConfig, HubStats, ReloadError, StartError};
 pub use service::{OpenError, OpenOptions, Opening, OpeningLeg, Service};
 pub use tunnel::Tunnel;

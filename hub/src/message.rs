@@ -68,6 +68,9 @@ pub struct Open {
     /// How long the whole handshake may take, in milliseconds; at most 60,000.
     #[n(3)]
     pub deadline_ms: u32,
+    /// How long to wait for the device, if it is away, before the handshake begins, in milliseconds; at most 600,000.
+    #[n(4)]
+    pub wait_ms: Option<u32>,
 }
 
 /// How a tunnel ends.
@@ -351,6 +354,7 @@ mod tests {
             service: "ssh".into(),
             profile: Profile::Native,
             deadline_ms: 30_000,
+            wait_ms: None,
         });
         assert_eq!(
             hex(&encode(&open)),

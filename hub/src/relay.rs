@@ -7,9 +7,11 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::timeout;
 use towline_transports::{Code, ReadBuffer, ReadError, RecvStream, SendStream, Socket, WriteError};
 
 use crate::codes;
@@ -61,13 +63,23 @@ pub trait Leg: Send {
 
     /// Reads once after [`stop`](Self::stop) and drops what came: so that a writer who cannot be told to stop is not
     /// held up for ever. The others need not implement it.
-    fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<()> {
+    /// Returns whether more may come.
+    fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<bool> {
         Poll::Pending
     }
 
     /// Whether to abandon writing ends reading as well, as TCP's RST does.
     fn reset_ends_whole(&self) -> bool;
+
+    /// Waits, once both ways are over, until to drop the leg takes nothing back. The others need not implement it.
+    fn poll_linger(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
+
+/// How long a socket that is done with is kept for whoever goes on writing to it: to close it earlier is to send a RST,
+/// which takes back what is still on its way in the other direction.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +94,7 @@ pub struct Relayed {
 /// tunnel: dropped streams are reset.
 pub async fn relay(first: &mut impl Leg, second: &mut impl Leg, profile: Profile) -> Relayed {
     let mut splice = Splice::new(profile);
-    poll_fn(|context| {
+    let relayed = poll_fn(|context| {
         loop {
             ready!(tokio::task::coop::poll_proceed(context)).made_progress();
             let forth = turn(context, &mut splice, Way::Forth, first, second);
@@ -97,7 +109,14 @@ pub async fn relay(first: &mut impl Leg, second: &mut impl Leg, profile: Profile
             }
         }
     })
-    .await
+    .await;
+    let lingering = poll_fn(|context| {
+        let (first, second) = (first.poll_linger(context), second.poll_linger(context));
+        if first.is_ready() && second.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+    });
+    // Most have nothing to wait for, and are not asked twice.
+    let _ = timeout(LINGER, lingering).await;
+    relayed
 }
 
 /// Does what can be done now for one way: gives the sink what it is due, and reads if that is wanted. Returns
@@ -137,7 +156,7 @@ fn turn(
     }
     let flow = splice.flow(way);
     if let Fate::Over(Ended::Stopped(_)) = flow.fate() {
-        moved |= source.poll_discard(context).is_ready();
+        moved |= source.poll_discard(context) == Poll::Ready(true);
     }
     if flow.wants_read()
         && let Poll::Ready(read) = source.poll_read(context, crate::core::MAX_HELD)
@@ -233,12 +252,14 @@ pub struct SocketLeg {
     buffer: ReadBuffer,
     /// A write has failed. The system reports a RST once; the end of what can be read then looks like a FIN.
     was_reset: bool,
+    /// Somebody may still write what nobody wants.
+    discards: bool,
 }
 
 impl SocketLeg {
     /// Takes the socket over.
     pub fn new(socket: Box<dyn Socket>) -> Self {
-        Self { socket: Some(socket), buffer: ReadBuffer::default(), was_reset: false }
+        Self { socket: Some(socket), buffer: ReadBuffer::default(), was_reset: false, discards: false }
     }
 
     fn note_reset(&mut self, _: io::Error) -> Gone {
@@ -281,15 +302,25 @@ impl Leg for SocketLeg {
 
     /// TCP cannot say it, and a RST would take back what is still on its way in the other direction. What comes is
     /// dropped, until that direction has ended too.
-    fn stop(&mut self, _: Code) {}
+    fn stop(&mut self, _: Code) {
+        self.discards = true;
+    }
 
-    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(socket) = &mut self.socket else { return Poll::Pending };
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(false) };
         discard_from(&mut self.buffer, socket, context)
     }
 
     fn reset_ends_whole(&self) -> bool {
         true
+    }
+
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.discards {
+            ready!(tokio::task::coop::poll_proceed(context)).made_progress();
+            self.discards = ready!(self.poll_discard(context));
+        }
+        Poll::Ready(())
     }
 }
 
@@ -341,7 +372,7 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin> Leg for PairLeg<
 
     fn stop(&mut self, _: Code) {}
 
-    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         discard_from(&mut self.buffer, &mut self.input, context)
     }
 
@@ -350,16 +381,14 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin> Leg for PairLeg<
     }
 }
 
-/// Ready if something was dropped; never after the source has ended.
+/// Drops what comes, and returns whether more may.
 fn discard_from(
     buffer: &mut ReadBuffer,
     source: &mut (impl AsyncRead + Unpin),
     context: &mut Context<'_>,
-) -> Poll<()> {
-    match ready!(read_from(buffer, source, context, crate::core::MAX_HELD)) {
-        Read::Data(_) => Poll::Ready(()),
-        Read::End | Read::Reset(_) | Read::Lost(_) => Poll::Pending,
-    }
+) -> Poll<bool> {
+    let read = ready!(read_from(buffer, source, context, crate::core::MAX_HELD));
+    Poll::Ready(matches!(read, Read::Data(_)))
 }
 
 fn read_from(
@@ -396,4 +425,113 @@ fn write_to(
         }
     }
     Poll::Ready(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Somebody who has said what there was to say, and wants to hear nothing.
+    #[derive(Debug)]
+    struct Deaf(Option<Bytes>);
+
+    impl Leg for Deaf {
+        fn poll_read(&mut self, _: &mut Context<'_>, _: usize) -> Poll<Read> {
+            Poll::Ready(self.0.take().map_or(Read::End, Read::Data))
+        }
+
+        fn poll_write(&mut self, _: &mut Context<'_>, _: &mut Bytes) -> Poll<Result<(), Gone>> {
+            Poll::Ready(Err(Gone::Stopped(codes::RESET)))
+        }
+
+        fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+            Poll::Ready(Err(Gone::Stopped(codes::RESET)))
+        }
+
+        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<Gone> {
+            Poll::Ready(Gone::Stopped(codes::RESET))
+        }
+
+        fn reset(&mut self, _: Code) {}
+
+        fn stop(&mut self, _: Code) {}
+
+        fn reset_ends_whole(&self) -> bool {
+            false
+        }
+    }
+
+    #[derive(Debug)]
+    struct Local(DuplexStream);
+
+    impl Socket for Local {
+        fn abort(&mut self) {}
+    }
+
+    impl AsyncRead for Local {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Local {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(context)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(context)
+        }
+    }
+
+    /// A program, and what becomes of the relay between it and somebody who is deaf.
+    fn relaying() -> (DuplexStream, tokio::task::JoinHandle<Relayed>) {
+        let (program, ours) = tokio::io::duplex(16);
+        let relaying = tokio::spawn(async move {
+            let mut local = SocketLeg::new(Box::new(Local(ours)));
+            relay(&mut Deaf(Some(Bytes::from_static(b"words"))), &mut local, Profile::Native).await
+        });
+        (program, relaying)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_is_kept_until_the_program_has_nothing_more_to_say() {
+        let (mut program, relaying) = relaying();
+        let mut heard = Vec::new();
+        program.write_all(&[0; 1000]).await.unwrap();
+        program.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"words");
+        // Both ways are over, and to close the socket now would be to send a RST.
+        program.write_all(&[0; 1000]).await.unwrap();
+        assert!(!relaying.is_finished());
+        drop(program);
+        let relayed = relaying.await.unwrap();
+        assert_eq!(relayed.ended, [Ended::Finished, Ended::Stopped(codes::RESET)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_says_things_for_ever_is_not_listened_to_for_ever() {
+        let start = Instant::now();
+        let (mut program, relaying) = relaying();
+        while program.write_all(&[0; 10]).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        relaying.await.unwrap();
+        assert!((LINGER..LINGER + Duration::from_secs(2)).contains(&start.elapsed()));
+    }
 }

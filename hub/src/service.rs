@@ -2,12 +2,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Sleep, sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use towline_transports::tls::Credentials;
 use towline_transports::{Code, Link, LinkClosed, RecvStream, SendStream};
 
@@ -16,9 +21,7 @@ use crate::end_to_end::PeerError;
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Name, Role};
-use crate::message::{
-    self, Accepted, Answer, DeviceStatus, Goodbye, List, MessageError, Open, Profile, Request,
-};
+use crate::message::{self, Accepted, Answer, DeviceStatus, List, MessageError, Open, Profile, Request};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::relay::{Gone, Leg, Read, StreamLeg};
 use crate::tunnel::Tunnel;
@@ -26,10 +29,14 @@ use crate::tunnel::Tunnel;
 /// How long the hub may be late with its refusal when a deadline has passed, before the service gives up on it.
 const DEADLINE_SLACK: Duration = Duration::from_secs(2);
 
-/// An endpoint that opens tunnels. Cloning it gives another handle to the same link.
+/// How long a hub may take before another one is tried as well.
+const HEAD_START: Duration = Duration::from_secs(1);
+
+/// An endpoint that opens tunnels. Cloning it gives another handle to the same links.
 ///
 /// It connects when it is first used, and again when the link was lost, or the hub said goodbye, in between. Tunnels over
-/// a link to a hub that drains go on meanwhile.
+/// a link to a hub that drains go on meanwhile. If it knows several hubs, it tries them in turn, beginning with the one
+/// that did last.
 #[derive(Clone, Debug)]
 pub struct Service {
     inner: Arc<Inner>,
@@ -37,25 +44,33 @@ pub struct Service {
 
 #[derive(Debug)]
 struct Inner {
+    hubs: Vec<HubLink>,
+    /// Which of them did last.
+    preferred: AtomicUsize,
+    /// How often hubs have said goodbye: time for sessions to move.
+    goodbyes: watch::Sender<u64>,
+}
+
+/// A hub, and the link to it if there is one.
+#[derive(Debug)]
+struct HubLink {
     endpoint: Endpoint,
     link: Mutex<Option<Kept>>,
 }
 
-/// The link, and the stream that must stay open with it, on which the hub says goodbye.
 #[derive(Debug)]
 struct Kept {
     link: Link,
-    control: (SendStream, RecvStream),
-    /// The goodbye as far as it has come.
-    goodbye: message::Reader,
+    /// The hub has said goodbye.
+    is_leaving: Arc<AtomicBool>,
+    /// Ends the task that listens for the goodbye, and has the stream that must stay open with the link.
+    _listening: DropGuard,
 }
 
 impl Kept {
     /// Whether streams may be opened on it: it is not over, and the hub has not said goodbye.
-    fn is_open(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        let goodbye = self.goodbye.poll_next::<Goodbye>(&mut context, &mut self.control.1);
-        goodbye.is_pending() && !self.link.is_closed()
+    fn is_open(&self) -> bool {
+        !self.is_leaving.load(Ordering::Acquire) && !self.link.is_closed()
     }
 }
 
@@ -67,11 +82,13 @@ pub struct OpenOptions {
     pub profile: Profile,
     /// How long it may take, at most 60 s. Default: 30 s.
     pub deadline: Duration,
+    /// How long to wait for the device before that, if it is away; at most 10 min. Default: not at all.
+    pub wait: Duration,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { profile: Profile::Native, deadline: Duration::from_secs(30) }
+        Self { profile: Profile::Native, deadline: Duration::from_secs(30), wait: Duration::ZERO }
     }
 }
 
@@ -106,18 +123,47 @@ impl Service {
     ///
     /// The configuration does not do.
     pub fn new(config: EndpointConfig, environment: Environment) -> Result<Self, SetupError> {
-        let endpoint = Endpoint::new(config, Role::Service, environment)?;
-        Ok(Self { inner: Arc::new(Inner { endpoint, link: Mutex::new(None) }) })
+        Self::of_hubs([config], environment)
+    }
+
+    /// As [`new`](Self::new), with several hubs, of which any will do.
+    ///
+    /// # Errors
+    ///
+    /// A configuration does not do, or there is none.
+    pub fn of_hubs(
+        configs: impl IntoIterator<Item = EndpointConfig>,
+        environment: Environment,
+    ) -> Result<Self, SetupError> {
+        let hub = |config| {
+            let endpoint = Endpoint::new(config, Role::Service, environment.clone())?;
+            Ok(HubLink { endpoint, link: Mutex::default() })
+        };
+        let hubs = configs.into_iter().map(hub).collect::<Result<Vec<_>, SetupError>>()?;
+        if hubs.is_empty() {
+            return Err(SetupError::NoHub);
+        }
+        let (preferred, goodbyes) = (AtomicUsize::new(0), watch::Sender::new(0));
+        Ok(Self { inner: Arc::new(Inner { hubs, preferred, goodbyes }) })
     }
 
     /// Who this service endpoint is.
     pub fn identity(&self) -> &Identity {
-        &self.inner.endpoint.identity
+        &self.endpoint().identity
     }
 
     /// Who this end is to the devices, and what it is made of.
     pub(crate) fn at_the_ends(&self) -> (&Credentials, &Environment) {
-        (&self.inner.endpoint.credentials, &self.inner.endpoint.environment)
+        (&self.endpoint().credentials, &self.endpoint().environment)
+    }
+
+    fn endpoint(&self) -> &Endpoint {
+        &self.inner.hubs[0].endpoint
+    }
+
+    /// Counts the goodbyes of hubs.
+    pub(crate) fn goodbyes(&self) -> watch::Receiver<u64> {
+        self.inner.goodbyes.subscribe()
     }
 
     /// Opens a tunnel to `service` of `device`.
@@ -129,11 +175,12 @@ impl Service {
         self.begin(device, service, OpenOptions::default()).await?.answered().await
     }
 
-    /// Begins to open a tunnel, without waiting for the answer: what is written to it may follow at once.
+    /// Begins to open a tunnel, without waiting for the answer: what is written to it may follow at once. Of several hubs,
+    /// it waits for the answer of one that does.
     ///
     /// # Errors
     ///
-    /// The names are none, or the hub cannot be reached.
+    /// The names are none, or the hub cannot be reached. Of several hubs, what the one says that got furthest.
     pub async fn begin(
         &self,
         device: &str,
@@ -145,24 +192,37 @@ impl Service {
             let bad = |bad: BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
             name.parse::<Name>().map_err(bad)?;
         }
-        let deadline_ms = u32::try_from(options.deadline.as_millis()).unwrap_or(u32::MAX);
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let open = Open {
             device: device.to_owned(),
             service: service.to_owned(),
             profile: options.profile,
-            deadline_ms,
+            deadline_ms: millis(options.deadline),
+            wait_ms: Some(millis(options.wait)).filter(|wait| *wait > 0),
         };
-        let (send, recv) = self.ask(&Request::Open(open)).await?;
-        Ok(Opening { profile: options.profile, deadline: options.deadline, send, recv })
+        let request = Request::Open(open);
+        if let [hub] = &self.inner.hubs[..] {
+            let (send, recv) = self.ask(hub, &request).await?;
+            return Ok(Opening::new(options, send, recv));
+        }
+        self.try_hubs(|hub| async {
+            let (send, recv) = self.ask(hub, &request).await?;
+            Opening::new(options, send, recv).with_answer().await
+        })
+        .await
     }
 
-    /// The devices that the hub knows, in the order of their IDs.
+    /// The devices that a hub knows, in the order of their IDs.
     ///
     /// # Errors
     ///
     /// The hub cannot be reached, or refuses.
     pub async fn devices(&self) -> Result<Vec<DeviceStatus>, OpenError> {
-        let (_send, mut recv) = self.ask(&Request::List(List {})).await?;
+        self.try_hubs(|hub| self.devices_of(hub)).await
+    }
+
+    async fn devices_of(&self, hub: &HubLink) -> Result<Vec<DeviceStatus>, OpenError> {
+        let (_send, mut recv) = self.ask(hub, &Request::List(List {})).await?;
         match message::read(&mut recv).await? {
             Answer::Refused(refusal) => return Err(refusal.into()),
             Answer::Accepted(_) => {}
@@ -174,20 +234,61 @@ impl Service {
         Ok(devices)
     }
 
-    /// Closes the link, once everything has gone out. An older one, to a hub that drains, lives on for its tunnels.
+    /// Closes the links, once everything has gone out. An older one, to a hub that drains, lives on for its tunnels.
     pub async fn close(&self) {
-        if let Some(Kept { link, .. }) = self.inner.link.lock().await.take() {
-            link.close(codes::NONE, "");
-            link.closed().await;
+        join_all(self.inner.hubs.iter().map(async |hub| {
+            let kept = hub.link.lock().await.take();
+            if let Some(Kept { link, .. }) = kept {
+                link.close(codes::NONE, "");
+                link.closed().await;
+            }
+        }))
+        .await;
+    }
+
+    /// Tries the hubs in turn, beginning with the one that did last: the next one as soon as one does not do, or has taken
+    /// [`HEAD_START`]. The first one that does is the one to begin with from then on.
+    async fn try_hubs<'a, T, F>(&'a self, attempt: impl Fn(&'a HubLink) -> F) -> Result<T, OpenError>
+    where
+        F: Future<Output = Result<T, OpenError>>,
+    {
+        let Inner { hubs, preferred, .. } = &*self.inner;
+        let first = preferred.load(Ordering::Relaxed);
+        let mut untried = (first..hubs.len()).chain(0..first);
+        let mut attempts = FuturesUnordered::new();
+        let mut best: Option<OpenError> = None;
+        loop {
+            let next = untried.next();
+            if let Some(hub) = next {
+                attempts.push(attempt(&hubs[hub]).map(move |outcome| (hub, outcome)));
+            }
+            let outcome = tokio::select! {
+                biased;
+                outcome = attempts.next() => outcome,
+                () = sleep(HEAD_START), if next.is_some() => continue,
+            };
+            match outcome {
+                Some((hub, Ok(done))) => {
+                    preferred.store(hub, Ordering::Relaxed);
+                    return Ok(done);
+                }
+                Some((_, Err(error))) if error.is_of_the_device() => return Err(error),
+                Some((_, Err(error))) => {
+                    if best.as_ref().is_none_or(|best| error.distance() > best.distance()) {
+                        best = Some(error);
+                    }
+                }
+                None => return Err(best.expect("there is a hub, and it was tried")),
+            }
         }
     }
 
-    /// Opens a stream and writes `request` on it.
-    async fn ask(&self, request: &Request) -> Result<(SendStream, RecvStream), OpenError> {
+    /// Opens a stream to a hub and writes `request` on it.
+    async fn ask(&self, hub: &HubLink, request: &Request) -> Result<(SendStream, RecvStream), OpenError> {
         let mut last = None;
         // A link that was kept may turn out to be lost; a new one that is lost at once is bad news.
         for _ in 0..2 {
-            let link = self.link(last.is_some()).await?;
+            let link = self.link(hub, last.is_some()).await?;
             let attempt = async {
                 let (mut send, recv) = link.open_bi().await?;
                 message::write(&mut send, request).await?;
@@ -202,9 +303,9 @@ impl Service {
         Err(error.into())
     }
 
-    /// The link that is kept, or a new one.
-    async fn link(&self, renew: bool) -> Result<Link, ConnectError> {
-        let mut kept = self.inner.link.lock().await;
+    /// The link to a hub that is kept, or a new one.
+    async fn link(&self, hub: &HubLink, renew: bool) -> Result<Link, ConnectError> {
+        let mut kept = hub.link.lock().await;
         if let Some(kept) = &mut *kept
             && !renew
             && kept.is_open()
@@ -213,9 +314,50 @@ impl Service {
         }
         // It lives on while there are tunnels over it.
         *kept = None;
-        let Connected { link, control } = self.inner.endpoint.connect().await?;
-        *kept = Some(Kept { link: link.clone(), control, goodbye: message::Reader::default() });
+        let connected = hub.endpoint.connect().await?;
+        let link = connected.link.clone();
+        let (is_leaving, unwanted) = (Arc::<AtomicBool>::default(), CancellationToken::new());
+        let listening = listen_for_goodbye(connected, is_leaving.clone(), self.inner.goodbyes.clone());
+        tokio::spawn(unwanted.clone().run_until_cancelled_owned(listening));
+        *kept = Some(Kept { link: link.clone(), is_leaving, _listening: unwanted.drop_guard() });
         Ok(link)
+    }
+}
+
+/// Waits until the hub says goodbye, and then until the link is over.
+async fn listen_for_goodbye(
+    mut connected: Connected,
+    is_leaving: Arc<AtomicBool>,
+    goodbyes: watch::Sender<u64>,
+) {
+    if connected.goodbye().await.is_ok() {
+        is_leaving.store(true, Ordering::Release);
+        goodbyes.send_modify(|count| *count += 1);
+        connected.link.closed().await;
+    }
+}
+
+impl OpenError {
+    /// Whether the device itself has answered, so that no other hub knows better.
+    fn is_of_the_device(&self) -> bool {
+        use RefusalCode::{
+            BadRequest, Rejected, ServiceUnknown, TargetRefused, TargetTimedOut, TargetUnreachable,
+        };
+        let Self::Refused(refusal) = self else { return false };
+        matches!(
+            refusal.code,
+            BadRequest | Rejected | ServiceUnknown | TargetRefused | TargetUnreachable | TargetTimedOut
+        )
+    }
+
+    /// How far it got.
+    fn distance(&self) -> u8 {
+        match self {
+            Self::Connect(_) => 0,
+            Self::Lost(_) => 1,
+            Self::Refused(_) => 2,
+            Self::Peer(_) => 3,
+        }
     }
 }
 
@@ -227,11 +369,27 @@ pub struct Opening {
     /// What is written here follows the request; if that is refused, it is dropped.
     pub send: SendStream,
     recv: RecvStream,
+    /// How many bytes the request took, if the device's end acknowledges what it has.
+    asked: Option<u64>,
+    /// The answer, if it was waited for.
+    answer: Option<Accepted>,
 }
 
 impl Opening {
-    pub(crate) fn new(profile: Profile, deadline: Duration, send: SendStream, recv: RecvStream) -> Self {
-        Self { profile, deadline, send, recv }
+    fn new(options: OpenOptions, send: SendStream, recv: RecvStream) -> Self {
+        let OpenOptions { profile, deadline, wait } = options;
+        Self { profile, deadline: wait + deadline, send, recv, asked: None, answer: None }
+    }
+
+    /// One in a session, whose request of `asked` bytes was written.
+    pub(crate) fn of_session(deadline: Duration, send: SendStream, recv: RecvStream, asked: u64) -> Self {
+        Self { profile: Profile::Native, deadline, send, recv, asked: Some(asked), answer: None }
+    }
+
+    /// It once its answer is there.
+    async fn with_answer(mut self) -> Result<Self, OpenError> {
+        self.answer = Some(read_answer(&mut self.recv, self.deadline).await?);
+        Ok(self)
     }
 
     /// Waits for the answer.
@@ -239,18 +397,22 @@ impl Opening {
     /// # Errors
     ///
     /// Why there is no tunnel.
-    pub async fn answered(self) -> Result<Tunnel, OpenError> {
-        let Self { profile, deadline, send, mut recv } = self;
-        let Accepted { tunnel } = read_answer(&mut recv, deadline).await?;
-        Ok(Tunnel::new(tunnel, profile, send, recv))
+    pub async fn answered(mut self) -> Result<Tunnel, OpenError> {
+        let Accepted { tunnel } = match self.answer {
+            Some(accepted) => accepted,
+            None => read_answer(&mut self.recv, self.deadline).await?,
+        };
+        Ok(Tunnel::new(tunnel, self.profile, self.send, self.recv))
     }
 
     /// It as one side of a relay, which carries what is written before the answer comes.
     pub fn into_leg(self) -> OpeningLeg {
-        let Self { deadline, send, recv, .. } = self;
-        let patience = Box::pin(sleep(deadline + DEADLINE_SLACK));
-        let answer = Some((message::Reader::default(), patience));
-        OpeningLeg { leg: StreamLeg { send, recv }, answer, refused: None }
+        let Self { deadline, send, recv, asked, answer, .. } = self;
+        let answer = match answer {
+            Some(_) => None,
+            None => Some((message::Reader::default(), Box::pin(sleep(deadline + DEADLINE_SLACK)))),
+        };
+        OpeningLeg { leg: StreamLeg { send, recv }, answer, refused: None, asked }
     }
 }
 
@@ -274,9 +436,16 @@ pub struct OpeningLeg {
     /// The answer as far as it has come, and when to give up on it. `None` once it is here.
     answer: Option<(message::Reader, Pin<Box<Sleep>>)>,
     refused: Option<OpenError>,
+    asked: Option<u64>,
 }
 
 impl OpeningLeg {
+    /// How many of the bytes that were written the device's end has for certain. `None` outside of sessions, where nobody
+    /// says.
+    pub fn delivered(&self) -> Option<u64> {
+        Some(self.leg.send.acknowledged()?.saturating_sub(self.asked?))
+    }
+
     /// Why there was no tunnel, if that is how the relay ended.
     pub fn refusal(self) -> Option<OpenError> {
         self.refused

@@ -89,7 +89,7 @@ fn hello() -> Request {
 /// Asks for a tunnel to a device that echoes.
 fn open(device: &str) -> Request {
     let (device, service) = (device.to_owned(), "echo".to_owned());
-    Request::Open(Open { device, service, profile: Profile::Native, deadline_ms: 1000 })
+    Request::Open(Open { device, service, profile: Profile::Native, deadline_ms: 1000, wait_ms: None })
 }
 
 /// Says something on a new stream, and reads the answer.

@@ -27,9 +27,11 @@
 //! ```
 
 pub mod cli;
+pub mod corpus;
 pub mod des;
 #[cfg(towline_sabotage)]
 mod drawn;
+pub mod engine_log;
 pub mod event;
 pub mod expect;
 pub mod explore;

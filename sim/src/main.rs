@@ -28,6 +28,7 @@ enum Command {
     Diff(cli::Diff),
     Report(cli::Report),
     Golden(cli::Golden),
+    ExportCorpus(cli::ExportCorpus),
     /// Walk every interleaving of two sessions
     #[command(after_help = "\
 Examples:
@@ -101,6 +102,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Diff(options) => options.execute(),
         Command::Report(options) => options.execute(),
         Command::Golden(options) => options.execute(),
+        Command::ExportCorpus(options) => options.execute(),
         Command::Explore(options) => explore(&options),
         #[cfg(towline_sabotage)]
         Command::Sabotage(options) => towline_sim::sabotage::run(&options),

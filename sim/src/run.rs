@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use towline_engine::{Config, Side};
+use towline_transports::qlog::Recorded;
 
+use crate::corpus::Calls;
 use crate::event::{Event, TraceHash, What};
 use crate::property::{Broken, Properties};
 use crate::scenario::{Backend, Plan};
@@ -21,6 +24,8 @@ pub struct Sink {
     pub properties: Properties,
     /// Measured numbers, by name. Not part of the hash.
     pub figures: BTreeMap<String, u64>,
+    /// Who hears every call of a session, if anybody does.
+    calls: Option<Calls>,
 }
 
 impl Sink {
@@ -32,6 +37,19 @@ impl Sink {
     /// One that keeps them.
     pub fn keeping() -> Self {
         Self { lines: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// One that tells every call of a session.
+    pub fn hearing(calls: Calls) -> Self {
+        Self { calls: Some(calls), ..Self::default() }
+    }
+
+    /// A new session of the discrete-event backend's. Both ends have the same name.
+    pub fn session(&self, side: Side, config: Config, name: &str) -> Recorded {
+        match &self.calls {
+            Some(calls) => calls.session(side, config, name),
+            None => Recorded::unheard(side, config),
+        }
     }
 
     /// Something happened.

@@ -142,7 +142,12 @@ fn bad_input_is_refused_and_nothing_is_written() {
     let headless = file("headless.qlog", "\u{1e}nothing\n");
     let written = directory.path().join("no/such/place.qlog");
     let unwritable = written.to_str().expect("it is text");
-    let cases: [(&[&str], &str); 9] = [
+    let log = |format: u32| {
+        let head = r#"{"file_schema":"x","towline":{"format":FORMAT,"version":"0.0.1","side":"client","limits":{}}}"#;
+        "\u{1e}".to_owned() + &head.replace("FORMAT", &format.to_string()) + "\n"
+    };
+    let old_log = file("old.sqlog", &log(0));
+    let cases: [(&[&str], &str); 11] = [
         (&["run", "no-such"], "no scenario `no-such`"),
         (&["run", &malformed], "malformed.toml:3:1: unknown field `speed`"),
         (&["run", &impossible], "there is no hub"),
@@ -152,6 +157,8 @@ fn bad_input_is_refused_and_nothing_is_written() {
         (&["replay", &old], "version 0"),
         (&["shrink", &other], "neither a failure nor a trace"),
         (&["report", &headless], "the trace has no head"),
+        (&["replay", &old_log], "it is of version 0 of 0.0.1"),
+        (&["report", &old_log], "it is of version 0 of 0.0.1"),
     ];
     for (arguments, message) in cases {
         let output = sim(arguments);
@@ -162,7 +169,7 @@ fn bad_input_is_refused_and_nothing_is_written() {
     }
     assert!(!written.exists());
     let files = std::fs::read_dir(directory.path()).expect("it is there").count();
-    assert_eq!(files, 5, "nothing half-written");
+    assert_eq!(files, 6, "nothing half-written");
 }
 
 /// What cannot be done ends by the limit of simulated time, and says who waits for what.
@@ -202,6 +209,12 @@ fn a_trace_is_replayed_compared_and_shown() {
             Some(0)
         );
     }
+    let text = std::fs::read_to_string(&one).expect("it was written");
+    let second = text.lines().nth(1).expect("something happened");
+    assert!(
+        second.starts_with("\u{1e}{\"time\":0.000000,\"group_id\":"),
+        "in milliseconds, as qvis wants it: {second}"
+    );
     assert_eq!(sim(&["replay", &one]).status.code(), Some(0));
     assert_eq!(sim(&["diff", &one, &one]).status.code(), Some(0));
     let differ = sim(&["diff", &one, &other]);
@@ -209,8 +222,13 @@ fn a_trace_is_replayed_compared_and_shown() {
     assert!(String::from_utf8_lossy(&differ.stderr).contains("differs, the first"));
     // A single event that is changed is found.
     let text = std::fs::read_to_string(&one).expect("it was written");
-    std::fs::write(&one, text.replacen("link_up", "link_op", 1)).expect("it can be written");
+    std::fs::write(&one, text.replacen("link_up", "link_started", 1)).expect("it can be written");
     assert_eq!(sim(&["replay", &one]).status.code(), Some(3));
+    // One that cannot be is none.
+    std::fs::write(&one, text.replacen("link_up", "link_op", 1)).expect("it can be written");
+    let no_event = sim(&["replay", &one]);
+    assert_eq!(no_event.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&no_event.stderr).contains("is no event of a trace"));
     std::fs::write(&one, text).expect("it can be written");
     assert_eq!(sim(&["report", &one]).status.code(), Some(0));
     let html = std::fs::read_to_string(Path::new(&page)).expect("it was written");

@@ -158,6 +158,29 @@ fn bytes_that_nobody_reads_are_a_reset() {
     assert_eq!(pair.said(), [format!("client read 0, then {}", ErrorKind::ConnectionReset)]);
 }
 
+/// turmoil drops what is under way with the reset that answers a later word.
+#[test]
+fn a_reset_is_heard_even_if_what_was_said_before_is_lost() {
+    let server = |mut socket: Box<dyn Socket>, _| async move {
+        sleep(Duration::from_millis(50)).await;
+        socket.write_all(&[1; 100_000]).await.unwrap();
+        socket.shutdown().await.unwrap();
+        drop(socket);
+    };
+    let client = |mut socket: Box<dyn Socket>, said: Said| async move {
+        while socket.write_all(b"words").await.is_ok() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let mut bytes = Vec::new();
+        let error = socket.read_to_end(&mut bytes).await.unwrap_err();
+        said.say(error.kind());
+    };
+    let spec = LinkSpec { delay: Span(20_000_000), ..LinkSpec::default() };
+    let mut pair = Pair::new(spec, server, client);
+    pair.run(500);
+    assert_eq!(pair.said(), [format!("client {}", ErrorKind::ConnectionReset)]);
+}
+
 /// 1 MB at 8 Mbit/s and 50 ms: a second on the line, and the way. turmoil adds a tick or two.
 #[test]
 fn a_connection_is_as_fast_as_its_line() {

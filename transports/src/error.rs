@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use towline_engine::{CloseReason, Code};
+use towline_engine::{CloseReason, Code, Refused};
 
 /// Why a link is over.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -33,6 +33,12 @@ pub enum LinkClosed {
     /// The connection under it failed or ended.
     #[error("the connection was lost: {0}")]
     Lost(Arc<io::Error>),
+    /// It is a session that outlives its pipes, and there was none for longer than the grace period.
+    #[error("there was no way to the peer for longer than the session is kept")]
+    Expired,
+    /// It is a session that outlives its pipes, and the peer does not go on with it on a later one.
+    #[error("the session was not resumed: {0}")]
+    NotResumed(Refused),
 }
 
 fn quoted(reason: &str) -> String {
@@ -52,6 +58,8 @@ impl LinkClosed {
                 Some(error) if error.kind() != io::ErrorKind::UnexpectedEof => error,
                 _ => Arc::new(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended without a goodbye")),
             }),
+            CloseReason::Expired => Self::Expired,
+            CloseReason::ResumeRefused(refused) => Self::NotResumed(refused),
             other => Self::Protocol(other.to_string()),
         }
     }
@@ -63,7 +71,8 @@ impl From<LinkClosed> for io::Error {
             LinkClosed::Local(_) => io::ErrorKind::NotConnected,
             LinkClosed::Peer { .. } => io::ErrorKind::ConnectionAborted,
             LinkClosed::Protocol(_) => io::ErrorKind::InvalidData,
-            LinkClosed::TimedOut | LinkClosed::Dark => io::ErrorKind::TimedOut,
+            LinkClosed::TimedOut | LinkClosed::Dark | LinkClosed::Expired => io::ErrorKind::TimedOut,
+            LinkClosed::NotResumed(_) => io::ErrorKind::ConnectionAborted,
             LinkClosed::Lost(error) => error.kind(),
         };
         Self::new(kind, closed)

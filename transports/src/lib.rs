@@ -34,6 +34,7 @@ mod link;
 mod network;
 mod outbox;
 pub mod proxy;
+pub mod qlog;
 pub mod quic;
 mod read_buffer;
 mod session;
@@ -51,7 +52,7 @@ pub use network::{Listener, Network, Socket, TcpNetwork, UdpSocket};
 pub use read_buffer::{ReadBuffer, Room};
 pub use session::{AcceptError, Accepted, Sessions};
 pub use stream::{RecvStream, SendStream, StreamPipe, stream_pipe};
-pub use towline_engine::{Code, Config, Resumption, Secret, SessionId, Side, Urgency};
+pub use towline_engine::{Code, Config, Refused, Resumption, Secret, SessionId, Side, Urgency};
 pub use unread::Unread;
 
 use tokio::io::{AsyncRead, AsyncWrite};

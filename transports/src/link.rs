@@ -52,6 +52,13 @@ impl WeakLink {
         each!(&self.kind, link => link.close(code, reason));
     }
 
+    /// As [`Link::renew`].
+    pub fn renew(&self) {
+        if let Kind::Session(link) = &self.kind {
+            link.renew();
+        }
+    }
+
     /// As [`Link::closed`].
     pub async fn closed(&self) -> LinkClosed {
         each!(&self.kind, link => link.closed().await)
@@ -156,6 +163,14 @@ impl Link {
     /// Without effect on a link that is over.
     pub fn close(&self, code: Code, reason: &str) {
         each!(&self.kind, link => link.close(code, reason));
+    }
+
+    /// Has a session that [outlives its pipes](Self::resumable) go on over another one as soon as there is one, before this
+    /// one is lost. Without effect on other links.
+    pub fn renew(&self) {
+        if let Kind::Session(link) = &self.kind {
+            link.renew();
+        }
     }
 
     /// Waits until the link is over and its connection is closed. Cancel-safe.

@@ -189,6 +189,12 @@ impl SendStream {
         each!(&mut self.kind, stream => stream.set_urgency(urgency));
     }
 
+    /// How many bytes of what was written the peer has for certain: what its end of the session has acknowledged, or, if
+    /// that cannot [resume](crate::Link::resumable), what the pipe has taken. `None` on a QUIC link, which does not say.
+    pub fn acknowledged(&self) -> Option<u64> {
+        each!(&self.kind, stream => stream.acknowledged())
+    }
+
     /// Waits until the peer reads no more (the code that it gave), or everything has gone out to the pipe and the
     /// end with it (`None`); on a QUIC link, until the peer has acknowledged everything. Cancel-safe.
     ///

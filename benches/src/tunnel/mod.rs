@@ -1,8 +1,10 @@
-//! The whole product on loopback, beside the same shape made of socat, and beside no tunnel at all.
+//! The whole product on loopback, beside the same shape made of socat, beside `ssh -R`, and beside no tunnel at all.
 
+mod chain;
 mod product;
 mod round;
 mod socat;
+mod ssh;
 mod target;
 
 use serde::Serialize;
@@ -65,6 +67,8 @@ pub struct Outcome {
     pub request_cpu_us: Spread,
 }
 
+type Start = fn(std::net::SocketAddr) -> anyhow::Result<chain::Chain>;
+
 /// Measures all ways, in rounds that take turns.
 ///
 /// # Errors
@@ -74,14 +78,24 @@ pub async fn measure(options: Options) -> anyhow::Result<Results> {
     let environment = Environment::system();
     let target = target::start()?;
     let product = Product::start(target, environment).await?;
-    let mut ways =
-        vec![Way::Direct(target), Way::Handle(product.service.clone()), Way::Forward(product.forward)];
+    let mut ways = vec![
+        Way::Direct(target),
+        Way::Handle(product.service.clone()),
+        Way::Forward(product.forward),
+        Way::Session(product.session),
+    ];
     let mut missing = Vec::new();
-    if socat::is_installed() {
-        ways.push(Way::Socat(tokio::task::block_in_place(|| socat::Chain::start(target))?));
-    } else {
-        missing
-            .push("socat is not installed, so there is nothing to compare with (apt install socat)".into());
+    let needs: [(&[&str], Start, fn(chain::Chain) -> Way, &str); 2] = [
+        (&["socat"], socat::start, Way::Socat, "socat"),
+        (&["ssh", "sshd", "ssh-keygen"], ssh::start, Way::Ssh, "openssh-client openssh-server"),
+    ];
+    for (programs, start, way, packages) in needs {
+        match programs.iter().find(|program| !chain::is_installed(program)) {
+            None => ways.push(way(tokio::task::block_in_place(|| start(target))?)),
+            Some(absent) => {
+                missing.push(format!("there is no {absent} to compare with (apt install {packages})"))
+            }
+        }
     }
 
     let bar = report::progress(options.rounds * ways.len());

@@ -2,6 +2,7 @@
 //! leads to it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,8 +12,8 @@ use towline::authority::Authority;
 use towline::core::Limits;
 use towline::policy::AllowAll;
 use towline::{
-    Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Route, Service, Status,
-    Tunnel, agent,
+    Connector, Device, EndpointConfig, Environment, Hub, HubConfig, OpenOptions, Route, Service,
+    SessionOptions, Status, Tunnel, agent, forward,
 };
 use towline_transports::RecvStream;
 use towline_transports::tls::Credentials;
@@ -42,9 +43,11 @@ fn credentials(environment: &Environment) -> anyhow::Result<[Credentials; 3]> {
 pub(crate) struct Product {
     /// Opens tunnels by itself, without a local port.
     pub(crate) service: Service,
-    /// The local port.
+    /// A local port, each connection to which is a tunnel.
     pub(crate) forward: SocketAddr,
-    tasks: [JoinHandle<()>; 2],
+    /// A local port, whose connections share a session end to end.
+    pub(crate) session: SocketAddr,
+    tasks: [JoinHandle<()>; 3],
     _hub: Hub,
 }
 
@@ -73,19 +76,17 @@ impl Product {
         let service = Service::new(endpoint(of_service), environment.clone())?;
 
         let targets = vec![format!("{SERVICE}={target}").parse()?];
-        let listener = environment.network.listen("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let forward = Forward {
-            service: service.clone(),
-            device: DEVICE.into(),
-            name: SERVICE.into(),
-            options: OpenOptions::default(),
-        };
+        let tunnels = environment.network.listen("127.0.0.1:0").await?;
+        let sessions = environment.network.listen("127.0.0.1:0").await?;
+        let (address, session) = (tunnels.local_addr()?, sessions.local_addr()?);
+        let by_tunnels = Connector::tunnels(service.clone(), DEVICE, SERVICE, OpenOptions::default());
+        let by_session = Connector::new(service.clone(), DEVICE, SERVICE, SessionOptions::default());
         let tasks = [
             tokio::spawn(async move { agent::serve(&mut device, targets, environment).await }),
-            tokio::spawn(forward.run(listener)),
+            tokio::spawn(forward(Arc::new(by_tunnels), tunnels)),
+            tokio::spawn(forward(Arc::new(by_session), sessions)),
         ];
-        Ok(Self { service, forward: address, tasks, _hub: hub })
+        Ok(Self { service, forward: address, session, tasks, _hub: hub })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::{block_in_place, yield_now};
 use towline::Service;
 
-use super::socat::Chain;
+use super::chain::Chain;
 use super::{Options, product, target};
 use crate::clock;
 use crate::stats::percentile;
@@ -18,10 +18,14 @@ pub(crate) enum Way {
     Direct(SocketAddr),
     /// The product, used as a library.
     Handle(Service),
-    /// The product, through a local port.
+    /// The product's tunnels, through a local port.
     Forward(SocketAddr),
+    /// The product's session end to end, through a local port.
+    Session(SocketAddr),
     /// Socat, through a local port.
     Socat(Chain),
+    /// `ssh -R`, through a port of the server's.
+    Ssh(Chain),
 }
 
 impl Way {
@@ -29,34 +33,40 @@ impl Way {
         match self {
             Self::Direct(_) => "no tunnel",
             Self::Handle(_) => "towline, as a library",
-            Self::Forward(_) => "towline, from port to port",
-            Self::Socat(_) => "socat, from port to port",
+            Self::Forward(_) => "towline, tunnels",
+            Self::Session(_) => "towline, end to end",
+            Self::Socat(_) => "socat",
+            Self::Ssh(_) => "ssh -R",
         }
     }
 
     /// The CPU time of everything that has a part in it.
     fn cpu(&self) -> anyhow::Result<Duration> {
         let others = match self {
-            Self::Direct(_) | Self::Handle(_) | Self::Forward(_) => Duration::ZERO,
-            Self::Socat(chain) => block_in_place(|| chain.cpu())?,
+            Self::Direct(_) | Self::Handle(_) | Self::Forward(_) | Self::Session(_) => Duration::ZERO,
+            Self::Socat(chain) | Self::Ssh(chain) => block_in_place(|| chain.cpu())?,
         };
         Ok(clock::process_cpu() + others)
     }
 
     async fn upload(&self, bytes: u64) -> anyhow::Result<Duration> {
         match self {
-            Self::Direct(address) | Self::Forward(address) | Self::Socat(Chain { address, .. }) => {
-                Ok(block_in_place(|| target::upload(*address, bytes))?)
-            }
+            Self::Direct(address)
+            | Self::Forward(address)
+            | Self::Session(address)
+            | Self::Socat(Chain { address, .. })
+            | Self::Ssh(Chain { address, .. }) => Ok(block_in_place(|| target::upload(*address, bytes))?),
             Self::Handle(service) => product::upload(service, bytes).await,
         }
     }
 
     async fn download(&self, bytes: u64) -> anyhow::Result<Duration> {
         match self {
-            Self::Direct(address) | Self::Forward(address) | Self::Socat(Chain { address, .. }) => {
-                Ok(block_in_place(|| target::download(*address, bytes))?)
-            }
+            Self::Direct(address)
+            | Self::Forward(address)
+            | Self::Session(address)
+            | Self::Socat(Chain { address, .. })
+            | Self::Ssh(Chain { address, .. }) => Ok(block_in_place(|| target::download(*address, bytes))?),
             Self::Handle(service) => product::download(service, bytes).await,
         }
     }
@@ -65,7 +75,11 @@ impl Way {
     /// can be seen, and until all was done.
     async fn requests(&self, count: usize) -> anyhow::Result<[Vec<Duration>; 2]> {
         match self {
-            Self::Direct(address) | Self::Forward(address) | Self::Socat(Chain { address, .. }) => {
+            Self::Direct(address)
+            | Self::Forward(address)
+            | Self::Session(address)
+            | Self::Socat(Chain { address, .. })
+            | Self::Ssh(Chain { address, .. }) => {
                 let requests = || (0..count).map(|_| target::request(*address)).collect::<Result<_, _>>();
                 Ok([Vec::new(), block_in_place(requests)?])
             }

@@ -184,6 +184,7 @@ fn messages() -> Seeds {
         service: "ssh".into(),
         profile: Profile::Native,
         deadline_ms: 30_000,
+        wait_ms: None,
     };
     add("open", 0, message::encode(&Request::Open(open.clone())));
     let strict = Open { profile: Profile::Strict, device: "no such \u{1b} name".into(), ..open };

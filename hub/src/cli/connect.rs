@@ -7,9 +7,9 @@ use clap::Args;
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 use towline::core::Ended;
-use towline::identity::{Name, Role};
+use towline::identity::Name;
 use towline::relay::{PairLeg, relay};
-use towline::{Environment, Service, codes};
+use towline::{Connector, Environment, codes};
 
 use super::failure::{Failure, IO, UNAVAILABLE};
 use super::output::{OutputError, Watched};
@@ -32,14 +32,15 @@ pub(crate) struct ConnectArgs {
     endpoint: EndpointArgs,
 }
 
-/// How long a tunnel has to end by itself when this program is asked to.
+/// How long a connection has to end by itself when this program is asked to.
 const GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(), Failure> {
     let mut stops = Stops::new();
-    let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
+    let service = args.endpoint.service(environment)?;
+    let connector = args.open.connector(service, &args.device, &args.service);
     let stop = {
-        let mut carrying = pin!(carry(&args, &service));
+        let mut carrying = pin!(carry(&args, &connector));
         let stop = tokio::select! {
             outcome = &mut carrying => return outcome,
             stop = stops.next() => stop,
@@ -55,25 +56,29 @@ pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(
         }
         stop
     };
-    // The tunnel was dropped, and so is reset: half of something must not look like all of it.
-    signals::end(service.close(), &mut stops).await;
+    // The connection was dropped, and so is reset: half of something must not look like all of it.
+    signals::end(connector.close(), &mut stops).await;
     Err(Failure::new(stop.status(), ""))
 }
 
-/// Carries bytes until the tunnel is over and the hub has heard it. Cancelling it resets the tunnel.
-async fn carry(args: &ConnectArgs, service: &Service) -> Result<(), Failure> {
-    let options = args.open.options();
-    let opening = service.begin(args.device.as_str(), args.service.as_str(), options).await?;
-    let mut tunnel = opening.into_leg();
+/// Carries bytes until the connection is over and the other end has heard it. Cancelling it resets the connection.
+async fn carry(args: &ConnectArgs, connector: &Connector) -> Result<(), Failure> {
+    let mut leg = connector.begin().await?.into_leg();
     let (mut input, mut output) = (Watched::new(tokio::io::stdin()), Watched::new(tokio::io::stdout()));
     let mut local = PairLeg::new(&mut input, &mut output);
-    let relayed = relay(&mut local, &mut tunnel, options.profile).await;
+    let relayed = relay(&mut local, &mut leg, connector.profile()).await;
     tracing::debug!(bytes = ?relayed.bytes, ended = ?relayed.ended, "closed");
-    // However the tunnel ended, what came before is for the reader. An error is kept.
+    // However the connection ended, what came before is for the reader. An error is kept.
     let _ = output.flush().await;
-    let refusal = tunnel.refusal();
+    let delivered = leg.delivered();
+    let refusal = leg.refusal();
+    let [_, back] = relayed.ended;
+    let lost = match back {
+        Ended::Reset(code) if code == codes::LEG_LOST => Some(connector.why_lost(delivered).await),
+        _ => None,
+    };
     // What was said last, a FIN for one, is still on its way.
-    service.close().await;
+    connector.close().await;
     if let Some(error) = refusal {
         return Err(error.into());
     }
@@ -83,14 +88,12 @@ async fn carry(args: &ConnectArgs, service: &Service) -> Result<(), Failure> {
     if let Some(error) = input.error {
         return Err(Failure::new(
             IO,
-            format!("cannot read the standard input: {error}; the tunnel was reset"),
+            format!("cannot read the standard input: {error}; the connection was reset"),
         ));
     }
-    let [_, back] = relayed.ended;
     match back {
         Ended::Reset(code) if code == codes::LEG_LOST => {
-            let message = "the connection to the hub or the device was lost; what had not arrived is gone";
-            Err(Failure::new(UNAVAILABLE, message))
+            Err(Failure::new(UNAVAILABLE, lost.unwrap_or_default()))
         }
         Ended::Reset(code) if code != codes::STRICT => {
             let message = format!("{} of {} reset the connection", args.service, args.device);

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -21,8 +22,8 @@ use towline::core::Limits;
 use towline::identity::Identity;
 use towline::policy::AllowAll;
 use towline::{
-    CredentialFiles, Device, EndpointConfig, Environment, Forward, Hub, HubConfig, OpenOptions, Route,
-    Service, Status,
+    Connector, CredentialFiles, Device, EndpointConfig, Environment, Hub, HubConfig, Route, Service,
+    SessionOptions, Status, forward,
 };
 use towline_transports::crypto::digest;
 
@@ -85,13 +86,8 @@ async fn show(args: DemoArgs, environment: Environment) -> anyhow::Result<()> {
     let service = Service::new(endpoint("service/you")?, environment.clone())?;
     let listener = environment.network.listen("127.0.0.1:0").await.context("cannot listen")?;
     let local = listener.local_addr()?;
-    let forward = Forward {
-        service,
-        device: DEVICE.to_owned(),
-        name: "web".to_owned(),
-        options: OpenOptions::default(),
-    };
-    tokio::spawn(forward.run(listener));
+    let connector = Connector::new(service, DEVICE, "web", SessionOptions::default());
+    tokio::spawn(forward(Arc::new(connector), listener));
     print_line(format_args!("service     {local} leads to the web page of {DEVICE}, through the hub"))?;
 
     check_page(local).await?;
@@ -180,7 +176,7 @@ async fn check_file(local: SocketAddr) -> anyhow::Result<()> {
     let (expected, got) = (diagnostics::file_digest(), context.finish());
     ensure!(expected.as_ref() == got.as_ref(), "the file's SHA-256 is not what it should be");
     print_line(format_args!(
-        "file        {} MiB in {:.2} s, {:.0} MiB/s, over two encrypted legs; SHA-256 {} is right",
+        "file        {} MiB in {:.2} s, {:.0} MiB/s, encrypted from end to end; SHA-256 {} is right",
         FILE_SIZE >> 20,
         elapsed.as_secs_f64(),
         (FILE_SIZE >> 20) as f64 / elapsed.as_secs_f64(),

@@ -1,15 +1,16 @@
 //! `towline device`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clap::Args;
 use towline::agent::{self, Target};
 use towline::identity::Role;
-use towline::{Device, Environment, Status};
+use towline::{Device, Environment};
 
-use super::EndpointArgs;
 use super::failure::{Failure, USAGE};
 use super::signals::{self, Stops};
+use super::{EndpointArgs, GRACE, grace_seconds};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -19,6 +20,9 @@ pub(crate) struct DeviceArgs {
     /// A service that can be reached, and its address as seen from here; may be repeated
     #[arg(long, required = true, value_name = "NAME=HOST:PORT")]
     service: Vec<Target>,
+    /// For how long sessions with services are kept, in seconds, when there is no way to them; a service may want less
+    #[arg(long, default_value_t = GRACE, value_parser = grace_seconds(), value_name = "SECONDS")]
+    grace: u64,
     #[command(flatten)]
     endpoint: EndpointArgs,
 }
@@ -30,26 +34,14 @@ pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<()
             format!("--service {} is given twice; give each address a name of its own", target.name);
         return Err(Failure::new(USAGE, message));
     }
-    let config = args.endpoint.config(Role::Device)?;
+    let configs = args.endpoint.configs(Role::Device)?;
     let mut stops = Stops::new();
-    let mut device = Device::register(config, environment.clone())?;
+    let mut device = Device::register_with(configs, environment.clone())?;
+    device.keep_sessions_for(Duration::from_secs(args.grace));
     let names: Vec<_> = args.service.iter().map(|target| target.name.as_str()).collect();
     tracing::info!(device = %device.identity(), services = names.join(","), "starting");
-    let mut status = device.status();
-    let report = async {
-        loop {
-            // What goes wrong is in the log already.
-            if matches!(*status.borrow_and_update(), Status::Online) {
-                tracing::info!(hub = args.endpoint.hub, "online");
-            }
-            if status.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
     tokio::select! {
         () = agent::serve(&mut device, args.service, environment) => {}
-        () = report => {}
         _ = stops.next() => {}
     }
     signals::end(device.close(), &mut stops).await;

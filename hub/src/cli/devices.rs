@@ -5,9 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
-use towline::identity::Role;
+use towline::Environment;
 use towline::message::DeviceStatus;
-use towline::{Environment, Service};
 
 use super::EndpointArgs;
 use super::failure::Failure;
@@ -45,7 +44,7 @@ struct Row<'a> {
 }
 
 pub(crate) async fn run(args: DevicesArgs, environment: Environment) -> Result<(), Failure> {
-    let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
+    let service = args.endpoint.service(environment)?;
     let devices = service.devices().await;
     service.close().await;
     let devices = devices?;

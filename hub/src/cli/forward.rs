@@ -1,8 +1,10 @@
 //! `towline forward`.
 
+use std::sync::Arc;
+
 use clap::Args;
-use towline::identity::{Name, Role};
-use towline::{Environment, Forward, Service};
+use towline::identity::Name;
+use towline::{Environment, forward};
 
 use super::failure::{Failure, cannot_listen};
 use super::output::print_line;
@@ -29,19 +31,17 @@ pub(crate) struct ForwardArgs {
 
 pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(), Failure> {
     let network = environment.network.clone();
-    let service = Service::new(args.endpoint.config(Role::Service)?, environment)?;
+    let service = args.endpoint.service(environment)?;
     let listener = network.listen(&args.listen).await;
     let listener = listener.map_err(|error| cannot_listen(&args.listen, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;
     let mut stops = Stops::new();
     print_line(format_args!("{address} leads to {} of {}", args.service, args.device))?;
-    let options = args.open.options();
-    let (device, name) = (args.device.to_string(), args.service.to_string());
-    let forward = Forward { service: service.clone(), device, name, options };
+    let connector = Arc::new(args.open.connector(service, &args.device, &args.service));
     tokio::select! {
-        () = forward.run(listener) => {}
+        () = forward(connector.clone(), listener) => {}
         _ = stops.next() => {}
     }
-    signals::end(service.close(), &mut stops).await;
+    signals::end(connector.close(), &mut stops).await;
     Ok(())
 }

@@ -11,9 +11,11 @@ mod hub;
 mod identity;
 mod keys;
 mod output;
+mod qlog;
 mod signals;
 mod why;
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -22,10 +24,14 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 use towline::identity::{Name, Role};
 use towline::message::Profile;
-use towline::{EndpointConfig, Environment, OpenOptions, Route, Transport};
+use towline::{
+    Connector, EndpointConfig, Environment, OpenOptions, Route, Service, SessionOptions, Transport,
+};
 use towline_transports::proxy::ProxySettings;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use failure::{Failure, table_of_statuses};
 use keys::KeyArgs;
@@ -65,6 +71,8 @@ struct LogArgs {
     /// How the log on the standard error looks
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     log_format: LogFormat,
+    #[command(flatten)]
+    qlog: qlog::QlogArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -99,9 +107,16 @@ enum Command {
 /// What every command needs that goes to a hub: which, and as whom.
 #[derive(Debug, Args)]
 struct EndpointArgs {
-    /// The hub's address; its certificate must be for this host
-    #[arg(long, env = "TOWLINE_HUB", default_value = "127.0.0.1:4433", value_name = "HOST:PORT")]
-    hub: String,
+    /// The hub's address; its certificate must be for this host. May be repeated, for several hubs: a device registers with
+    /// each, and a service takes one that does
+    #[arg(
+        long,
+        env = "TOWLINE_HUB",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:4433",
+        value_name = "HOST:PORT"
+    )]
+    hub: Vec<String>,
     /// The only way to try; without it, all are, and the first on which the hub answers is taken
     #[arg(long, value_enum, env = "TOWLINE_TRANSPORT", value_name = "TRANSPORT", help_heading = "Route")]
     transport: Option<TransportArg>,
@@ -120,10 +135,26 @@ struct EndpointArgs {
 }
 
 impl EndpointArgs {
-    fn config(&self, role: Role) -> Result<EndpointConfig, Failure> {
+    /// What each hub needs.
+    fn configs(&self, role: Role) -> Result<Vec<EndpointConfig>, Failure> {
         let credentials = self.keys.read(role, self.identity.as_ref())?;
-        tracing::debug!(hub = self.hub, "going to");
-        Ok(EndpointConfig { hub: self.hub.clone(), credentials, route: self.route()? })
+        let route = self.route()?;
+        let mut names = BTreeSet::new();
+        if let Some(hub) = self.hub.iter().find(|hub| !names.insert(*hub)) {
+            let message = format!("--hub {hub} is given twice; name each hub once");
+            return Err(Failure::new(failure::USAGE, message));
+        }
+        tracing::debug!(hubs = self.hub.join(","), "going to");
+        let config = |hub: &String| EndpointConfig {
+            hub: hub.clone(),
+            credentials: credentials.clone(),
+            route: route.clone(),
+        };
+        Ok(self.hub.iter().map(config).collect())
+    }
+
+    fn service(&self, environment: Environment) -> Result<Service, Failure> {
+        Ok(Service::of_hubs(self.configs(Role::Service)?, environment)?)
     }
 
     fn route(&self) -> Result<Route, Failure> {
@@ -186,23 +217,46 @@ impl TransportArg {
     }
 }
 
-/// How tunnels are opened.
+/// How connections to a device are opened.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
 struct OpenArgs {
-    /// How long it may take to open a tunnel, in seconds, at most 60
+    /// How long it may take to open a connection, in seconds, at most 60
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=60), value_name = "SECONDS")]
     deadline: u64,
-    /// End the whole tunnel when either side closes, as the original device streams do
-    #[arg(long)]
+    /// How long to wait for the device, in seconds, if it is away; at most 600
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600), value_name = "SECONDS")]
+    wait: u64,
+    /// For how long connections wait, in seconds, when there is no way to the device; then they are reset. The device may
+    /// want less
+    #[arg(long, default_value_t = GRACE, value_parser = grace_seconds(), value_name = "SECONDS")]
+    grace: u64,
+    /// Do without encryption between the ends, and without going on after a loss; end the whole connection when either
+    /// side closes, as the original device streams do
+    #[arg(long, conflicts_with = "grace")]
     strict: bool,
 }
 
+/// For how long sessions are kept without a way, in seconds, unless one says otherwise.
+const GRACE: u64 = 60;
+
+/// Reads for how long: at most a day, so that what is lost does not stay for ever.
+fn grace_seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=86_400)
+}
+
 impl OpenArgs {
-    fn options(&self) -> OpenOptions {
-        let mut options = OpenOptions::default();
-        options.deadline = Duration::from_secs(self.deadline);
-        options.profile = if self.strict { Profile::Strict } else { Profile::Native };
-        options
+    fn connector(&self, service: Service, device: &Name, name: &Name) -> Connector {
+        let (deadline, wait) = (Duration::from_secs(self.deadline), Duration::from_secs(self.wait));
+        if self.strict {
+            let mut options = OpenOptions::default();
+            (options.profile, options.deadline, options.wait) = (Profile::Strict, deadline, wait);
+            return Connector::tunnels(service, device.as_str(), name.as_str(), options);
+        }
+        let mut options = SessionOptions::default();
+        (options.deadline, options.wait) = (deadline, wait);
+        options.grace = Duration::from_secs(self.grace);
+        Connector::new(service, device.as_str(), name.as_str(), options)
     }
 }
 
@@ -235,12 +289,15 @@ pub(crate) fn run() -> u8 {
             };
         }
     };
-    start_log(&cli);
+    let environment = Environment::system();
+    if let Err(failure) = start_log(&cli, &environment) {
+        return failure.tell();
+    }
     let log_format = cli.log.log_format;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
-            let outcome = runtime.block_on(run_command(cli.command));
+            let outcome = runtime.block_on(run_command(cli.command, environment));
             // To drop it is to wait for its threads, and one may be in a read of the standard input.
             runtime.shutdown_background();
             outcome
@@ -270,8 +327,7 @@ fn with_statuses(command: clap::Command) -> clap::Command {
     command.after_long_help(example.unwrap_or_default() + &statuses).mut_subcommands(with_statuses)
 }
 
-async fn run_command(command: Command) -> Result<(), Failure> {
-    let environment = Environment::system();
+async fn run_command(command: Command, environment: Environment) -> Result<(), Failure> {
     match command {
         Command::Identity(command) => identity::run(command, &environment),
         Command::Hub(args) => hub::run(args, environment).await,
@@ -284,9 +340,10 @@ async fn run_command(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// The log goes to the standard error: the standard output carries bytes only.
-fn start_log(cli: &Cli) {
-    let LogArgs { verbose, quiet, log_format } = cli.log;
+/// The log goes to the standard error: the standard output carries bytes only. Event logs of sessions go to files.
+fn start_log(cli: &Cli, environment: &Environment) -> Result<(), Failure> {
+    let LogArgs { verbose, quiet, log_format, ref qlog } = cli.log;
+    let event_logs = qlog.layer(environment.tls.time.clone())?;
     // Commands that run for long tell what happens; those that one waits for tell only what goes wrong.
     let usual = match cli.command {
         Command::Hub(_) | Command::Device(_) => LevelFilter::INFO,
@@ -308,12 +365,17 @@ fn start_log(cli: &Cli) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // A line that cannot be written is lost. To complain about it would be to panic, on the same standard error.
-    let log = tracing_subscriber::fmt().log_internal_errors(false);
-    let log = log.with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    match log_format {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let log = tracing_subscriber::fmt::layer().log_internal_errors(false);
+    let log = log.with_writer(std::io::stderr).with_ansi(colours);
+    let log = match log_format {
+        LogFormat::Text => log.with_target(false).boxed(),
+        LogFormat::Json => log.json().boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(log.with_filter(qlog::without_logs(filter)))
+        .with(event_logs.map(|layer| layer.with_filter(qlog::only_logs())))
+        .init();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ enum As {
 /// An attempt, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Row {
+    hub: String,
     transport: String,
     proxied: bool,
     /// How far it got.
@@ -49,9 +50,10 @@ struct Row {
     error: Option<String>,
 }
 
-impl From<&Attempt> for Row {
-    fn from(attempt: &Attempt) -> Self {
+impl Row {
+    fn new(hub: &str, attempt: &Attempt) -> Self {
         Self {
+            hub: hub.to_owned(),
             transport: attempt.way.transport.to_string(),
             proxied: attempt.way.proxied,
             reached: attempt.stage.to_string(),
@@ -64,27 +66,42 @@ impl From<&Attempt> for Row {
 
 pub(crate) async fn run(mut args: WhyArgs, environment: Environment) -> Result<(), Failure> {
     if let Some(hub) = args.address {
-        args.endpoint.hub = hub;
+        args.endpoint.hub = vec![hub];
     }
     let role = match args.role {
         As::Device => Role::Device,
         As::Service => Role::Service,
     };
-    let attempts = towline::why(args.endpoint.config(role)?, environment).await?;
-    if args.json {
-        let rows: Vec<_> = attempts.iter().map(Row::from).collect();
-        let json = serde_json::to_string_pretty(&rows);
-        print_line(json.map_err(|error| Failure::internal(error.to_string()))?)?;
-    } else {
+    let configs = args.endpoint.configs(role)?;
+    let several = configs.len() > 1;
+    let (mut rows, mut all_reached) = (Vec::new(), true);
+    for config in configs {
+        let hub = config.hub.clone();
+        let attempts = towline::why(config, environment.clone()).await?;
+        all_reached &= attempts.iter().any(|attempt| attempt.error.is_none());
+        if args.json {
+            rows.extend(attempts.iter().map(|attempt| Row::new(&hub, attempt)));
+            continue;
+        }
+        if several {
+            print_line(format_args!("{hub}:"))?;
+        }
         for attempt in &attempts {
             print_line(line(attempt))?;
         }
     }
-    if attempts.iter().any(|attempt| attempt.error.is_none()) {
+    if args.json {
+        let json = serde_json::to_string_pretty(&rows);
+        print_line(json.map_err(|error| Failure::internal(error.to_string()))?)?;
+    }
+    if all_reached {
         return Ok(());
     }
     // Each line has said why.
-    Err(Failure::new(UNAVAILABLE, "there is no way to the hub"))
+    Err(Failure::new(
+        UNAVAILABLE,
+        if several { "there is no way to one of the hubs" } else { "there is no way to the hub" },
+    ))
 }
 
 fn line(attempt: &Attempt) -> String {

@@ -78,6 +78,12 @@ impl Limits {
 /// The longest that the handshake of a tunnel may take, whatever the asker says.
 pub const MAX_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The longest that a tunnel waits for its device to come, whatever the asker says: 10 min.
+pub(super) const MAX_PARKING: Duration = Duration::from_secs(600);
+
+/// How many tunnels may wait for devices that are away, at a hub.
+pub const MAX_PARKED: usize = 10_000;
+
 /// A bucket of tokens: each thing done takes one, and they come back at a steady rate.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenBucket {

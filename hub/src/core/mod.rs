@@ -7,6 +7,7 @@
 mod backoff;
 mod limits;
 mod lobby;
+mod parking;
 mod registry;
 mod splice;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 use towline_engine::Instant;
 
 pub use backoff::{Backoff, MAX_HINTED_WAIT, MAX_WAIT, MIN_WAIT, SETTLED};
-pub use limits::{Limits, MAX_DEADLINE, TUNNELS_PER_DEVICE};
+pub use limits::{Limits, MAX_DEADLINE, MAX_PARKED, TUNNELS_PER_DEVICE};
 pub use lobby::{Lobby, Visitor};
 pub use splice::{Ended, Fate, Flow, MAX_HELD, Splice, Way};
 
@@ -25,7 +26,8 @@ use crate::identity::{Identity, Name, Role};
 use crate::message::{Answer, DeviceStatus, Hello, Open, Profile};
 use crate::policy::Policy;
 use crate::refusal::{Refusal, RefusalCode};
-use limits::TokenBucket;
+use limits::{MAX_PARKING, TokenBucket};
+use parking::Parking;
 use registry::{Absent, Arrival, Registry, Replaced};
 
 /// A link's number at this hub.
@@ -48,6 +50,8 @@ impl fmt::Display for TunnelId {
 pub enum Action {
     /// Tell the service that its tunnel will not come about.
     Refuse(TunnelId, Refusal),
+    /// The device that a tunnel has waited for is here, and is to be asked.
+    Offer(Offered),
     /// Say goodbye on the link, and close it.
     Dismiss(LinkId, Refusal),
 }
@@ -81,6 +85,8 @@ pub struct Core {
     tunnels: BTreeMap<TunnelId, Tunnel>,
     /// Tunnels whose device has not answered, by when it must have.
     deadlines: BTreeSet<(Instant, TunnelId)>,
+    /// Tunnels that wait for their device to come.
+    parking: Parking<Wanted>,
     next_tunnel: u64,
     draining: Option<Duration>,
     actions: VecDeque<Action>,
@@ -99,6 +105,15 @@ struct Tunnel {
     answer_by: Option<Instant>,
 }
 
+/// What a tunnel is to be, once its device is there.
+#[derive(Clone, Debug)]
+struct Wanted {
+    device: Name,
+    service: Name,
+    profile: Profile,
+    deadline: Duration,
+}
+
 impl Core {
     /// A hub where nobody is yet.
     pub fn new(limits: Limits, policy: Box<dyn Policy>) -> Self {
@@ -110,6 +125,7 @@ impl Core {
             buckets: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            parking: Parking::default(),
             next_tunnel: 1,
             draining: None,
             actions: VecDeque::new(),
@@ -148,6 +164,7 @@ impl Core {
                 if let Some(replaced) = replaced {
                     self.replace(&identity.name, replaced);
                 }
+                self.offer_what_waited(now, &identity.name, link);
             }
             Role::Service => {}
             Role::Hub => {
@@ -197,18 +214,73 @@ impl Core {
                 return refuse(RefusalCode::DeviceOffline, text);
             }
         };
-        if tunnels >= self.limits.tunnels_per_device {
-            let text = format!("{device} has {tunnels} tunnels");
-            return refuse(RefusalCode::TooManyTunnels, text);
-        }
         let deadline = Duration::from_millis(open.deadline_ms.into()).min(MAX_DEADLINE);
+        let tunnel = self.number_tunnel();
+        self.offer(now, tunnel, link, tunnels, Wanted { device, service, profile: open.profile, deadline })
+    }
+
+    /// Somebody whose `open` was refused since the device is away would rather wait: for as long as it says, until the
+    /// device comes ([`Action::Offer`]), or until [`handle_tunnel_closed`](Self::handle_tunnel_closed). Returns the tunnel's
+    /// number.
+    ///
+    /// # Errors
+    ///
+    /// Too many wait already.
+    pub fn handle_wait(&mut self, now: Instant, open: &Open) -> Result<TunnelId, Refusal> {
+        if self.parking.len() >= MAX_PARKED {
+            let text = format!("{MAX_PARKED} tunnels wait for devices already");
+            return Err(Refusal::new(RefusalCode::TooManyTunnels, text));
+        }
+        let bad = |bad: crate::identity::BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
+        let (device, service) =
+            (open.device.parse::<Name>().map_err(bad)?, open.service.parse().map_err(bad)?);
+        let millis = |millis: u32| Duration::from_millis(millis.into());
+        let deadline = millis(open.deadline_ms).min(MAX_DEADLINE);
+        let until = now + millis(open.wait_ms.unwrap_or(0)).min(MAX_PARKING);
+        let tunnel = self.number_tunnel();
+        let wanted = Wanted { device: device.clone(), service, profile: open.profile, deadline };
+        self.parking.park(tunnel, device, until, wanted);
+        Ok(tunnel)
+    }
+
+    fn number_tunnel(&mut self) -> TunnelId {
         let tunnel = TunnelId(self.next_tunnel);
         self.next_tunnel += 1;
+        tunnel
+    }
+
+    /// A device is here, on `link`: what has waited for it comes about now.
+    fn offer_what_waited(&mut self, now: Instant, device: &Name, link: LinkId) {
+        let mut tunnels = 0;
+        while let Some((tunnel, wanted)) = self.parking.take_for(device) {
+            let offer = self.offer(now, tunnel, link, tunnels, wanted);
+            self.actions.push_back(match offer {
+                Ok(offered) => Action::Offer(offered),
+                Err(refusal) => Action::Refuse(tunnel, refusal),
+            });
+            tunnels += 1;
+        }
+    }
+
+    /// Counts a tunnel to a device that has `tunnels` of them, and sets its deadline.
+    fn offer(
+        &mut self,
+        now: Instant,
+        tunnel: TunnelId,
+        link: LinkId,
+        tunnels: u32,
+        wanted: Wanted,
+    ) -> Result<Offered, Refusal> {
+        let Wanted { device, service, profile, deadline } = wanted;
+        if tunnels >= self.limits.tunnels_per_device {
+            let text = format!("{device} has {tunnels} tunnels");
+            return Err(Refusal::new(RefusalCode::TooManyTunnels, text));
+        }
         self.registry.count_tunnel(&device, link, true);
         let answer_by = now + deadline;
         self.deadlines.insert((answer_by, tunnel));
         self.tunnels.insert(tunnel, Tunnel { device: device.clone(), link, answer_by: Some(answer_by) });
-        Ok(Offered { tunnel, link, device, service, profile: open.profile, deadline })
+        Ok(Offered { tunnel, link, device, service, profile, deadline })
     }
 
     /// Somebody asks, on `link`, which devices are or were here.
@@ -242,6 +314,7 @@ impl Core {
 
     /// The tunnel is over, however. Without effect if that was said before.
     pub fn handle_tunnel_closed(&mut self, tunnel: TunnelId) {
+        self.parking.leave(tunnel);
         let Some(Tunnel { device, link, answer_by }) = self.tunnels.remove(&tunnel) else { return };
         if let Some(answer_by) = answer_by {
             self.deadlines.remove(&(answer_by, tunnel));
@@ -266,6 +339,9 @@ impl Core {
             self.actions.push_back(Action::Refuse(tunnel, draining(retry)));
             self.handle_tunnel_closed(tunnel);
         }
+        while let Some(tunnel) = self.parking.take_any() {
+            self.actions.push_back(Action::Refuse(tunnel, draining(retry)));
+        }
         self.actions.extend(self.links.keys().map(|&link| Action::Dismiss(link, draining(retry))));
     }
 
@@ -279,6 +355,10 @@ impl Core {
             self.actions.push_back(Action::Refuse(tunnel, Refusal::new(RefusalCode::DeadlinePassed, text)));
             self.handle_tunnel_closed(tunnel);
         }
+        while let Some((tunnel, device)) = self.parking.take_late(now) {
+            let text = format!("{device} has not come in the time that the service would wait");
+            self.actions.push_back(Action::Refuse(tunnel, Refusal::new(RefusalCode::DeviceOffline, text)));
+        }
         self.buckets.retain(|_, bucket| !bucket.is_full(now));
     }
 
@@ -291,12 +371,18 @@ impl Core {
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|&(deadline, _)| deadline)
+        let answers = self.deadlines.first().map(|&(deadline, _)| deadline);
+        answers.into_iter().chain(self.parking.next_time()).min()
     }
 
     /// Who is on a link.
     pub fn identity(&self, link: LinkId) -> Option<&Identity> {
         self.links.get(&link).map(|link| &link.identity)
+    }
+
+    /// How many tunnels wait for their device to come.
+    pub fn parked(&self) -> usize {
+        self.parking.len()
     }
 
     /// How many tunnels are live or waiting for an answer.
@@ -312,6 +398,7 @@ impl Core {
     /// Panics if the state is inconsistent, which is a bug. For tests.
     pub fn check_invariants(&self) {
         self.registry.invariants();
+        self.parking.check_invariants();
         for (tunnel, Tunnel { answer_by, .. }) in &self.tunnels {
             if let Some(answer_by) = answer_by {
                 assert!(self.deadlines.contains(&(*answer_by, *tunnel)));

@@ -194,13 +194,15 @@ impl Splice {
     /// Applies what the profile says about one way when the other has ended. Call it after every change.
     ///
     /// A strict tunnel is gone when either side closes: whoever has not closed hears so, after what the other had
-    /// to say.
+    /// to say. Where a sink takes no more because the tunnel is strict, its side has closed, and its last words and their
+    /// end are on their way.
     pub fn apply_profile(&mut self) {
         if self.profile != Profile::Strict {
             return;
         }
         for way in [Way::Forth, Way::Back] {
-            if let Fate::Over(_) = self.flow(way).fate() {
+            let fate = self.flow(way).fate();
+            if matches!(fate, Fate::Over(ended) if ended != Ended::Stopped(codes::STRICT)) {
                 let other = self.flow(way.other());
                 other.handle_reset(codes::STRICT);
                 if other.stop_owed.is_none() && matches!(other.state, State::Resetting(_)) {
@@ -322,6 +324,23 @@ mod tests {
         splice.flow(Way::Back).handle_told();
         splice.apply_profile();
         assert_eq!(splice.ended(), Some([Ended::Finished, Ended::Reset(codes::STRICT)]));
+    }
+
+    #[test]
+    fn last_words_are_not_overtaken_by_the_end_of_a_strict_tunnel() {
+        let mut splice = Splice::new(Profile::Strict);
+        splice.flow(Way::Forth).handle_stop(codes::STRICT);
+        assert_eq!(splice.flow(Way::Forth).take_stop(), Some(codes::STRICT));
+        splice.apply_profile();
+        let back = splice.flow(Way::Back);
+        assert!(back.wants_read(), "the other side has closed, after what it had to say");
+        back.handle_data(data(5));
+        back.handle_end();
+        splice.apply_profile();
+        assert_eq!(splice.flow(Way::Back).fate(), Fate::Data);
+        splice.flow(Way::Back).held().clear();
+        splice.flow(Way::Back).handle_told();
+        assert_eq!(splice.ended(), Some([Ended::Stopped(codes::STRICT), Ended::Finished]));
     }
 
     #[test]

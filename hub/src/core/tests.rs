@@ -25,9 +25,7 @@ fn come(core: &mut Core, now: Instant, link: u64, who: &str, instance: u64) -> R
 }
 
 fn open(core: &mut Core, now: Instant, link: u64, device: &str) -> Result<Offered, Refusal> {
-    let open =
-        Open { device: device.into(), service: "ssh".into(), profile: Profile::Native, deadline_ms: 5_000 };
-    let outcome = core.handle_open(now, LinkId(link), &open);
+    let outcome = core.handle_open(now, LinkId(link), &request(device, None));
     core.check_invariants();
     outcome
 }
@@ -46,6 +44,74 @@ fn introduced() -> Core {
     come(&mut core, at(0), 1, "device/press-7", 10).unwrap();
     come(&mut core, at(0), 2, "service/ops", 20).unwrap();
     core
+}
+
+/// Waits for a device that is away, so many milliseconds. Returns the tunnel's number.
+fn wait(core: &mut Core, now: Instant, device: &str, wait: u32) -> TunnelId {
+    let tunnel = core.handle_wait(now, &request(device, Some(wait))).unwrap();
+    core.check_invariants();
+    tunnel
+}
+
+fn request(device: &str, wait_ms: Option<u32>) -> Open {
+    Open {
+        device: device.into(),
+        service: "ssh".into(),
+        profile: Profile::Native,
+        deadline_ms: 5_000,
+        wait_ms,
+    }
+}
+
+#[test]
+fn who_waits_for_a_device_is_offered_to_it_when_it_comes() {
+    let mut core = introduced();
+    let waiting = [0, 1].map(|_| wait(&mut core, at(0), "press-8", 30_000));
+    let other = wait(&mut core, at(0), "press-9", 30_000);
+    assert_eq!((core.parked(), core.tunnels(), core.poll_timeout()), (3, 0, Some(at(30_000))));
+    come(&mut core, at(7_000), 3, "device/press-8", 30).unwrap();
+    let offered: Vec<_> = actions(&mut core)
+        .into_iter()
+        .map(|action| match action {
+            Action::Offer(offered) => (offered.tunnel, offered.link, offered.deadline),
+            action => panic!("{action:?}"),
+        })
+        .collect();
+    assert_eq!(offered, waiting.map(|tunnel| (tunnel, LinkId(3), Duration::from_secs(5))));
+    assert_eq!((core.parked(), core.tunnels(), core.poll_timeout()), (1, 2, Some(at(12_000))));
+    core.handle_tunnel_closed(other);
+    core.check_invariants();
+    assert_eq!(core.parked(), 0, "it was cancelled");
+}
+
+#[test]
+fn a_device_that_does_not_come_is_not_waited_for_any_longer() {
+    let mut core = introduced();
+    let tunnel = wait(&mut core, at(0), "press-8", 1_000);
+    let long = wait(&mut core, at(0), "press-8", u32::MAX);
+    core.handle_timeout(at(999));
+    assert_eq!(actions(&mut core), []);
+    core.handle_timeout(at(1_000));
+    let [Action::Refuse(refused, refusal)] = &actions(&mut core)[..] else { panic!("one refusal") };
+    assert_eq!((*refused, refusal.code), (tunnel, RefusalCode::DeviceOffline));
+    assert_eq!(core.poll_timeout(), Some(at(600_000)), "nobody waits for longer than that");
+    core.handle_drain(Duration::from_secs(1));
+    let refused = actions(&mut core).into_iter().find_map(|action| match action {
+        Action::Refuse(tunnel, refusal) => Some((tunnel, refusal.code)),
+        _ => None,
+    });
+    assert_eq!(refused, Some((long, RefusalCode::HubDraining)));
+    core.check_invariants();
+}
+
+#[test]
+fn no_more_than_so_many_wait() {
+    let mut core = introduced();
+    let open = request("press-8", Some(1_000));
+    for _ in 0..MAX_PARKED {
+        core.handle_wait(at(0), &open).unwrap();
+    }
+    assert_eq!(core.handle_wait(at(0), &open).unwrap_err().code, RefusalCode::TooManyTunnels);
 }
 
 #[test]
@@ -95,6 +161,7 @@ fn no_deadline_is_longer_than_a_minute() {
         service: "ssh".into(),
         profile: Profile::Native,
         deadline_ms: u32::MAX,
+        wait_ms: None,
     };
     let offered = core.handle_open(at(0), LinkId(2), &open).unwrap();
     assert_eq!(offered.deadline, MAX_DEADLINE);
@@ -229,7 +296,7 @@ fn a_hub_that_drains_grants_nothing_and_says_goodbye() {
         .into_iter()
         .map(|action| match action {
             Action::Dismiss(link, refusal) => (link, refusal.code, refusal.retry_after_ms),
-            Action::Refuse(..) => panic!("nothing was open"),
+            Action::Refuse(..) | Action::Offer(_) => panic!("nothing was open"),
         })
         .collect();
     let goodbye = |link| (LinkId(link), RefusalCode::HubDraining, Some(2_000));
@@ -252,7 +319,7 @@ fn a_hub_that_drains_calls_off_what_was_not_answered_and_leaves_what_lives() {
         .into_iter()
         .filter_map(|action| match action {
             Action::Refuse(tunnel, refusal) => Some((tunnel, refusal.code)),
-            Action::Dismiss(..) => None,
+            Action::Dismiss(..) | Action::Offer(_) => None,
         })
         .collect();
     assert_eq!(refused, [(waiting.tunnel, RefusalCode::HubDraining)]);

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use towline_transports::tls::{self, TlsPipe};
-use towline_transports::{Code, Link, LinkClosed, Resumption, Secret, SessionId, StreamPipe, stream_pipe};
+use towline_transports::{
+    Code, Link, LinkClosed, Resumption, Secret, SessionId, StreamPipe, WeakLink, stream_pipe,
+};
 
 use super::trust::{self, PeerError};
 use super::{HANDSHAKE, config};
 use crate::core::Backoff;
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Role};
-use crate::message::{self, Connect, Profile};
+use crate::message::{self, Connect, MessageError, Profile};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::service::{OpenError, OpenOptions, Opening, Service};
 
@@ -26,11 +29,13 @@ pub struct SessionOptions {
     pub deadline: Duration,
     /// How long the session is kept while there is no tunnel; the shorter of both ends'. Default: 60 s.
     pub grace: Duration,
+    /// How long the first tunnel waits for the device, if it is away; at most 10 min. Default: not at all.
+    pub wait: Duration,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(30), grace: Duration::from_secs(60) }
+        Self { deadline: Duration::from_secs(30), grace: Duration::from_secs(60), wait: Duration::ZERO }
     }
 }
 
@@ -61,8 +66,9 @@ impl Service {
         let environment = tunnels.environment();
         let name = SessionId(environment.random_bytes());
         limits.resumption = Resumption::Offer(name, Secret::new(environment.random_bytes()));
-        let first = tunnels.next().await?;
+        let first = tunnels.next(options.wait).await?;
         let link = Link::resumable(first, limits, move || tunnels.clone().keep_trying());
+        tokio::spawn(move_in_time(link.downgrade(), self.goodbyes()));
         Ok(EndToEnd { link, deadline: options.deadline })
     }
 }
@@ -75,8 +81,14 @@ impl EndToEnd {
     /// The session is over.
     pub async fn begin(&self) -> Result<Opening, OpenError> {
         let (mut send, recv) = self.link.open_bi().await?;
-        message::write(&mut send, &Connect {}).await?;
-        Ok(Opening::new(Profile::Native, self.deadline, send, recv))
+        let connect = message::encode(&Connect {});
+        send.write_all(&connect).await.map_err(MessageError::from)?;
+        Ok(Opening::of_session(self.deadline, send, recv, connect.len() as u64))
+    }
+
+    /// Whether it is over.
+    pub fn is_closed(&self) -> bool {
+        self.link.is_closed()
     }
 
     /// Ends it once everything has gone out.
@@ -118,8 +130,9 @@ impl Tunnels {
     }
 
     /// A tunnel to the device, and TLS with it.
-    async fn next(&self) -> Result<TlsPipe<StreamPipe>, OpenError> {
-        let opening = self.service.begin(self.device.name.as_str(), &self.name, self.options).await?;
+    async fn next(&self, wait: Duration) -> Result<TlsPipe<StreamPipe>, OpenError> {
+        let options = OpenOptions { wait, ..self.options };
+        let opening = self.service.begin(self.device.name.as_str(), &self.name, options).await?;
         let (send, recv) = opening.answered().await?.into_split();
         let name = ServerName::try_from("device").expect("it is a name, and means nothing");
         let pipe = timeout(HANDSHAKE, tls::connect(stream_pipe(send, recv), name, self.tls.clone())).await;
@@ -132,7 +145,7 @@ impl Tunnels {
     async fn keep_trying(self: Arc<Self>) -> TlsPipe<StreamPipe> {
         let mut backoff = Backoff::default();
         loop {
-            match self.next().await {
+            match self.next(RETURN).await {
                 Ok(pipe) => return pipe,
                 Err(error) => {
                     let wait = backoff.next(self.environment().random()).min(MAX_WAIT);
@@ -143,6 +156,20 @@ impl Tunnels {
         }
     }
 }
+
+/// Has a session go on over another tunnel when a hub says goodbye, before it has to.
+async fn move_in_time(link: WeakLink, mut goodbyes: watch::Receiver<u64>) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = link.closed() => return,
+            Ok(()) = goodbyes.changed() => link.renew(),
+        }
+    }
+}
+
+/// How long a later tunnel of a session waits at a hub for the device, which has to come back as well.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// The longest wait before a session's next tunnel is tried for: somebody is waiting.
 const MAX_WAIT: Duration = Duration::from_secs(1);

@@ -37,6 +37,16 @@ impl Serving {
         Ok(Self { tls, sessions: Sessions::new(config(GRACE)) })
     }
 
+    /// Keeps the sessions that begin from now on for so long without a tunnel.
+    pub(crate) fn keep_for(&mut self, grace: Duration) {
+        self.sessions = self.sessions.with(config(grace));
+    }
+
+    /// Ends all sessions, and waits until they are over.
+    pub(crate) async fn close(&self) {
+        self.sessions.close(codes::NONE, "the device is being stopped").await;
+    }
+
     /// Accepts a tunnel, and has a session in it with whoever has opened it.
     pub(crate) async fn answer(&self, offer: Offer, targets: Targets) {
         let (tunnel, from, service) = (offer.tunnel, offer.from.clone(), offer.service.clone());

@@ -93,22 +93,21 @@ async fn open_tunnel(
     open: &Open,
     answer_to: &mut SendStream,
 ) -> Result<Joined, Refusal> {
+    let (offered, live) = await_device(inner, link, open, answer_to).await?;
     let (sender, refused) = oneshot::channel();
-    let (offered, device, from) = {
+    let (device, from) = {
         let mut state = inner.lock();
-        let offered = state.core.handle_open(inner.now(), link, open)?;
         state.waiting.insert(offered.tunnel, sender);
         let device = state.links.get(&offered.link).map(|peer| (peer.link.clone(), peer.replaced.clone()));
         let from = state.core.identity(link).map(ToString::to_string).unwrap_or_default();
         inner.perform(&mut state);
-        (offered, device, from)
+        (device, from)
     };
-    let live = Live { inner: inner.clone(), tunnel: offered.tunnel };
     let gone = || Refusal::new(RefusalCode::DeviceOffline, "the device has just left");
     let (device, replaced) = device.ok_or_else(gone)?;
     let (send, recv, answer) = tokio::select! {
         biased;
-        refusal = refused => return Err(refusal.unwrap_or_else(|_| gone())),
+        refusal = refused => return Err(refusal.ok().and_then(Result::err).unwrap_or_else(gone)),
         offer = offer(&device, &offered, from) => offer?,
         // The service is gone, or has thought better of it.
         _ = answer_to.stopped() => return Err(Refusal::new(RefusalCode::BadRequest, "the service left")),
@@ -122,6 +121,44 @@ async fn open_tunnel(
     let told = message::write(answer_to, &Answer::Accepted(accepted)).await;
     told.map_err(|error| Refusal::new(RefusalCode::BadRequest, error.to_string()))?;
     Ok(Joined { live, send, recv, replaced })
+}
+
+/// Asks the core for a tunnel. If the device is away and the service would wait, waits until it is here.
+async fn await_device(
+    inner: &Arc<Inner>,
+    link: LinkId,
+    open: &Open,
+    answer_to: &mut SendStream,
+) -> Result<(Offered, Live), Refusal> {
+    let (live, came) = {
+        let mut state = inner.lock();
+        let live = |tunnel| Live { inner: inner.clone(), tunnel };
+        match state.core.handle_open(inner.now(), link, open) {
+            Ok(offered) => return Ok((offered.clone(), live(offered.tunnel))),
+            Err(refusal) if open.wait_ms.is_none_or(|wait| wait == 0) || !is_away(&refusal) => {
+                return Err(refusal);
+            }
+            Err(_) => {}
+        }
+        let tunnel = state.core.handle_wait(inner.now(), open)?;
+        let (sender, came) = oneshot::channel();
+        state.waiting.insert(tunnel, sender);
+        inner.perform(&mut state);
+        tracing::info!(%tunnel, device = open.device, service = open.service, "waiting for the device");
+        (live(tunnel), came)
+    };
+    tokio::select! {
+        biased;
+        offered = came => {
+            let gone = || Refusal::new(RefusalCode::DeviceOffline, "the device does not come");
+            Ok((offered.unwrap_or_else(|_| Err(gone()))?, live))
+        }
+        _ = answer_to.stopped() => Err(Refusal::new(RefusalCode::BadRequest, "the service left")),
+    }
+}
+
+fn is_away(refusal: &Refusal) -> bool {
+    matches!(refusal.code, RefusalCode::DeviceOffline | RefusalCode::DeviceUnknown)
 }
 
 /// Offers a tunnel to a device, and waits for its answer.

@@ -45,7 +45,7 @@ impl Namespace {
     /// # Errors
     ///
     /// Why this machine does not let us.
-    fn new(role: &str) -> Result<Self, String> {
+    pub fn new(role: &str) -> Result<Self, String> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("towline-{}-{number}-{role}", std::process::id());
@@ -63,11 +63,17 @@ impl Namespace {
         Ok(this)
     }
 
+    /// What `ip` calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn etc(&self) -> PathBuf {
         PathBuf::from("/etc/netns").join(&self.name)
     }
 
-    fn ip(&self, args: &str) {
+    /// Runs `ip` on it.
+    pub fn ip(&self, args: &str) {
         success(&Command::new("ip").args(["-n", &self.name]).args(args.split(' ')).output().unwrap());
     }
 
@@ -92,6 +98,21 @@ impl Namespace {
             };
         }
         inside
+    }
+
+    /// Moves this thread in here: the sockets that it opens from now on are of this network.
+    #[cfg(target_os = "linux")]
+    pub fn enter(&self) {
+        let namespace = fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind).unwrap();
+    }
+
+    /// Replaces its firewall by these chains of nftables.
+    pub fn firewall(&self, chains: &str) {
+        let rules =
+            format!("add table inet road\ndelete table inet road\ntable inet road {{\n{chains}\n}}\n");
+        success(&self.command("nft").arg(rules).output().unwrap());
     }
 
     /// Whether who is in here can connect to `address`.

@@ -265,6 +265,15 @@ pub struct Sshd {
 impl Sshd {
     /// `None` if a program is missing.
     pub fn start(field: &Field) -> Option<Self> {
+        Self::start_in(field, &|sshd| sshd, &|address| TcpStream::connect(address).is_ok())
+    }
+
+    /// As [`start`](Self::start), where `inside` puts it; `connects` tells whether somebody listens there.
+    pub fn start_in(
+        field: &Field,
+        inside: &dyn Fn(Command) -> Command,
+        connects: &dyn Fn(SocketAddr) -> bool,
+    ) -> Option<Self> {
         let sshd = find("sshd")?;
         let keygen = find("ssh-keygen")?;
         find("ssh")?;
@@ -287,21 +296,31 @@ impl Sshd {
              Subsystem sftp internal-sftp\nLogLevel ERROR\n"
         );
         std::fs::write(&config, text).unwrap();
-        let running = Running::start(Command::new(sshd).arg("-D").arg("-e").arg("-f").arg(&config));
+        let mut command = Command::new(sshd);
+        command.arg("-D").arg("-e").arg("-f").arg(&config);
+        let running = Running::start(&mut inside(command));
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        until("sshd listens", || TcpStream::connect(address).is_ok());
+        until("sshd listens", || connects(address));
         Some(Self { _running: running, address, folder })
     }
 
     /// What `ssh`, `scp` and `sftp` need to get to `press-7` through the hub.
     pub fn client(&self, program: &str, field: &Field, hub: SocketAddr) -> Command {
         let mut command = Command::new(program);
+        command.args(self.options(field, hub));
+        command
+    }
+
+    /// The same, as options.
+    pub fn options(&self, field: &Field, hub: SocketAddr) -> Vec<String> {
         let proxy =
             format!("ProxyCommand={TOWLINE} connect --dir {} --hub {hub} %h ssh", field.path().display());
-        command.args(["-F", "none", "-o", &proxy, "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
-        command.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
-        command.arg("-i").arg(self.folder.join("user"));
-        command
+        let key = self.folder.join("user").display().to_string();
+        let quiet = ["-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "StrictHostKeyChecking=no"];
+        let mut options: Vec<String> = vec!["-F".into(), "none".into(), "-o".into(), proxy];
+        options.extend(quiet.map(str::to_owned));
+        options.extend(["-o", "UserKnownHostsFile=/dev/null", "-i", &key].map(str::to_owned));
+        options
     }
 }
 

@@ -45,5 +45,6 @@ pub(super) fn trace(path: &Path) -> anyhow::Result<Trace> {
         Replayable::Failure(_) => {
             bail!("{}: it is a failure; `replay --trace` makes a trace of it", path.display())
         }
+        Replayable::Log(_) => bail!("{}: it is the event log of a session; `replay` runs it", path.display()),
     }
 }

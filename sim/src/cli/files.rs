@@ -5,7 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+use towline_transports::qlog;
 
+use super::trace_line;
+use crate::engine_log::EngineLog;
 use crate::run::Outcome;
 use crate::scenario::{FORMAT, Plan, Scenario, parse};
 use crate::scenarios;
@@ -61,9 +64,15 @@ impl Failure {
 pub(super) struct Head {
     file_schema: String,
     serialization_format: String,
+    qlog_version: String,
+    qlog_format: String,
     pub(super) title: String,
+    trace: qlog::Trace,
     pub(super) towline: Traced,
 }
+
+/// The version of traces that this program writes and reads.
+const TRACE_FORMAT: u32 = 2;
 
 /// What a trace is of.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,6 +94,8 @@ pub(super) struct Trace {
 pub(super) enum Replayable {
     Failure(Box<Failure>),
     Trace(Box<Trace>),
+    /// The event log of a session.
+    Log(Box<EngineLog>),
 }
 
 const SEPARATOR: char = '\u{1e}';
@@ -94,30 +105,54 @@ pub(super) fn write_trace(path: &Path, plan: &Plan, outcome: &Outcome) -> anyhow
     let head = Head {
         file_schema: "urn:ietf:params:qlog:file:sequential".into(),
         serialization_format: "application/qlog+json-seq".into(),
+        qlog_version: "0.3".into(),
+        qlog_format: "JSON-SEQ".into(),
         title: format!("{} with seed {}", plan.scenario, plan.seed),
-        towline: Traced { format: FORMAT, hash: outcome.hash.clone(), plan: plan.clone() },
+        trace: qlog::Trace {
+            vantage_point: qlog::VantagePoint { name: plan.scenario.clone(), kind: "network".into() },
+            common_fields: qlog::CommonFields {
+                time_format: "relative".into(),
+                reference_time: 0,
+                protocol_type: vec!["QMUX".into()],
+            },
+            event_schemas: vec!["urn:towline:qlog:events".into()],
+        },
+        towline: Traced { format: TRACE_FORMAT, hash: outcome.hash.clone(), plan: plan.clone() },
     };
     let mut text = format!("{SEPARATOR}{}\n", serde_json::to_string(&head)?);
     for line in &outcome.lines {
         text.extend([SEPARATOR]);
-        text.push_str(line);
+        text.push_str(&trace_line::to_file(line)?);
         text.push('\n');
     }
     write(path, text.as_bytes())
 }
 
-/// Reads a failure or a trace.
+/// Reads a failure, a trace or the event log of a session.
 pub(super) fn read(path: &Path) -> anyhow::Result<Replayable> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     if text.starts_with(SEPARATOR) {
+        if let Some(log) = engine_log(path, &text)? {
+            return Ok(Replayable::Log(Box::new(log)));
+        }
         return Ok(Replayable::Trace(Box::new(read_trace(path, &text)?)));
     }
     let what = "it is neither a failure nor a trace of this program";
     let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{name}: {what}"))?;
-    check_format(path, &value["format"])?;
+    check_format(path, &value["format"], FORMAT)?;
     let failure = serde_json::from_value(value).with_context(|| format!("{name}: {what}"))?;
     Ok(Replayable::Failure(Box::new(failure)))
+}
+
+/// The event log of a session, if the file is one.
+fn engine_log(path: &Path, text: &str) -> anyhow::Result<Option<EngineLog>> {
+    let head = text.split([SEPARATOR, '\n']).nth(1).unwrap_or_default();
+    let is_one = serde_json::from_str(head).is_ok_and(|head| EngineLog::is_one(&head));
+    if !is_one {
+        return Ok(None);
+    }
+    Ok(Some(EngineLog::read(text).with_context(|| path.display().to_string())?))
 }
 
 fn read_trace(path: &Path, text: &str) -> anyhow::Result<Trace> {
@@ -125,17 +160,21 @@ fn read_trace(path: &Path, text: &str) -> anyhow::Result<Trace> {
     let head = records.next().unwrap_or_default();
     let value: serde_json::Value =
         serde_json::from_str(head).with_context(|| format!("{}: the trace has no head", path.display()))?;
-    check_format(path, &value["towline"]["format"])?;
+    check_format(path, &value["towline"]["format"], TRACE_FORMAT)?;
     let head: Head =
         serde_json::from_value(value).with_context(|| format!("{}: its head", path.display()))?;
-    Ok(Trace { of: head.towline, lines: records.map(str::to_owned).collect() })
+    let read = |(index, record): (usize, &str)| {
+        let line = trace_line::from_file(record);
+        line.with_context(|| format!("{}: line {} is no event of a trace", path.display(), index + 2))
+    };
+    Ok(Trace { of: head.towline, lines: records.enumerate().map(read).collect::<Result<_, _>>()? })
 }
 
-fn check_format(path: &Path, format: &serde_json::Value) -> anyhow::Result<()> {
+fn check_format(path: &Path, format: &serde_json::Value, ours: u32) -> anyhow::Result<()> {
     match format.as_u64() {
-        Some(format) if format == u64::from(FORMAT) => Ok(()),
+        Some(format) if format == u64::from(ours) => Ok(()),
         Some(other) => bail!(
-            "{}: it is of version {other}, and this program reads version {FORMAT}: run the scenario and the seed again",
+            "{}: it is of version {other}, and this program reads version {ours}: run the scenario and the seed again",
             path.display()
         ),
         None => bail!("{}: it is neither a failure nor a trace of this program", path.display()),

@@ -4,6 +4,7 @@
 //! deterministic.
 
 mod diff;
+mod export;
 mod files;
 mod golden;
 #[cfg(towline_sabotage)]
@@ -13,10 +14,12 @@ mod report;
 mod run;
 mod shrink;
 mod sweep;
+mod trace_line;
 
 use std::process::ExitCode;
 
 pub use diff::Diff;
+pub use export::ExportCorpus;
 pub use golden::Golden;
 #[cfg(towline_sabotage)]
 pub use hunt::Hunt;

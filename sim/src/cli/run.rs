@@ -1,13 +1,15 @@
 //! `run` and `replay`: one run, and what came of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context;
 use clap::Args;
 
 use super::files::{self, Failure, Replayable, seconds};
 use super::{NOT_DETERMINISTIC, status};
+use crate::engine_log::{End, EngineLog, Replayed};
 use crate::run::{Ended, Outcome, Sink, run};
 use crate::scenario::{Backend, Plan};
 use crate::table::number;
@@ -79,10 +81,10 @@ impl Run {
     }
 }
 
-/// Run again what is in a file that `sweep`, `shrink` or `run --trace` has written, and compare
+/// Run again what is in a file that `sweep`, `shrink`, `run --trace` or `towline --qlog` has written, and compare
 #[derive(Args, Debug)]
 pub struct Replay {
-    /// A failure or a trace
+    /// A failure, a trace, or the event log of a session
     file: PathBuf,
     /// Write all events to this file
     #[arg(long, value_name = "FILE")]
@@ -103,6 +105,7 @@ impl Replay {
         let (plan, hash, lines) = match files::read(&self.file)? {
             Replayable::Failure(failure) => (failure.plan, failure.hash, None),
             Replayable::Trace(trace) => (trace.of.plan, trace.of.hash, Some(trace.lines)),
+            Replayable::Log(log) => return replay_log(&self.file, &log, self.json),
         };
         let started = now();
         let outcome = run(&plan, Sink::keeping())?;
@@ -127,6 +130,40 @@ impl Replay {
         }
         Ok(status(outcome.properties.held()))
     }
+}
+
+/// Runs a session of the product again.
+fn replay_log(path: &Path, log: &EngineLog, json: bool) -> anyhow::Result<ExitCode> {
+    let replayed = log.replay().with_context(|| path.display().to_string())?;
+    let (title, total) = (&log.head.title, log.lines.len());
+    let Replayed { events, shape, end } = &replayed;
+    let (end, detail) = match end {
+        End::Same => ("same", None),
+        End::Unknown(why) => ("unknown", Some(why.clone())),
+        End::Differs { line, logged, now } => {
+            ("differs", Some(format!("line {line}: the log has\n  {logged}\nand now there is\n  {now}")))
+        }
+    };
+    if json {
+        let value = serde_json::json!({
+            "session": title, "events": total, "found_again": events, "shape": shape, "end": end, "detail": detail,
+        });
+        println!("{value}");
+    } else {
+        println!("{title}: {} of {} events found again", number(*events), number(total));
+        if let Some(shape) = shape {
+            println!("  the session stood as the log says, last at {shape}");
+        }
+    }
+    match (end, detail) {
+        ("differs", Some(detail)) => {
+            eprintln!("not deterministic, or of another build: {detail}");
+            return Ok(ExitCode::from(NOT_DETERMINISTIC));
+        }
+        (_, Some(detail)) => eprintln!("the rest cannot be run again: {detail}"),
+        _ => {}
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long it takes is measured by the real clock")]

@@ -38,7 +38,7 @@ impl Shrink {
         let out = self.out.clone().unwrap_or_else(|| self.failure.with_extension("small.json"));
         files::check_writable(Some(&out))?;
         let Replayable::Failure(failure) = files::read(&self.failure)? else {
-            bail!("{}: it is a trace; a failure can be shrunk", self.failure.display());
+            bail!("{}: it is no failure; only those can be shrunk", self.failure.display());
         };
         let property = failure.property.clone();
         let Some(small) = smallest(failure.plan.clone(), &property)? else {

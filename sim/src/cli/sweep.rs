@@ -65,7 +65,7 @@ pub(super) struct Swept {
     wall: f64,
 }
 
-fn seeds(text: &str) -> Result<(u64, u64), String> {
+pub(super) fn seeds(text: &str) -> Result<(u64, u64), String> {
     let range = text.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
     range.filter(|(from, to)| from < to).ok_or_else(|| "write it like 0..1000".to_owned())
 }
@@ -177,7 +177,7 @@ pub(super) fn sweep(
     Ok(swept)
 }
 
-fn bar(name: &str, count: u64) -> ProgressBar {
+pub(super) fn bar(name: &str, count: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

@@ -226,7 +226,13 @@ impl World<'_> {
         let hub = self.conns[conn].hub;
         let now = self.clock(hub);
         let device = self.plan.hosts[self.pairs[pair].device].identity.clone();
-        let open = Open { device, service: "lab".into(), profile: Profile::Native, deadline_ms: 30_000 };
+        let open = Open {
+            device,
+            service: "lab".into(),
+            profile: Profile::Native,
+            deadline_ms: 30_000,
+            wait_ms: None,
+        };
         match self.hub(hub).core.handle_open(now, LinkId(conn as u64), &open) {
             Ok(offered) => {
                 let to = usize::try_from(offered.link.0).expect("it was one");

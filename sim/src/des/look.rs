@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use towline_engine::{CloseReason, Epoch, PipeClosed, Refused, StreamId};
 use towline_model::Looks;
+use towline_transports::qlog::Recorded;
 
 use super::judge::{self, Bounds, Truth};
 use super::watch::{Arrived, Raised};
@@ -159,7 +160,7 @@ impl World<'_> {
         self.look_at_late(end, |session| session.handle_pipe_closed(now, epoch, PipeClosed::Failed));
     }
 
-    fn look_at_late(&mut self, end: usize, act: impl FnOnce(&mut towline_engine::Session)) {
+    fn look_at_late(&mut self, end: usize, act: impl FnOnce(&mut Recorded)) {
         let it = &mut self.ends[end];
         let now = towline_engine::Instant::from_nanos(self.now + self.hosts[it.host].ahead);
         let before = it.session.fingerprint(now);

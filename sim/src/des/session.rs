@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use towline::refusal::{Refusal, RefusalCode};
 use towline_engine::{
-    Acceptor, Arrival, Config, Detached, Dir, Epoch, Event, PipeClosed, Resumption, Secret, Session,
-    SessionId, Side,
+    Acceptor, Arrival, Config, Detached, Dir, Epoch, Event, PipeClosed, Resumption, Secret, SessionId, Side,
 };
 use towline_model::Observer;
+use towline_transports::qlog::Recorded;
 
 use super::endpoint::nanos;
 use super::judge;
@@ -96,7 +96,8 @@ impl World<'_> {
         self.observers.push([Observer::new(Side::Client), Observer::new(Side::Server)]);
         self.watches.push(Watch::new());
         let observers = self.observers.len() - 1;
-        let end = self.add_end((service, pair, 0), name, Session::new(Side::Client, config), observers);
+        let session = self.sink.session(Side::Client, config, &name);
+        let end = self.add_end((service, pair, 0), name, session, observers);
         self.pairs[pair].end = Some(end);
         self.pairs[pair].is_opening = false;
         self.reopen(pair);
@@ -106,7 +107,7 @@ impl World<'_> {
         &mut self,
         (host, pair, side): (usize, usize, usize),
         name: String,
-        session: Session,
+        session: Recorded,
         observers: usize,
     ) -> usize {
         self.ends.push(End {
@@ -287,7 +288,8 @@ impl World<'_> {
             Some(Arrival::New(id)) => {
                 let Some(service) = self.tunnels[tunnel].ends[0] else { return };
                 let (name, observers) = (self.ends[service].name.clone(), self.ends[service].observers);
-                let session = Session::new(Side::Server, self.server_config());
+                let config = self.server_config();
+                let session = self.sink.session(Side::Server, config, &name);
                 let end = self.add_end((host, pair, 1), name, session, observers);
                 self.ends[end].peer = Some(service);
                 self.ends[service].peer = Some(end);

@@ -6,8 +6,9 @@ use std::time;
 use anyhow::Context;
 use bytes::Bytes;
 use towline::core::{Backoff, Core, Lobby, Visitor};
-use towline_engine::{Acceptor, CloseReason, Epoch, Instant, Session, SessionId, StreamId};
+use towline_engine::{Acceptor, CloseReason, Epoch, Instant, SessionId, StreamId};
 use towline_model::Observer;
+use towline_transports::qlog::Recorded;
 
 use super::app::App;
 use super::look::Debt;
@@ -226,7 +227,7 @@ pub(super) struct End {
     /// 0 at the service, 1 at the device.
     pub(super) side: usize,
     pub(super) name: String,
-    pub(super) session: Session,
+    pub(super) session: Recorded,
     pub(super) observers: usize,
     pub(super) tunnel: Option<usize>,
     pub(super) epoch: Epoch,

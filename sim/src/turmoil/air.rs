@@ -321,12 +321,15 @@ impl State {
         }
         let Some(ends) = self.ends(wire, flow) else { return };
         let at = self.arrival(ends[0].as_ref(), ends[1].as_ref(), 0);
-        let Some(flow) = self.flow(wire, flow) else { return };
+        let Some(Wire { flows, .. }) = self.wires.get_mut(&wire) else { return };
         // A reset after a FIN still tells a writer that nobody reads.
-        if flow.end.is_none_or(|(_, before)| before == End::Fin && end == End::Reset) {
-            flow.latest = flow.latest.max(at);
-            flow.end = Some((flow.latest, end));
-            flow.reader.take().into_iter().for_each(Waker::wake);
+        if flows[flow].end.is_none_or(|(_, before)| before == End::Fin && end == End::Reset) {
+            flows[flow].latest = flows[flow].latest.max(at);
+            flows[flow].end = Some((flows[flow].latest, end));
+            [flows[flow].reader.take(), flows[1 - flow].writer.take()]
+                .into_iter()
+                .flatten()
+                .for_each(Waker::wake);
         }
     }
 
@@ -368,6 +371,22 @@ impl State {
         }
     }
 
+    /// Whether a flow's reset is there, before or after what its reader has still to read.
+    pub(super) fn has_reset(&self, wire: u64, flow: usize) -> bool {
+        if self.readable(wire, flow) == Readable::Ended(End::Reset) {
+            return true;
+        }
+        let ends = self.ends(wire, flow).unwrap_or_default();
+        let is_there = self.reset_at(wire, flow).is_some_and(|at| at <= self.now());
+        is_there && !self.is_cut(ends[0].as_ref(), ends[1].as_ref())
+    }
+
+    /// When a flow's reset is there, if nothing stops it.
+    pub(super) fn reset_at(&self, wire: u64, flow: usize) -> Option<u64> {
+        let wire = self.wires.get(&wire).filter(|wire| !wire.silent)?;
+        wire.flows[flow].end.filter(|(_, end)| *end == End::Reset).map(|(at, _)| at)
+    }
+
     /// `count` bytes were read from a flow.
     pub(super) fn take(&mut self, wire: u64, flow: usize, count: usize) {
         let Some(flow) = self.flow(wire, flow) else { return };
@@ -376,6 +395,17 @@ impl State {
             flow.pieces.pop_front();
         }
         flow.writer.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// What was under way on a flow is lost, and its reader knows.
+    pub(super) fn lose(&mut self, wire: u64, flow: usize) {
+        let now = self.now();
+        if let Some(flow) = self.flow(wire, flow) {
+            flow.break_off(now);
+        }
+        if let Some(flow) = self.flow(wire, 1 - flow) {
+            flow.writer.take().into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Somebody uses a connection that the other end does not know: it is reset.

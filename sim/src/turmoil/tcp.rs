@@ -37,6 +37,8 @@ pub(super) struct TcpSocket {
     chaos: Option<Chaos>,
     /// What turmoil has delivered and is not there yet.
     early: BytesMut,
+    /// turmoil delivers no more: with a reset goes what was under way.
+    is_over: bool,
     reading: Wait,
     writing: Wait,
     aborted: bool,
@@ -63,6 +65,7 @@ impl TcpSocket {
             writes,
             chaos,
             early,
+            is_over: false,
             reading,
             writing,
             aborted: false,
@@ -84,14 +87,18 @@ impl TcpSocket {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     self.early.extend_from_slice(buffer.filled());
                 }
-                Poll::Ready(_) | Poll::Pending => return,
+                Poll::Ready(_) => {
+                    self.is_over = true;
+                    return;
+                }
+                Poll::Pending => return,
             }
         }
     }
 
-    /// Whether the other end has reset the connection.
+    /// Whether the other end has reset the connection. A writer hears of that before a reader has read what came first.
     fn is_reset(&self, state: &State) -> bool {
-        matches!(state.readable(self.wire, self.reads()), Readable::Ended(End::Reset))
+        state.has_reset(self.wire, self.reads())
     }
 
     /// How many bytes may be written now.
@@ -108,14 +115,25 @@ impl TcpSocket {
         };
         let room = flow.room();
         if room == 0 || sendable > now {
-            flow.writer = Some(context.waker().clone());
             drop(state);
-            if sendable > now {
-                self.writing.until(sendable - now, context);
-            }
+            self.wait_to_write(context, sendable);
             return Poll::Pending;
         }
         Poll::Ready(Ok(room.min(MAX_SEGMENT)))
+    }
+
+    /// Has the writer woken when there is room, at the moment `sendable`, or when the other end's reset is there.
+    fn wait_to_write(&mut self, context: &mut Context<'_>, sendable: u64) {
+        let mut state = self.air.lock();
+        let reset = state.reset_at(self.wire, self.reads());
+        if let Some(flow) = state.flow(self.wire, self.writes) {
+            flow.writer = Some(context.waker().clone());
+        }
+        let now = state.now();
+        drop(state);
+        if let Some(at) = reset.into_iter().chain([sendable]).filter(|at| *at > now).min() {
+            self.writing.until(at - now, context);
+        }
     }
 
     fn write(&mut self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -137,7 +155,10 @@ impl TcpSocket {
             // The other end's RST may have come before its reset is due; what is written meanwhile is lost.
             match Pin::new(&mut self.inner).poll_write(context, &bytes) {
                 Poll::Ready(_) => {}
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.wait_to_write(context, 0);
+                    return Poll::Pending;
+                }
             }
         }
         let mut state = self.air.lock();
@@ -162,6 +183,10 @@ impl AsyncRead for TcpSocket {
         match readable {
             Readable::Bytes(count) => {
                 let count = count.min(this.early.len()).min(buffer.remaining());
+                if count == 0 && this.is_over && buffer.remaining() > 0 {
+                    state.lose(this.wire, this.reads());
+                    return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+                }
                 // turmoil's waker is registered, if it has not come that far.
                 if count == 0 {
                     return Poll::Pending;

@@ -289,6 +289,12 @@ impl SendStream {
         })
     }
 
+    /// Not known.
+    #[expect(clippy::unused_self, reason = "the other kind of stream knows")]
+    pub(crate) fn acknowledged(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether the application has finished or reset it.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.half, Half::Finished | Half::Reset)

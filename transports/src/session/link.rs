@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use towline_engine::{Code, Config, Dir, Epoch, OpenError, Session, Side, StreamId};
+use towline_engine::{Code, Config, Dir, Epoch, OpenError, Side, StreamId};
 
 use super::carrier::Carrier;
 use super::driver::Driver;
@@ -39,6 +39,10 @@ pub(crate) struct WeakLink {
 }
 
 impl WeakLink {
+    pub(crate) fn renew(&self) {
+        self.shared.renewal.notify_one();
+    }
+
     pub(crate) fn close(&self, code: Code, reason: &str) {
         self.shared.close(code, reason.as_bytes());
     }
@@ -50,7 +54,7 @@ impl WeakLink {
 
 impl Link {
     pub(crate) fn start(pipe: impl Carrier, side: Side, config: Config) -> Self {
-        let shared = Arc::new(Shared::new(Session::new(side, config)));
+        let shared = Arc::new(Shared::new(side, config, "link"));
         // Before the driver's first turn, the application may have closed it.
         shared.lock().session.attach(shared.now(), FIRST).expect("a new session takes a pipe");
         tokio::spawn(Box::new(Driver::new(shared.clone(), pipe)).run());
@@ -63,7 +67,7 @@ impl Link {
         config: Config,
         connect: impl FnMut() -> F + Send + 'static,
     ) -> Self {
-        let shared = Arc::new(Shared::new(Session::new(Side::Client, config)));
+        let shared = Arc::new(Shared::new(Side::Client, config, "session"));
         shared.lock().session.attach(shared.now(), FIRST).expect("a new session takes a pipe");
         let (pipes, next) = Successive::new(first);
         tokio::spawn(Box::new(Driver::new(shared.clone(), pipes)).run());
@@ -100,6 +104,10 @@ impl Link {
 
     pub(crate) async fn closed(&self) -> LinkClosed {
         self.owner.shared.closed().await
+    }
+
+    pub(crate) fn renew(&self) {
+        self.owner.shared.renewal.notify_one();
     }
 
     pub(crate) fn downgrade(&self) -> WeakLink {
@@ -173,7 +181,7 @@ impl Link {
     }
 }
 
-/// Brings a session its next pipe whenever it has none, until it is over.
+/// Brings a session its next pipe whenever it has none, or is to have another one, until it is over.
 async fn keep_connected<C, F: Future<Output = C>>(
     shared: Arc<Shared>,
     pipes: Pipes<C>,
@@ -185,10 +193,12 @@ async fn keep_connected<C, F: Future<Output = C>>(
         tokio::select! {
             biased;
             _ = &mut closed => return,
-            () = shared.detached.notified() => {}
-        }
-        if !shared.lock().session.is_detached() {
-            continue;
+            () = shared.renewal.notified() => {}
+            () = shared.detached.notified() => {
+                if !shared.lock().session.is_detached() {
+                    continue;
+                }
+            }
         }
         let pipe = tokio::select! {
             biased;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use towline_engine::{
-    Acceptor, Arrival, Config, Epoch, Refused, Resumption, Secret, Session, SessionId, Side, Tombstone,
+    Acceptor, Arrival, Code, Config, Epoch, Refused, Resumption, Secret, SessionId, Side, Tombstone,
 };
 
 use super::Link;
@@ -19,10 +19,11 @@ use super::carrier::{Batch, Carrier};
 use super::shared::{FIRST, Shared};
 use super::successive::Pipes;
 use crate::Pipe;
+use crate::error::LinkClosed;
 use crate::tls::TlsPipe;
 
-/// How many sessions a peer may have that can be resumed, with those that are over and remembered.
-const SESSIONS_PER_PEER: usize = 64;
+/// How many sessions a peer may have that can be resumed; and how many that are over are remembered, besides.
+const SESSIONS_PER_PEER: usize = 256;
 
 /// The most that is sent to who is refused.
 const ANSWER: usize = 16 << 10;
@@ -68,9 +69,7 @@ pub enum AcceptError {
     #[error("a session was not resumed: {0}")]
     Refused(Refused),
     /// The peer has too many sessions.
-    #[error(
-        "the peer has {SESSIONS_PER_PEER} sessions already, with those that have ended lately; it is to close some"
-    )]
+    #[error("the peer has {SESSIONS_PER_PEER} sessions already; it is to close some")]
     TooMany,
 }
 
@@ -79,6 +78,13 @@ impl<P: Pipe> Sessions<P> {
     pub fn new(mut config: Config) -> Self {
         config.resumption = Resumption::Accept;
         Self { known: Arc::default(), config: Arc::new(config) }
+    }
+
+    /// The same sessions, in which those that begin from now on have other limits.
+    #[must_use]
+    pub fn with(&self, mut config: Config) -> Self {
+        config.resumption = Resumption::Accept;
+        Self { known: self.known.clone(), config: Arc::new(config) }
     }
 
     /// Reads the beginning of `pipe`, of a peer that has shown to be `peer`, and gives it to the session that it is for.
@@ -106,11 +112,10 @@ impl<P: Pipe> Sessions<P> {
         pipe: TlsPipe<P>,
     ) -> Result<Accepted, AcceptError> {
         let mut known = self.known();
-        let of_peer = (peer.to_owned(), SessionId([0; SessionId::LEN]))..;
-        if known.range(of_peer).take_while(|((whose, _), _)| whose == peer).count() >= SESSIONS_PER_PEER {
+        if count(&known, peer, |entry| matches!(entry, Entry::Live { .. })) >= SESSIONS_PER_PEER {
             return Err(AcceptError::TooMany);
         }
-        let shared = Arc::new(Shared::new(Session::new(Side::Server, self.config.clone())));
+        let shared = Arc::new(Shared::new(Side::Server, self.config.clone(), "session"));
         let attached = shared.lock().session.attach_accepted(shared.now(), FIRST, acceptor);
         attached.expect("a new session takes a pipe");
         let (link, pipes) = Link::accepted(shared.clone(), pipe.forget_peer());
@@ -160,20 +165,48 @@ impl<P: Pipe> Sessions<P> {
         Err(AcceptError::Refused(refused))
     }
 
-    /// Keeps what is left of a session that is over for as long as the session would have been kept.
+    /// Keeps what is left of a session that is over for as long as the session would have been kept. Not of one that the
+    /// peer has closed: it knows. Nor if too much is kept for the peer already: it is told what a stranger would be.
     async fn remember(self, key: (String, SessionId), shared: Arc<Shared>) {
-        shared.closed().await;
+        let closed = shared.closed().await;
         let tombstone = shared.lock().session.tombstone();
         drop(shared);
-        let until = Instant::now() + self.time_to_live();
-        self.known().insert(key.clone(), Entry::Over(tombstone));
-        sleep_until(until).await;
+        {
+            let mut known = self.known();
+            let is_over = |entry: &_| matches!(entry, Entry::Over(_));
+            if matches!(closed, LinkClosed::Peer { .. })
+                || count(&known, &key.0, is_over) >= SESSIONS_PER_PEER
+            {
+                known.remove(&key);
+                return;
+            }
+            known.insert(key.clone(), Entry::Over(tombstone));
+        }
+        sleep_until(Instant::now() + self.time_to_live()).await;
         self.known().remove(&key);
     }
 
     /// How long who comes late is told how it ended.
     fn time_to_live(&self) -> Duration {
         self.config.grace + 2 * self.config.idle_timeout
+    }
+
+    /// Closes all sessions that go on, and waits until they are over. `reason` is for the peers' eyes. Cancel-safe.
+    pub async fn close(&self, code: Code, reason: &str) {
+        let live: Vec<_> = self
+            .known()
+            .values()
+            .filter_map(|entry| match entry {
+                Entry::Live { shared, .. } => Some(shared.clone()),
+                Entry::Over(_) => None,
+            })
+            .collect();
+        for shared in &live {
+            shared.close(code, reason.as_bytes());
+        }
+        for shared in live {
+            shared.closed().await;
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known<P>> {
@@ -184,6 +217,12 @@ impl<P: Pipe> Sessions<P> {
     pub fn count(&self) -> usize {
         self.known().len()
     }
+}
+
+/// How many of a peer's sessions are so.
+fn count<P>(known: &Known<P>, peer: &str, is_so: impl Fn(&Entry<P>) -> bool) -> usize {
+    let from = (peer.to_owned(), SessionId([0; SessionId::LEN]));
+    known.range(from..).take_while(|((whose, _), _)| whose == peer).filter(|(_, entry)| is_so(entry)).count()
 }
 
 /// Reads until it is known what the pipe is, and says what is to be said before that.

@@ -10,9 +10,10 @@ use std::task::{Context, Waker};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use towline_engine::{Code, Dir, Epoch, Event, Session, StreamId};
+use towline_engine::{Code, Config, Dir, Epoch, Event, Side, StreamId};
 
 use crate::error::LinkClosed;
+use crate::qlog::Recorded;
 
 /// The number of a session's first pipe. Most have no other.
 pub(crate) const FIRST: Epoch = Epoch(0);
@@ -32,11 +33,13 @@ pub(crate) struct Shared {
     ended: Notify,
     /// Wakes whoever brings the next pipe.
     pub(crate) detached: Notify,
+    /// The session is to have another pipe, though it has one.
+    pub(crate) renewal: Notify,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) session: Session,
+    pub(crate) session: Recorded,
     /// The number of the pipe that the session has now. The driver may not have that pipe yet.
     pub(crate) epoch: Epoch,
     /// Wakes the driver. Not there while the driver knows already that there is something to do.
@@ -63,9 +66,11 @@ pub(crate) const fn index(dir: Dir) -> usize {
 }
 
 impl Shared {
-    pub(crate) fn new(session: Session) -> Self {
+    /// A session that begins now, called `name` in its log.
+    pub(crate) fn new(side: Side, config: impl Into<Arc<Config>>, name: &str) -> Self {
+        let start = Instant::now();
         let state = State {
-            session,
+            session: Recorded::new(side, config, start, name),
             epoch: FIRST,
             driver: None,
             waiting: BTreeMap::new(),
@@ -74,12 +79,13 @@ impl Shared {
         };
         Self {
             state: Mutex::new(state),
-            start: Instant::now(),
+            start,
             openable: Default::default(),
             incoming: Default::default(),
             outcome: OnceLock::new(),
             ended: Notify::new(),
             detached: Notify::new(),
+            renewal: Notify::new(),
         }
     }
 

@@ -9,6 +9,7 @@ use towline_engine::{Code, StreamId, Urgency};
 
 use super::link::Owner;
 use crate::error::{LinkClosed, ReadError, WriteError};
+use crate::qlog::RecordedStream;
 use crate::stream::DROPPED;
 
 /// A stream that the application holds, in one half or two. The session forgets it after the last.
@@ -68,7 +69,7 @@ impl RecvStream {
         }
     }
 
-    fn with<T>(&self, verb: impl FnOnce(&mut engine::Stream<'_>) -> T) -> T {
+    fn with<T>(&self, verb: impl FnOnce(&mut RecordedStream<'_>) -> T) -> T {
         let held = &self.held;
         held.link.shared.with(|state| {
             verb(&mut state.session.stream(held.id).expect("a stream that is held is not released"))
@@ -79,7 +80,7 @@ impl RecvStream {
     fn poll_with<T>(
         &mut self,
         context: &mut Context<'_>,
-        read: impl FnOnce(&mut engine::Stream<'_>) -> Result<T, engine::ReadError>,
+        read: impl FnOnce(&mut RecordedStream<'_>) -> Result<T, engine::ReadError>,
         is_end: impl FnOnce(&T) -> bool,
     ) -> Poll<Result<T, ReadError>> {
         if let Some(Err(error)) = &self.end {
@@ -195,6 +196,12 @@ impl SendStream {
         })
     }
 
+    pub(crate) fn acknowledged(&self) -> Option<u64> {
+        let mut state = self.held.link.shared.lock();
+        let stream = state.session.stream(self.held.id).expect("a stream that is held is not released");
+        Some(stream.acknowledged())
+    }
+
     /// Whether the application has finished or reset it.
     pub(crate) fn is_done(&self) -> bool {
         self.done
@@ -202,7 +209,7 @@ impl SendStream {
 
     fn end_with(
         &mut self,
-        verb: impl FnOnce(&mut engine::Stream<'_>) -> Result<(), engine::WriteError>,
+        verb: impl FnOnce(&mut RecordedStream<'_>) -> Result<(), engine::WriteError>,
     ) -> Result<(), WriteError> {
         let id = self.held.id;
         self.held.link.shared.with(|state| {
@@ -220,7 +227,7 @@ impl SendStream {
     fn poll_with<T>(
         &mut self,
         context: &mut Context<'_>,
-        write: impl FnOnce(&mut engine::Stream<'_>) -> Result<T, engine::WriteError>,
+        write: impl FnOnce(&mut RecordedStream<'_>) -> Result<T, engine::WriteError>,
     ) -> Poll<Result<T, WriteError>> {
         let id = self.held.id;
         self.held.link.shared.with(|state| {

@@ -153,7 +153,14 @@ fn ask(request: Request) {
                             deadline_ms: u32::MAX,
                         });
                     }
-                    Err(refusal) => refused(refusal),
+                    Err(refusal) => {
+                        refused(refusal);
+                        if core.handle_wait(NOW, &open).is_ok() {
+                            core.check_invariants();
+                            core.handle_timeout(core.poll_timeout().expect("somebody waits"));
+                            assert_eq!(core.parked(), 0, "it has waited long enough");
+                        }
+                    }
                 }
                 core.check_invariants();
             }
@@ -164,8 +171,13 @@ fn ask(request: Request) {
 
 /// What a hub does with a device's answer.
 fn pass_on(answer: Answer) {
-    let open =
-        Open { device: "n".repeat(63), service: "ssh".into(), profile: Profile::Native, deadline_ms: 1000 };
+    let open = Open {
+        device: "n".repeat(63),
+        service: "ssh".into(),
+        profile: Profile::Native,
+        deadline_ms: 1000,
+        wait_ms: None,
+    };
     let hello = message::Hello { version: message::VERSION, instance: 0, agent: String::new() };
     let mut core = hub(hello).expect("a hello as it should be");
     let offered = core.handle_open(NOW, SERVICE, &open).expect("the device is there");

@@ -1,0 +1,96 @@
+//! Tunnels whose device is away for the moment, and whose service would rather wait than ask again.
+//!
+//! In: those that wait, devices that come, ends, and the time. Out: whose device has come, and whose time is up. Keeps: an
+//! entry for each, of which there is a limit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use towline_engine::Instant;
+
+use super::TunnelId;
+use crate::identity::Name;
+
+/// The tunnels that wait.
+#[derive(Clone, Debug)]
+pub(crate) struct Parking<T> {
+    places: BTreeMap<TunnelId, Parked<T>>,
+    of_device: BTreeSet<(Name, TunnelId)>,
+    by_time: BTreeSet<(Instant, TunnelId)>,
+}
+
+#[derive(Clone, Debug)]
+struct Parked<T> {
+    device: Name,
+    until: Instant,
+    what: T,
+}
+
+impl<T> Default for Parking<T> {
+    fn default() -> Self {
+        Self { places: BTreeMap::new(), of_device: BTreeSet::new(), by_time: BTreeSet::new() }
+    }
+}
+
+impl<T> Parking<T> {
+    /// Lets a tunnel wait for `device`.
+    pub(crate) fn park(&mut self, tunnel: TunnelId, device: Name, until: Instant, what: T) {
+        self.of_device.insert((device.clone(), tunnel));
+        self.by_time.insert((until, tunnel));
+        self.places.insert(tunnel, Parked { device, until, what });
+    }
+
+    /// Takes out one that waits for `device`: the one that came first.
+    pub(crate) fn take_for(&mut self, device: &Name) -> Option<(TunnelId, T)> {
+        let (whose, tunnel) = self.of_device.range((device.clone(), TunnelId(0))..).next()?;
+        if whose != device {
+            return None;
+        }
+        let tunnel = *tunnel;
+        Some((tunnel, self.leave(tunnel)?))
+    }
+
+    /// Takes out one whose time was up at `now`.
+    pub(crate) fn take_late(&mut self, now: Instant) -> Option<(TunnelId, Name)> {
+        let &(until, tunnel) = self.by_time.first()?;
+        if until > now {
+            return None;
+        }
+        let device = self.places.get(&tunnel)?.device.clone();
+        self.leave(tunnel)?;
+        Some((tunnel, device))
+    }
+
+    /// Takes out whichever is the next.
+    pub(crate) fn take_any(&mut self) -> Option<TunnelId> {
+        let (&tunnel, _) = self.places.first_key_value()?;
+        self.leave(tunnel)?;
+        Some(tunnel)
+    }
+
+    /// A tunnel does not wait any more. `None` if it did not.
+    pub(crate) fn leave(&mut self, tunnel: TunnelId) -> Option<T> {
+        let Parked { device, until, what } = self.places.remove(&tunnel)?;
+        self.of_device.remove(&(device, tunnel));
+        self.by_time.remove(&(until, tunnel));
+        Some(what)
+    }
+
+    /// When the next one's time is up.
+    pub(crate) fn next_time(&self) -> Option<Instant> {
+        self.by_time.first().map(|&(until, _)| until)
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Panics if the indexes do not fit.
+    pub(crate) fn check_invariants(&self) {
+        assert_eq!((self.of_device.len(), self.by_time.len()), (self.places.len(), self.places.len()));
+        for (tunnel, Parked { device, until, .. }) in &self.places {
+            assert!(self.of_device.contains(&(device.clone(), *tunnel)));
+            assert!(self.by_time.contains(&(*until, *tunnel)));
+        }
+    }
+}
