@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use towline_engine::{
@@ -301,6 +302,10 @@ impl<'a> Replay<'a> {
             Event::Accept { stream_type, .. } => _ = session.accept(dir(*stream_type)),
             Event::News { .. } => _ = session.poll_event(),
             Event::Release { stream_id, error_code } => session.release(id(*stream_id)?, code(*error_code)?),
+            Event::Drain { deadline, retry_after } => {
+                let [deadline, back] = [*deadline, *retry_after].map(Duration::from_nanos);
+                session.drain(now, deadline, back);
+            }
             Event::Close { error_code, reason } => session.close(now, code(*error_code)?, reason.as_bytes()),
             other => call_stream(session, other)?,
         }

@@ -23,6 +23,8 @@ pub const ONLINE: &str = "devices_online";
 pub const ONLINE_AFTER: &str = "online_after_ns";
 /// How long 99 in 100 rounds of interactive streams took at most, in nanoseconds.
 pub const INTERACTIVE: &str = "interactive_p99_ns";
+/// The largest window that a stream had, in bytes.
+pub const WINDOW: &str = "window_bytes";
 /// How often endpoints have connected.
 pub const LINKS: &str = "links";
 /// How many streams are left in sessions whose work is done.
@@ -77,7 +79,70 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
         let detail = || format!("{resumes}, fewer than {}", least.0);
         sink.always("resumes_at_least", resumes >= least.0, time, "world", detail);
     }
+    if let Some(least) = expect.window_at_least {
+        let window = figure(sink, WINDOW);
+        let detail = || format!("the largest window was of {window} bytes, less than {}", least.0);
+        sink.always("tune_bounded", window >= least.0, time, "world", detail);
+    }
     for name in &expect.sometimes {
         sink.sometimes(name, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Ended;
+    use crate::scenario::{Backend, Expect, Size, Span};
+    use crate::scenarios;
+
+    /// What breaks if a run leaves these figures.
+    fn broken(expect: Expect, ended: Ended, figures: &[(&str, u64)]) -> Vec<String> {
+        let scenario = scenarios::named("nat-forgets").expect("it is there").expect("it can be read");
+        let mut plan = scenario.expand(0, Some(Backend::Des)).expect("it makes sense");
+        plan.expect = expect;
+        let mut sink = Sink::new();
+        sink.count(DONE, plan.streams.len() as u64);
+        figures.iter().for_each(|(name, value)| sink.count(name, *value));
+        check(&plan, &Rest { ended, simulated: 1, waiting: Vec::new() }, &mut sink);
+        sink.properties.broken().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_expected_and_is_not_so_is_told() {
+        let all = || Expect::default();
+        assert!(broken(all(), Ended::Done, &[]).is_empty());
+        let none = || Expect { done: false, no_residue: false, ..Expect::default() };
+        let second = Some(Span::seconds(1));
+        let cases: [(&str, Expect, &str, u64); 8] = [
+            ("accepted_means_owed", Expect { no_failure: true, ..none() }, FAILED, 1),
+            ("no_residue", all(), RESIDUE, 1),
+            ("stall_below", Expect { stall_below: second, ..none() }, STALL, 1_000_000_001),
+            (
+                "control_under_bulk",
+                Expect { interactive_below: second, ..none() },
+                INTERACTIVE,
+                1_000_000_001,
+            ),
+            ("memory_below", Expect { memory_below: Some(Size(7)), ..none() }, MEMORY, 8),
+            ("online_within", Expect { online_within: second, ..none() }, ONLINE_AFTER, 1_000_000_001),
+            ("tune_bounded", Expect { window_at_least: Some(Size(7)), ..none() }, WINDOW, 6),
+            ("all_online", Expect { all_online: true, ..none() }, ONLINE, 0),
+        ];
+        for (property, expect, figure, value) in cases {
+            assert_eq!(broken(expect, Ended::Done, &[(figure, value)]), [property]);
+        }
+        let some_failure = Expect { some_failure: true, ..none() };
+        assert_eq!(broken(some_failure, Ended::Done, &[]), ["some_failure"]);
+        assert_eq!(broken(none(), Ended::WallLimit, &[]), ["no_wall_limit"]);
+    }
+
+    #[test]
+    fn streams_that_come_to_no_end_are_told() {
+        let scenario = scenarios::named("nat-forgets").expect("it is there").expect("it can be read");
+        let plan = scenario.expand(0, Some(Backend::Des)).expect("it makes sense");
+        let mut sink = Sink::new();
+        check(&plan, &Rest { ended: Ended::SimulatedLimit, simulated: 1, waiting: Vec::new() }, &mut sink);
+        assert!(sink.properties.broken().any(|(name, _)| name == "eventual"));
     }
 }

@@ -36,6 +36,7 @@ pub mod event;
 pub mod expect;
 pub mod explore;
 pub mod link;
+mod pattern;
 pub mod property;
 pub mod random;
 pub mod run;

@@ -27,6 +27,7 @@ enum Command {
     Replay(cli::Replay),
     Diff(cli::Diff),
     Report(cli::Report),
+    Golden(cli::Golden),
     ExportCorpus(cli::ExportCorpus),
     /// Walk every interleaving of two sessions
     #[command(after_help = "\
@@ -46,6 +47,8 @@ Examples:
 
 Exit status: 0 if every bug was found, 1 if one was not, 2 for wrong usage.")]
     Sabotage(towline_sim::sabotage::Options),
+    #[cfg(towline_sabotage)]
+    Hunt(cli::Hunt),
 }
 
 #[derive(Args)]
@@ -98,10 +101,13 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(options) => options.execute(),
         Command::Diff(options) => options.execute(),
         Command::Report(options) => options.execute(),
+        Command::Golden(options) => options.execute(),
         Command::ExportCorpus(options) => options.execute(),
         Command::Explore(options) => explore(&options),
         #[cfg(towline_sabotage)]
         Command::Sabotage(options) => towline_sim::sabotage::run(&options),
+        #[cfg(towline_sabotage)]
+        Command::Hunt(options) => options.execute(),
     }
 }
 

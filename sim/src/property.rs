@@ -56,6 +56,15 @@ impl Properties {
         holds
     }
 
+    /// A property was looked at so often, and held.
+    pub fn looked(&mut self, name: &str, count: u64) {
+        match self.always.get_mut(name) {
+            Some(tally) => tally.checked += count,
+            None if count == 0 => {}
+            None => _ = self.always.insert(name.to_owned(), Tally { checked: count, broken: None }),
+        }
+    }
+
     /// Something that should happen sometimes did, or did not.
     pub fn sometimes(&mut self, name: &str, happens: bool) {
         match self.sometimes.get_mut(name) {
@@ -112,6 +121,16 @@ mod tests {
         assert_eq!(properties.always["exact_prefix"], tally);
         assert_eq!((properties.sometimes["resumed"], properties.held()), (1, false));
         assert_eq!(properties.first.as_deref(), Some("exact_prefix"));
+    }
+
+    #[test]
+    fn what_others_have_looked_at_is_counted_if_there_was_anything() {
+        let mut properties = Properties::default();
+        properties.looked("gapless", 0);
+        assert!(properties.always.is_empty());
+        properties.looked("gapless", 2);
+        properties.looked("gapless", 3);
+        assert_eq!(properties.always["gapless"].checked, 5);
     }
 
     #[test]

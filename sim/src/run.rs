@@ -75,6 +75,12 @@ impl Sink {
         }
     }
 
+    /// As [`always`](Self::always), with what a check has found: nothing, or what is wrong.
+    pub fn judge(&mut self, name: &str, verdict: Result<(), String>, time: u64, who: &str) {
+        let wrong = verdict.err();
+        self.always(name, wrong.is_none(), time, who, || wrong.unwrap_or_default());
+    }
+
     /// Something that should happen sometimes did, or did not.
     pub fn sometimes(&mut self, name: &str, happens: bool) {
         self.properties.sometimes(name, happens);

@@ -7,6 +7,7 @@ mod common;
 mod logs;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Authority, environment};
@@ -205,6 +206,25 @@ async fn a_session_that_outlives_its_pipes_is_run_again_and_its_secrets_stay_sec
         check(text);
     }
     assert!(texts.iter().any(|text| text.contains(r#""result":"Unknown""#)));
+}
+
+/// A drain is a call like any other: without it, a session that is run again would take what was refused.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_drains_is_run_again() {
+    let logs = Logs::start();
+    let mut pair = Pair::new();
+    let id = pair.client.open(Dir::Bi).unwrap();
+    pair.client.stream(id).unwrap().write(b"too late").unwrap();
+    pair.server.drain(NOW, Duration::from_secs(30), Duration::from_secs(1));
+    pair.carry();
+    assert_eq!(pair.server.accept(Dir::Bi), None, "it was refused");
+    drop(pair);
+    let texts = logs.finish();
+    let drain = r#""deadline":30000000000,"retry_after":1000000000"#;
+    assert!(texts.iter().any(|text| text.contains(drain)), "{texts:?}");
+    for text in &texts {
+        check(text);
+    }
 }
 
 /// What carries the present pipe between the two ends, so that it can be cut.

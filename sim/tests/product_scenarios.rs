@@ -69,4 +69,7 @@ stories! {
     a_proxy_that_dies: "product-proxy-dies",
     a_radio_that_loses_packets: "product-lossy-radio",
     a_bad_day: "product-bad-day",
+    a_session_that_hops_from_kind_to_kind: "product-kind-hop",
+    sessions_through_a_hub_that_crashes: "product-session-hub-crash",
+    a_session_whose_ends_move: "product-session-moves",
 }

@@ -1,5 +1,6 @@
 //! Every scenario, in two fresh processes; golden hashes; and what the command line says to bad input.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -20,13 +21,14 @@ fn trace_hash(output: &Output) -> String {
 #[test]
 fn each_scenario_holds_and_is_the_same_in_two_processes_and_always() {
     let golden = include_str!("golden.txt");
-    let mut now = String::new();
+    let (mut now, mut looked) = (String::new(), BTreeSet::new());
     for name in towline_sim::scenarios::names().filter(|name| *name != LARGE) {
         for seed in ["0", "1"] {
             let runs = [(); 2].map(|()| sim(&["run", name, "--seed", seed, "--json"]));
             assert_eq!(runs[0].status.code(), Some(0), "{name} {seed}: {runs:?}");
             let hashes = runs.each_ref().map(trace_hash);
             assert_eq!(hashes[0], hashes[1], "{name} with seed {seed} differs between processes");
+            looked.extend(properties(&runs[0]));
             // What the product says is in tests/golden, and changes more often.
             if !name.starts_with("product-") {
                 now.push_str(&format!("{name} {seed} {}\n", hashes[0]));
@@ -37,6 +39,91 @@ fn each_scenario_holds_and_is_the_same_in_two_processes_and_always() {
         now, golden,
         "traces have changed: if that was meant, sim/tests/golden.txt is to be this\n{now}"
     );
+    let missing: Vec<_> = INVARIANTS.iter().filter(|name| !looked.contains(**name)).collect();
+    assert!(missing.is_empty(), "no scenario looks at {missing:?}");
+}
+
+/// The invariants of the engine and the product that are best shown by deterministic simulation: those whose tag says so.
+const INVARIANTS: [&str; 27] = [
+    "exact_prefix",
+    "eof_iff_fin",
+    "no_dup",
+    "accepted_means_owed",
+    "never_over_limit",
+    "credit_conservation",
+    "blocked_writer_wakes",
+    "no_stall",
+    "slow_reader_isolated",
+    "tune_bounded",
+    "drain_partition",
+    "close_flushes",
+    "no_residue",
+    "one_terminal_event",
+    "any_byte_is_life",
+    "control_under_bulk",
+    "rtt_at_wire",
+    "dead_is_detach",
+    "resume_safe",
+    "newest_wins_now",
+    "unacked_never_evicted",
+    "ttl_order",
+    "closed_truth",
+    "kind_hop",
+    "eventual",
+    "drop_semantics",
+    "stale_pipe_inert",
+];
+
+/// What a run has looked at.
+fn properties(output: &Output) -> Vec<String> {
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let all = value["outcome"]["properties"]["always"].as_object().expect("properties");
+    let is_looked_at = |tally: &serde_json::Value| tally["checked"].as_u64() > Some(0);
+    all.iter().filter(|(_, tally)| is_looked_at(tally)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Seeds that failed once, and why.
+#[test]
+fn what_failed_once_holds() {
+    // Both hubs were cut, and each end settled on another one: nobody looked elsewhere, and the session was given up.
+    for (name, seed) in [("split-brain", "474"), ("split-brain", "835")] {
+        let output = sim(&["run", name, "--seed", seed]);
+        assert_eq!(output.status.code(), Some(0), "{name} {seed}: {output:?}");
+    }
+}
+
+/// A sweep says the same however many threads there are, but for how long it took.
+#[test]
+fn a_sweep_does_not_depend_on_the_number_of_threads() {
+    let said = |name: &str, jobs: &str| {
+        let output = sim(&["sweep", name, "--seeds", "0..8", "--jobs", jobs, "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let mut value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(value[0]["hash"].is_string() && value[0]["seeds"] == 8);
+        value[0].as_object_mut().expect("an object").remove("wall_seconds");
+        value
+    };
+    for name in ["link-loss", "intruder", "product-twins"] {
+        let one = said(name, "1");
+        for jobs in ["2", "5"] {
+            assert_eq!(one, said(name, jobs), "{name} with {jobs} threads");
+        }
+    }
+}
+
+/// The command that compares any build with the golden hashes notices one that is another.
+#[test]
+fn a_golden_hash_that_differs_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(directory.path().join("golden")).expect("it can be made");
+    let golden = include_str!("golden.txt").lines().find(|line| line.starts_with("nat-forgets 0 ")).unwrap();
+    let path = directory.path().to_str().expect("it is text");
+    for (text, code) in [(golden.to_owned(), 0), (golden.replace("nat-forgets 0", "nat-forgets 1"), 3)] {
+        std::fs::write(directory.path().join("golden.txt"), text).expect("it can be written");
+        assert_eq!(sim(&["golden", path]).status.code(), Some(code));
+    }
+    std::fs::write(directory.path().join("golden.txt"), "nothing").expect("it can be written");
+    assert_eq!(sim(&["golden", path]).status.code(), Some(2));
 }
 
 /// What is said about bad input: the arguments, and what the message must hold. Always one message, and status 2.

@@ -248,9 +248,23 @@ fn what_cannot_be_modelled_is_refused() {
     let lossy = with_fault("tls", fault, "").replace("rate = \"20 Mbit/s\"", "loss = \"1 %\"");
     let survival = with_fault("tls", fault, "no_failure = true");
     let suspended = with_fault("tls", &fault.replace("cut", "suspend"), "");
-    for (text, why) in
-        [(lossy, "link laboratory"), (survival, "do not outlive"), (suspended, "cannot stop one host")]
-    {
+    let jumps = with_fault("tls", &fault.replace("cut", "clock-jump"), "");
+    let two_hubs =
+        with_fault("tls", fault, "").replace("[[device]]", "[[hub]]\nname = \"other\"\n\n[[device]]");
+    let drained = "kind = \"drain-sessions\"\nhost = \"device\"\nat = \"5 s\"";
+    let drained = with_fault("tls", drained, "");
+    let late = with_fault("tls", fault, "").replace("rounds =", "late_resets = \"10 %\"\nrounds =");
+    let window = with_fault("tls", fault, "window_at_least = \"1 MiB\"");
+    for (text, why) in [
+        (lossy, "link laboratory"),
+        (survival, "do not outlive"),
+        (suspended, "cannot stop one host"),
+        (jumps, "share a clock"),
+        (two_hubs, "know one hub"),
+        (drained, "out of reach"),
+        (late, "have let go"),
+        (window, "cannot look into"),
+    ] {
         let problem = match parse("test.toml", &text) {
             Err(malformed) => malformed.to_string(),
             Ok(scenario) => format!("{:?}", scenario.expand(1, Some(Backend::Turmoil)).unwrap_err()),

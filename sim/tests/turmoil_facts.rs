@@ -113,6 +113,45 @@ fn a_partition_that_heals_leaves_a_connection_dead_for_good() {
     assert_eq!(*outcome.borrow(), None);
 }
 
+/// What is held is not lost: it comes once it is let go. (We hold lines ourselves, each way by itself.)
+#[test]
+fn what_is_held_comes_when_it_is_released() {
+    let mut sim = builder().build();
+    let outcome = reader(&mut sim);
+    sim.host("writer", || async {
+        let mut stream = TcpStream::connect("reader:1").await?;
+        for _ in 0..100 {
+            stream.write_all(b"x").await?;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stream.shutdown().await?;
+        std::future::pending().await
+    });
+    steps(&mut sim, 20);
+    sim.hold("reader", "writer");
+    steps(&mut sim, 1000);
+    assert_eq!(*outcome.borrow(), None);
+    sim.release("reader", "writer");
+    steps(&mut sim, 200);
+    assert_eq!(*outcome.borrow(), Some(Ok(vec![b'x'; 100])));
+}
+
+/// Each host has a link with each other one, whether they speak or not, and each step looks at all of them for each host. So
+/// a hundred hosts take sixty times as long as twenty-five, which is as many as we have.
+#[test]
+fn hosts_are_linked_whether_they_speak_or_not() {
+    for count in [2, 25] {
+        let mut sim = builder().build();
+        for number in 0..count {
+            sim.host(format!("silent-{number}"), || async { std::future::pending().await });
+        }
+        steps(&mut sim, 3);
+        let links = Cell::new(0);
+        sim.links(|all| links.set(all.count()));
+        assert_eq!(links.get(), count * (count - 1) / 2);
+    }
+}
+
 /// A rate of failures is one of links, not of packets: at one in a hundred, far more than that is lost. So it is not used.
 #[test]
 fn a_fail_rate_is_no_loss_rate() {

@@ -23,6 +23,6 @@ mod world;
 pub use checked::{Checked, config};
 pub use digest::Digest;
 pub use model::{Half, Model};
-pub use observer::Observer;
+pub use observer::{Looks, Observer};
 pub use op::Op;
 pub use world::{BOTH, ID, SECRET, World, pattern};

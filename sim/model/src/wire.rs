@@ -51,6 +51,12 @@ pub enum Said {
         received: u64,
     },
     Resume,
+    /// A QX_PING that asks, with its number.
+    Ping(u64),
+    /// The answer to one.
+    Pong(u64),
+    /// The drain of a session.
+    Drain,
     /// Anything else.
     Other,
 }
@@ -161,7 +167,8 @@ impl Reader<'_> {
                 self.skip_block()
             }
             0x3f51_5330_0d0a_0d0a => Said::Parameters(self.parameters()),
-            0x348c_6752_9ef8_c7bd | 0x348c_6752_9ef8_c7be => self.skip(1),
+            0x348c_6752_9ef8_c7bd => Said::Ping(self.number()),
+            0x348c_6752_9ef8_c7be => Said::Pong(self.number()),
             0x1d40 => Said::Ack { id: self.id(), received: self.number() },
             0x1d41 => {
                 self.at += 16 + 32;
@@ -179,7 +186,10 @@ impl Reader<'_> {
             }
             0x1d45 => Said::StreamState { id: self.id(), received: self.number(), limit: self.number() },
             0x1d46 => Said::Other,
-            0x1d47 => self.skip(4),
+            0x1d47 => {
+                self.skip(4);
+                Said::Drain
+            }
             unknown => panic!("a frame of type {unknown:#x}"),
         };
         Spoken { start, payload: self.at, end: self.at, what }

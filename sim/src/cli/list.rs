@@ -60,3 +60,14 @@ pub(crate) fn support() -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&support()), "sim/README.md should have this table:\n{}", support());
+    }
+}

@@ -6,6 +6,9 @@
 mod diff;
 mod export;
 mod files;
+mod golden;
+#[cfg(towline_sabotage)]
+mod hunt;
 mod list;
 mod report;
 mod run;
@@ -17,6 +20,9 @@ use std::process::ExitCode;
 
 pub use diff::Diff;
 pub use export::ExportCorpus;
+pub use golden::Golden;
+#[cfg(towline_sabotage)]
+pub use hunt::Hunt;
 pub use list::List;
 pub use report::Report;
 pub use run::{Replay, Run};

@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::files::{self, Failure};
 use super::status;
+use crate::event::TraceHash;
 use crate::property::Properties;
 use crate::run::{Sink, run};
 use crate::scenario::{Backend, Scenario, Span};
@@ -59,6 +60,8 @@ pub(super) struct Swept {
     pub(super) properties: Properties,
     /// The seeds that failed, by the property that broke first.
     pub(super) failed: BTreeMap<String, Vec<u64>>,
+    /// Of all traces, in the order of seeds.
+    hash: TraceHash,
     wall: f64,
 }
 
@@ -164,6 +167,7 @@ pub(super) fn sweep(
     let mut swept = Swept { wall: started.elapsed().as_secs_f64(), ..Swept::default() };
     for (seed, outcome) in results.into_inner().expect("nobody panics with it") {
         swept.runs += 1;
+        swept.hash.add(&outcome.hash);
         swept.simulated += outcome.simulated;
         swept.properties.add(&outcome.properties);
         if let Some(property) = &outcome.properties.first {
@@ -229,7 +233,7 @@ fn print_json(all: &[(String, Swept)]) {
     let entry = |(name, swept): &(String, Swept)| {
         serde_json::json!({
             "scenario": name, "seeds": swept.runs, "failed": swept.failed, "wall_seconds": swept.wall,
-            "simulated_ns": swept.simulated, "properties": swept.properties,
+            "simulated_ns": swept.simulated, "hash": swept.hash.to_string(), "properties": swept.properties,
         })
     };
     println!("{}", serde_json::Value::from(all.iter().map(entry).collect::<Vec<_>>()));

@@ -6,6 +6,8 @@
 use bytes::Bytes;
 use towline_engine::{CloseReason, Code, Dir, Event, ReadError, StreamId, Urgency, WriteError};
 
+use super::judge;
+use super::watch::Ended;
 use super::world::{Task, World};
 use crate::event::What;
 use crate::random::Stream;
@@ -14,6 +16,7 @@ use crate::scenario::{End, Rate, StreamPlan};
 /// One end of a stream, as its application has it.
 pub(super) struct App {
     pub(super) stream: usize,
+    id: StreamId,
     /// 0 at the service, 1 at the device.
     side: usize,
     draws: Stream,
@@ -27,6 +30,10 @@ pub(super) struct App {
     thinks_until: Option<u64>,
     /// When it may read on.
     reads_at: u64,
+    /// When it resets what it has finished.
+    resets_at: Option<u64>,
+    /// A session that drains has refused it.
+    is_refused: bool,
     has_said_all: bool,
     can_write: bool,
     can_read: bool,
@@ -43,9 +50,10 @@ const CODE: u32 = 7;
 const SIP: usize = 4_096;
 
 impl App {
-    fn new(stream: usize, side: usize, draws: Stream) -> Self {
+    fn new(stream: usize, id: StreamId, side: usize, draws: Stream) -> Self {
         Self {
             stream,
+            id,
             side,
             draws,
             written: 0,
@@ -54,6 +62,8 @@ impl App {
             began: 0,
             thinks_until: None,
             reads_at: 0,
+            resets_at: None,
+            is_refused: false,
             has_said_all: false,
             can_write: true,
             can_read: true,
@@ -67,6 +77,23 @@ impl App {
     /// Whether both halves have come to an end.
     pub(super) fn is_over(&self) -> bool {
         self.sent && self.received
+    }
+
+    /// The stream is refused: nothing more is done with it here. Returns whether it was the service's, and in use.
+    pub(super) fn take_back(&mut self) -> bool {
+        let is_in_use = self.side == 0 && !self.released;
+        self.released |= is_in_use;
+        is_in_use
+    }
+
+    /// Whether it has given the stream back.
+    pub(super) fn is_released(&self) -> bool {
+        self.released
+    }
+
+    /// Whether it has more to say, and waits to be told that it can.
+    pub(super) fn waits_to_write(&self) -> bool {
+        !self.can_write && !self.has_said_all && !self.released
     }
 
     /// How many bytes it may have said by now.
@@ -102,7 +129,7 @@ impl World<'_> {
             let is_new = self.ends[end].ids.insert(id, stream).is_none();
             let name = self.plan.streams[stream].name.clone();
             self.sink.always("ids_monotone_unique", is_new, self.now, &name, || format!("{id:?} again"));
-            self.add_app(end, id, App::new(stream, 0, draws));
+            self.add_app(end, id, App::new(stream, id, 0, draws));
         }
     }
 
@@ -116,7 +143,7 @@ impl World<'_> {
             let Some(stream) = stream else { continue };
             self.streams[stream].surfaced = true;
             let draws = self.random.stream(&format!("{}/answer", self.plan.streams[stream].name));
-            self.add_app(end, id, App::new(stream, 1, draws));
+            self.add_app(end, id, App::new(stream, id, 1, draws));
         }
     }
 
@@ -135,6 +162,9 @@ impl World<'_> {
 
     /// The session has news of a stream.
     pub(super) fn heard(&mut self, end: usize, id: StreamId, event: &Event) {
+        if matches!(event, Event::Stopped(_, code) if *code == Code::REFUSED) && self.refused(end, id) {
+            return;
+        }
         let Some(app) = self.ends[end].apps.get_mut(&id) else { return };
         match event {
             Event::Readable(_) => app.can_read = true,
@@ -165,13 +195,9 @@ impl World<'_> {
     /// The session is over. What has come can still be read.
     pub(super) fn closed(&mut self, end: usize, why: &CloseReason) {
         self.ends[end].is_over = true;
-        let is_violation = matches!(why, CloseReason::Violation(_) | CloseReason::PeerTransport { .. });
-        let is_expiry = why.to_string().contains("given up") || why.to_string().contains("resumed");
-        let name = self.ends[end].name.clone();
-        self.sink.always("no_violation", !is_violation || is_expiry, self.now, &name, || why.to_string());
-        let resumes = self.plan.session.resumable && self.ends[end].session.id().is_some();
-        let was_dead = matches!(why, CloseReason::IdleTimeout | CloseReason::PipeLost(_));
-        self.sink.always("dead_is_detach", !(resumes && was_dead), self.now, &name, || why.to_string());
+        let can_resume = self.ends[end].session.id().is_some();
+        let verdict = judge::dead_is_detach(can_resume, why);
+        self.sink.judge("dead_is_detach", verdict, self.now, &self.ends[end].name);
         let ids: Vec<_> = self.ends[end].apps.keys().copied().collect();
         for id in ids {
             if let Some(app) = self.ends[end].apps.get_mut(&id) {
@@ -180,6 +206,7 @@ impl World<'_> {
             self.go_on(end, id);
         }
         let pair = self.ends[end].pair;
+        self.pairs[pair].draining.retain(|&other| other != end);
         if self.pairs[pair].end == Some(end) {
             self.pairs[pair].end = None;
             if !self.pairs[pair].ready.is_empty() {
@@ -201,7 +228,15 @@ impl World<'_> {
         let Some(mut app) = self.ends[end].apps.remove(&id) else { return };
         if !app.released {
             self.read(end, id, &mut app);
+        }
+        if app.is_refused {
+            self.ends[end].apps.insert(id, app);
+            _ = self.refused(end, id);
+            return;
+        }
+        if !app.released {
             self.say(end, id, &mut app);
+            self.reset_late(end, id, &mut app);
             self.let_go(end, id, &mut app);
         }
         self.ends[end].apps.insert(id, app);
@@ -218,7 +253,8 @@ impl World<'_> {
             if app.reads_at > self.now {
                 return self.wake(end, id, app, app.reads_at);
             }
-            let max = if rate.is_some() { SIP } else { usize::MAX };
+            let sip = plan.sips.map(|sip| usize::try_from(sip.0).unwrap_or(usize::MAX));
+            let max = sip.unwrap_or(if rate.is_some() { SIP } else { usize::MAX });
             let Ok(mut stream) = self.ends[end].session.stream(id) else { return };
             match stream.read(max) {
                 Ok(Some(bytes)) => {
@@ -236,16 +272,29 @@ impl World<'_> {
                     app.received = true;
                     let state = &self.streams[app.stream];
                     let (written, finished) = (state.written[way], state.finished[way]);
-                    let holds = finished && written == app.read;
+                    let came_first = self.ended_on_wire(end, id) == Some(Ended::Fin);
+                    let holds = finished && written == app.read && came_first;
                     let read = app.read;
                     self.sink.always("eof_iff_fin", holds, self.now, &plan.name, || {
-                        format!("an end after {read} bytes of {written}, finished: {finished}")
+                        format!(
+                            "an end after {read} bytes of {written}, finished: {finished}, arrived first: {came_first}"
+                        )
                     });
                     self.ended(end, app, way, "eof");
                 }
                 Err(ReadError::Blocked) => app.can_read = false,
+                Err(ReadError::Reset(code)) if code == Code::REFUSED && app.side == 0 => {
+                    app.is_refused = true;
+                    return;
+                }
                 Err(ReadError::Reset(_)) => {
                     app.received = true;
+                    if app.side == 1 {
+                        let came_first = self.ended_on_wire(end, id) == Some(Ended::Reset);
+                        self.sink.always("eof_iff_fin", came_first, self.now, &plan.name, || {
+                            "a reset, and the end had arrived".into()
+                        });
+                    }
                     let state = &self.streams[app.stream];
                     // What is reset before its application has seen it is reset by the engine (PROTOCOL §4.4).
                     let was_hidden = state.reset[app.side] && !state.surfaced;
@@ -276,6 +325,8 @@ impl World<'_> {
             format!("{length} bytes at {offset} of {written} are not those that were written")
         });
         app.read += length;
+        self.look_at_read(end, app.id, app.read);
+        self.ends[end].moved_at = self.now;
         let (now, stall) = (self.now, self.streams[stream].pending[way]);
         if let Some(since) = stall {
             self.sink.most(crate::expect::STALL, now - since);
@@ -343,6 +394,7 @@ impl World<'_> {
                 let stream = self.plan.streams[app.stream].name.clone();
                 let what = What::StreamWritten { stream, offset, length: length as u64 };
                 self.emit(self.ends[end].host, what);
+                self.written_to.insert(end);
             }
             Err(WriteError::Blocked) => app.can_write = false,
             Err(WriteError::Stopped(_)) => {
@@ -401,12 +453,33 @@ impl World<'_> {
         }
     }
 
+    /// Resets what it has finished, in time or too late.
+    fn reset_late(&mut self, end: usize, id: StreamId, app: &mut App) {
+        let Some(at) = app.resets_at.filter(|_| !app.sent) else { return };
+        if at > self.now {
+            return self.wake(end, id, app, at);
+        }
+        app.resets_at = None;
+        if let Ok(mut stream) = self.ends[end].session.stream(id)
+            && stream.reset(Code::from(CODE)).is_ok()
+        {
+            app.sent = true;
+            self.streams[app.stream].reset[app.side] = true;
+            self.streams[app.stream].pending[app.side] = None;
+            self.sink.sometimes("stream_reset_after_its_end", true);
+        }
+    }
+
     fn finish_saying(&mut self, end: usize, id: StreamId, app: &mut App) {
         app.has_said_all = true;
         let Ok(mut stream) = self.ends[end].session.stream(id) else { return };
         match stream.finish() {
             Ok(()) => {
                 self.streams[app.stream].finished[app.side] = true;
+                if let (End::Late(after), 0) = (self.plan.streams[app.stream].end, app.side) {
+                    app.resets_at = Some(self.now + after.0);
+                    return;
+                }
                 // A device, or a service in haste, need not know that everything has arrived.
                 app.sent = app.side == 1 || self.plan.session.hasty_close;
             }
@@ -419,6 +492,11 @@ impl World<'_> {
     }
 
     fn ended(&mut self, end: usize, app: &App, way: usize, how: &str) {
+        self.ends[end].moved_at = self.now;
+        let name = &self.plan.streams[app.stream].name;
+        let was_over = self.streams[app.stream].ended[way];
+        let verdict = judge::one_terminal_event(was_over, || "a half has ended twice".to_owned());
+        self.sink.judge("one_terminal_event", verdict, self.now, name);
         self.streams[app.stream].ended[way] = true;
         self.streams[app.stream].pending[way] = None;
         let stream = self.plan.streams[app.stream].name.clone();
@@ -445,7 +523,9 @@ impl World<'_> {
             let pair = self.ends[end].pair;
             self.pairs[pair].left -= 1;
             if self.pairs[pair].left == 0 {
-                self.come_to_rest(end);
+                let mut ends: Vec<_> = self.pairs[pair].draining.clone();
+                ends.extend(self.pairs[pair].end);
+                ends.into_iter().chain([end]).for_each(|end| self.come_to_rest(end));
             }
         }
         if self.streams[app.stream].over == [true; 2] {
@@ -491,6 +571,7 @@ impl World<'_> {
                 }
             }
             let pair = self.ends[end].pair;
+            self.pairs[pair].draining.retain(|&other| other != end);
             if self.pairs[pair].end == Some(end) {
                 self.pairs[pair].end = None;
                 self.pairs[pair].is_opening = false;

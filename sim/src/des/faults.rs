@@ -14,6 +14,7 @@ impl World<'_> {
         let Fault { kind, host, lasts, .. } = &self.plan.faults[index];
         let (kind, lasts) = (*kind, lasts.map(|lasts| lasts.0));
         let host = self.places[host];
+        self.disturbed_at = self.now;
         self.emit(host, What::FaultBegan { kind: name(kind), lasts });
         match kind {
             FaultKind::Cut => self.cut(host),
@@ -27,7 +28,12 @@ impl World<'_> {
             FaultKind::Suspend => self.hosts[host].is_suspended = true,
             FaultKind::ClockJump => self.jump(host, lasts.unwrap_or(0)),
             FaultKind::Drain => self.drain(host),
-            FaultKind::BlockUdp | FaultKind::Expire => {}
+            FaultKind::DrainSessions => self.drain_sessions(host),
+            FaultKind::CloseSessions => self.close_sessions(host),
+            FaultKind::Replay => self.replay(host),
+            FaultKind::Forge => self.forge(host),
+            FaultKind::LateBytes => self.late_bytes(host),
+            FaultKind::BlockUdp | FaultKind::BlockTls | FaultKind::Expire => {}
         }
         let ends = lasts.filter(|_| kind != FaultKind::ClockJump);
         match ends {
@@ -40,6 +46,7 @@ impl World<'_> {
         let Fault { kind, host, .. } = &self.plan.faults[index];
         let kind = *kind;
         let host = self.places[host];
+        self.disturbed_at = self.now;
         self.emit(host, What::FaultEnded { kind: name(kind) });
         match kind {
             FaultKind::Cut => self.hosts[host].cuts -= 1,
@@ -54,11 +61,16 @@ impl World<'_> {
                 }
             }
             FaultKind::Suspend => self.wake_host(host),
+            FaultKind::ClockJump | FaultKind::BlockUdp | FaultKind::BlockTls => {}
+            // Over at once.
             FaultKind::Move
-            | FaultKind::ClockJump
             | FaultKind::Drain
-            | FaultKind::BlockUdp
-            | FaultKind::Expire => {}
+            | FaultKind::Expire
+            | FaultKind::DrainSessions
+            | FaultKind::CloseSessions
+            | FaultKind::Replay
+            | FaultKind::Forge
+            | FaultKind::LateBytes => {}
         }
         self.fault_is_over();
     }

@@ -7,6 +7,7 @@ use crate::scenario::End;
 impl World<'_> {
     /// Looks at what is left.
     pub(super) fn finish(&mut self) {
+        self.collect_early();
         for (index, plan) in self.plan.streams.iter().enumerate() {
             let state = &self.streams[index];
             if !matches!(plan.end, End::Finish) || state.over != [true; 2] || state.has_failed {
@@ -37,6 +38,10 @@ impl World<'_> {
             self.rounds.sort_unstable();
             let last = self.rounds.len() - 1;
             self.sink.most(expect::INTERACTIVE, self.rounds[last * 99 / 100]);
+        }
+        let failed = self.streams.iter().any(|state| state.has_failed);
+        if failed {
+            self.sink.sometimes("stream_failed", true);
         }
         self.sink.count(expect::LINKS, self.conns.len() as u64);
         self.sink.count("tunnels", self.tunnels.len() as u64);

@@ -248,6 +248,7 @@ impl World<'_> {
                     epoch: Epoch(0),
                     ends: [None; 2],
                     acceptor: None,
+                    kept: Vec::new(),
                     under_way: [0; 2],
                 });
                 self.conns[conn].tunnels.insert(tunnel);

@@ -6,15 +6,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use towline::refusal::Refusal;
+use towline::refusal::{Refusal, RefusalCode};
 use towline_engine::{
-    Acceptor, Arrival, Config, Dir, Epoch, Event, PipeClosed, Resumption, Secret, SessionId, Side,
+    Acceptor, Arrival, Config, Detached, Dir, Epoch, Event, PipeClosed, Resumption, Secret, SessionId, Side,
 };
 use towline_model::Observer;
 use towline_transports::qlog::Recorded;
 
 use super::endpoint::nanos;
+use super::judge;
 use super::network::{Body, Way};
+use super::watch::Watch;
 use super::world::{End, Near, Task, Tunnel, World, digest};
 use crate::event::What;
 
@@ -27,11 +29,14 @@ const AHEAD: u64 = 16_384;
 /// How many bytes of a tunnel are under way at most, in each direction: what the windows of two links and the splice hold.
 const UNDER_WAY: u64 = 1 << 20;
 
+/// After how many words that a device is not there a service that knows several hubs tries the next.
+const ELSEWHERE: u32 = 3;
+
 /// How long a session whose work is done rests before one looks what is left.
 const REST: u64 = 3_000_000_000;
 
 impl World<'_> {
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         let spec = &self.plan.session;
         let mut config = Config::default();
         config.optimistic_resend = spec.optimistic_resend;
@@ -56,7 +61,7 @@ impl World<'_> {
         config
     }
 
-    fn server_config(&self) -> Config {
+    pub(super) fn server_config(&self) -> Config {
         let mut config = self.config();
         config.resumption = if self.plan.session.resumable { Resumption::Accept } else { Resumption::Off };
         config
@@ -89,9 +94,10 @@ impl World<'_> {
             config.resumption = Resumption::Offer(SessionId(id), Secret::new(secret));
         }
         self.observers.push([Observer::new(Side::Client), Observer::new(Side::Server)]);
+        self.watches.push(Watch::new());
         let observers = self.observers.len() - 1;
         let session = self.sink.session(Side::Client, config, &name);
-        let end = self.add_end(pair, 0, name, session, observers);
+        let end = self.add_end((service, pair, 0), name, session, observers);
         self.pairs[pair].end = Some(end);
         self.pairs[pair].is_opening = false;
         self.reopen(pair);
@@ -99,13 +105,11 @@ impl World<'_> {
 
     fn add_end(
         &mut self,
-        pair: usize,
-        side: usize,
+        (host, pair, side): (usize, usize, usize),
         name: String,
         session: Recorded,
         observers: usize,
     ) -> usize {
-        let host = if side == 0 { self.pairs[pair].service } else { self.pairs[pair].device };
         self.ends.push(End {
             host,
             process: self.hosts[host].process,
@@ -125,17 +129,29 @@ impl World<'_> {
             resumes: 0,
             peer: None,
             ids: Default::default(),
+            heard_at: self.clock(host).as_nanos(),
+            moved_at: self.now,
+            drains: false,
+            has_heard_drain: false,
+            why: None,
+            windows: Default::default(),
         });
         self.ends.len() - 1
     }
 
     // Tunnels, at the service.
 
-    /// Asks for a tunnel, if there is a link and the session needs one.
+    /// Which of a pair's sessions needs a tunnel: the present one first.
+    fn in_need(&self, pair: usize) -> Option<usize> {
+        let it = &self.pairs[pair];
+        let mut ends = it.end.into_iter().chain(it.draining.iter().copied());
+        ends.find(|&end| !self.ends[end].is_over && self.ends[end].tunnel.is_none())
+    }
+
+    /// Asks for a tunnel, if there is a link and a session needs one.
     pub(super) fn reopen(&mut self, pair: usize) {
         let it = &self.pairs[pair];
-        let Some(end) = it.end else { return };
-        let needs = !it.is_opening && !self.ends[end].is_over && self.ends[end].tunnel.is_none();
+        let needs = !it.is_opening && self.in_need(pair).is_some();
         let host = &self.hosts[it.service];
         let conn = host.endpoint.as_ref().and_then(|endpoint| endpoint.conn);
         let Some(conn) = conn.filter(|&conn| needs && host.is_alive && self.is_up(conn)) else { return };
@@ -175,6 +191,25 @@ impl World<'_> {
         self.queue.push(self.now + nanos(wait), Task::Reopen(pair));
         self.sink.sometimes("tunnel_refused", true);
         self.emit(service, What::TunnelRefused { device, why: refusal.code.name().to_owned() });
+        let is_elsewhere = matches!(refusal.code, RefusalCode::DeviceOffline | RefusalCode::DeviceUnknown);
+        self.pairs[pair].not_here = if is_elsewhere { self.pairs[pair].not_here + 1 } else { 0 };
+        if self.pairs[pair].not_here >= ELSEWHERE {
+            self.look_elsewhere(pair);
+        }
+    }
+
+    /// The device may be on another hub that the service knows, if nothing holds the service here.
+    fn look_elsewhere(&mut self, pair: usize) {
+        let service = self.pairs[pair].service;
+        let conn = self.hosts[service].endpoint.as_ref().and_then(|endpoint| endpoint.conn);
+        let Some(conn) = conn.filter(|_| self.plan.hosts[service].hubs.len() > 1) else { return };
+        if self.conns[conn].tunnels.iter().any(|&tunnel| self.tunnels[tunnel].open[0]) {
+            return;
+        }
+        self.pairs[pair].not_here = 0;
+        self.sink.sometimes("looked_on_another_hub", true);
+        self.send(conn, Way::ToHub, Body::Fin);
+        self.link_lost(conn, "the device is not on this hub", None);
     }
 
     pub(super) fn opened(&mut self, tunnel: usize) {
@@ -182,12 +217,12 @@ impl World<'_> {
         self.tunnels[tunnel].open[0] = true;
         self.pairs[pair].is_opening = false;
         self.pairs[pair].backoff = Default::default();
+        self.pairs[pair].not_here = 0;
         let (service, device) = (self.pairs[pair].service, self.pairs[pair].device);
         let (device, hub) = (self.hosts[device].name.clone(), self.hosts[hub].name.clone());
         self.emit(service, What::TunnelOpened { device, hub });
-        let Some(end) = self.pairs[pair].end.filter(|&end| !self.ends[end].is_over) else {
-            return self.close_tunnel(tunnel, 0);
-        };
+        let present = self.pairs[pair].end.filter(|&end| !self.ends[end].is_over);
+        let Some(end) = self.in_need(pair).or(present) else { return self.close_tunnel(tunnel, 0) };
         let now = self.clock(service);
         let is_first = self.ends[end].resumes == 0 && self.tunnels.iter().all(|it| it.ends[0] != Some(end));
         let epoch = if is_first { Epoch(0) } else { Epoch(self.ends[end].epoch.0 + 1) };
@@ -197,7 +232,9 @@ impl World<'_> {
         self.tunnels[tunnel].epoch = epoch;
         self.tunnels[tunnel].ends[0] = Some(end);
         (self.ends[end].tunnel, self.ends[end].epoch) = (Some(tunnel), epoch);
+        self.ends[end].heard_at = now.as_nanos();
         self.dirty.insert(end);
+        self.reopen(pair);
     }
 
     // Tunnels, at the device.
@@ -224,11 +261,15 @@ impl World<'_> {
         }
         let Some(end) = self.tunnels[tunnel].ends[side] else { return };
         let (now, epoch) = (self.clock(host), self.tunnels[tunnel].epoch);
+        let length = bytes.len() as u64;
         if epoch < self.ends[end].epoch {
             self.sink.sometimes("bytes_of_an_older_pipe", true);
+            self.look_at_late_input(end, epoch, bytes);
+        } else {
+            let arrived = self.watch_arrival(end, &bytes);
+            self.ends[end].session.handle_input(now, epoch, bytes);
+            self.look_at_arrival(end, arrived);
         }
-        let length = bytes.len() as u64;
-        self.ends[end].session.handle_input(now, epoch, bytes);
         let session = self.ends[end].name.clone();
         self.emit(host, What::DataReceived { session, length });
         self.dirty.insert(end);
@@ -237,10 +278,11 @@ impl World<'_> {
     /// The beginning of a pipe, at the device: whose is it?
     fn accept_bytes(&mut self, tunnel: usize, bytes: Bytes) {
         let pair = self.tunnels[tunnel].pair;
-        let host = self.pairs[pair].device;
+        let host = self.side_of_tunnel(tunnel, 1);
         let now = self.clock(host);
         let Some(mut acceptor) = self.tunnels[tunnel].acceptor.take() else { return };
         self.answer(tunnel, &mut acceptor);
+        self.tunnels[tunnel].kept.push(bytes.clone());
         match acceptor.handle_input(bytes) {
             None => self.tunnels[tunnel].acceptor = Some(acceptor),
             Some(Arrival::New(id)) => {
@@ -248,7 +290,7 @@ impl World<'_> {
                 let (name, observers) = (self.ends[service].name.clone(), self.ends[service].observers);
                 let config = self.server_config();
                 let session = self.sink.session(Side::Server, config, &name);
-                let end = self.add_end(pair, 1, name, session, observers);
+                let end = self.add_end((host, pair, 1), name, session, observers);
                 self.ends[end].peer = Some(service);
                 self.ends[service].peer = Some(end);
                 if let Some(id) = id {
@@ -258,10 +300,13 @@ impl World<'_> {
                 self.sink
                     .always("no_violation", taken.is_ok(), self.now, "device", || "a new session".into());
                 self.take_tunnel(end, tunnel, Epoch(0));
+                self.watch_kept(end, tunnel);
             }
             Some(Arrival::Resume { session, epoch, proof }) => {
                 let known = self.pairs[pair].known.get(&session).copied();
-                let Some(end) = known.filter(|&end| self.is_running(&self.ends[end])) else {
+                // It may be another device with the same identity.
+                let is_here = |end: &usize| self.ends[*end].host == host && self.is_running(&self.ends[*end]);
+                let Some(end) = known.filter(is_here) else {
                     acceptor.refuse();
                     return self.refuse(tunnel, &mut acceptor, "unknown");
                 };
@@ -271,9 +316,9 @@ impl World<'_> {
                         self.sink.sometimes("newer_pipe_before_the_older_was_missed", was_attached);
                         self.sink.count("resumes_accepted", 1);
                         self.take_tunnel(end, tunnel, epoch);
-                        let holds = !self.ends[end].session.is_detached();
-                        self.sink
-                            .always("newest_wins_now", holds, self.now, "device", || "not attached".into());
+                        self.watch_kept(end, tunnel);
+                        let verdict = judge::newest_wins_now(self.ends[end].session.is_detached());
+                        self.sink.judge("newest_wins_now", verdict, self.now, "device");
                     }
                     Err(refused) => {
                         self.sink.sometimes("resume_refused", true);
@@ -286,7 +331,7 @@ impl World<'_> {
     }
 
     fn refuse(&mut self, tunnel: usize, acceptor: &mut Acceptor, why: &str) {
-        let host = self.pairs[self.tunnels[tunnel].pair].device;
+        let host = self.side_of_tunnel(tunnel, 1);
         self.emit(host, What::Note { text: format!("a pipe was refused: {why}") });
         self.answer(tunnel, acceptor);
         self.close_tunnel(tunnel, 1);
@@ -295,6 +340,7 @@ impl World<'_> {
     fn take_tunnel(&mut self, end: usize, tunnel: usize, epoch: Epoch) {
         self.tunnels[tunnel].ends[1] = Some(end);
         (self.ends[end].tunnel, self.ends[end].epoch) = (Some(tunnel), epoch);
+        self.ends[end].heard_at = self.clock(self.ends[end].host).as_nanos();
         self.dirty.insert(end);
     }
 
@@ -306,7 +352,7 @@ impl World<'_> {
             && let Some(service) = self.tunnels[tunnel].ends[0]
         {
             let (name, observers) = (self.ends[service].name.clone(), self.ends[service].observers);
-            let host = self.pairs[self.tunnels[tunnel].pair].device;
+            let host = self.side_of_tunnel(tunnel, 1);
             self.write(tunnel, 1, host, &name, observers, &out);
         }
     }
@@ -325,9 +371,11 @@ impl World<'_> {
         self.emit(host, What::TunnelClosed { device, why: why.to_owned() });
         let (now, epoch) = (self.clock(host), self.tunnels[tunnel].epoch);
         if let Some(end) = self.tunnels[tunnel].ends[side] {
-            self.ends[end].session.handle_pipe_closed(now, epoch, PipeClosed::Failed);
             if self.ends[end].tunnel == Some(tunnel) {
+                self.ends[end].session.handle_pipe_closed(now, epoch, PipeClosed::Failed);
                 self.ends[end].tunnel = None;
+            } else {
+                self.look_at_late_close(end, epoch);
             }
             self.dirty.insert(end);
         }
@@ -428,14 +476,8 @@ impl World<'_> {
     ) {
         let record = if let [one] = out { one.clone() } else { Bytes::from(out.concat()) };
         let epoch = self.tunnels[tunnel].epoch;
-        let [client, server] = &mut self.observers[observers];
-        match side {
-            0 => client.on_record(epoch, &record, server),
-            _ => server.on_record(epoch, &record, client),
-        }
-        for property in ["gapless", "never_over_limit", "limits_monotone"] {
-            self.sink.always(property, true, self.now, name, String::new);
-        }
+        self.observe(observers, side, epoch, &record);
+        self.watch_sending(tunnel, side, observers, &record);
         let length = record.len() as u64;
         let what =
             What::RecordSent { session: name.to_owned(), length, digest: format!("{:016x}", digest(out)) };
@@ -448,12 +490,15 @@ impl World<'_> {
     fn on_event(&mut self, end: usize, event: Event) {
         let (host, session) = (self.ends[end].host, self.ends[end].name.clone());
         let was_closed = self.ends[end].was_closed;
-        self.sink.always("one_terminal_event", !was_closed, self.now, &session, || {
-            format!("{event:?} after the session had closed")
-        });
+        let verdict =
+            judge::one_terminal_event(was_closed, || format!("{event:?} after the session had closed"));
+        self.sink.judge("one_terminal_event", verdict, self.now, &session);
         match event {
             Event::Attached(epoch) => {
                 self.emit(host, What::SessionAttached { session, epoch: epoch.0 });
+                if epoch.0 > 0 {
+                    self.look_at_resume(end);
+                }
                 if epoch.0 > 0 && self.ends[end].side == 0 {
                     self.ends[end].resumes += 1;
                     self.sink.count(crate::expect::RESUMES, 1);
@@ -463,6 +508,9 @@ impl World<'_> {
                 self.open_ready(end);
             }
             Event::Detached(how) => {
+                if how == Detached::IdleTimeout {
+                    self.look_at_silence(end);
+                }
                 self.emit(host, What::SessionDetached { session, why: format!("{how:?}") });
                 if let Some(tunnel) = self.ends[end].tunnel.take() {
                     self.sink.sometimes("silent_pipe_found", true);
@@ -474,12 +522,14 @@ impl World<'_> {
             }
             Event::Incoming(Dir::Bi) => self.accept(end),
             Event::Openable(_) => self.open_ready(end),
+            Event::Draining { .. } => self.peer_drains(end),
             Event::Readable(id) | Event::Writable(id) | Event::Stopped(id, _) | Event::Finished(id) => {
                 self.heard(end, id, &event);
             }
             Event::Closed(why) => {
                 self.ends[end].was_closed = true;
                 self.emit(host, What::SessionClosed { session, why: why.to_string() });
+                self.look_at_close(end, &why);
                 self.closed(end, &why);
             }
             _ => {}

@@ -6,15 +6,17 @@ use std::time;
 use anyhow::Context;
 use bytes::Bytes;
 use towline::core::{Backoff, Core, Lobby, Visitor};
-use towline_engine::{Acceptor, Epoch, Instant, SessionId, StreamId};
+use towline_engine::{Acceptor, CloseReason, Epoch, Instant, SessionId, StreamId};
 use towline_model::Observer;
 use towline_transports::qlog::Recorded;
 
 use super::app::App;
+use super::look::Debt;
 use super::network::{Packet, Way};
-use super::pattern::Pattern;
 use super::queue::Queue;
+use super::watch::Watch;
 use crate::link::{Link, Nat};
+use crate::pattern::Pattern;
 use crate::random::{Random, Stream};
 use crate::run::{Ended, Rest, Sink};
 use crate::scenario::{Plan, Role};
@@ -32,9 +34,15 @@ pub(super) struct World<'a> {
     pub(super) pairs: Vec<Pair>,
     pub(super) ends: Vec<End>,
     pub(super) observers: Vec<[Observer; 2]>,
+    /// Of each session, as the observers.
+    pub(super) watches: Vec<Watch>,
+    /// What must be through by when.
+    pub(super) debts: Vec<Debt>,
     pub(super) streams: Vec<StreamState>,
     /// Sessions that may have something to say.
     pub(super) dirty: BTreeSet<usize>,
+    /// Those that an application has written to, and that were not looked at since.
+    pub(super) written_to: BTreeSet<usize>,
     pub(super) pattern: Pattern,
     /// How long rounds of interactive streams took.
     pub(super) rounds: Vec<u64>,
@@ -45,6 +53,8 @@ pub(super) struct World<'a> {
     pub(super) places: BTreeMap<String, usize>,
     pub(super) all_online_at: Option<u64>,
     pub(super) last_fault: u64,
+    /// When something last began to go wrong, or was mended.
+    pub(super) disturbed_at: u64,
     pub(super) faults_left: usize,
     /// How many streams are neither done nor failed.
     pub(super) streams_left: usize,
@@ -78,6 +88,9 @@ pub(super) enum Task {
     Rest(usize),
     /// A pair whose session has failed begins another.
     Again(usize),
+    /// It is time to look whether anybody waits in vain, or whether what was owed is through.
+    Audit,
+    Collect(usize),
     FaultBegins(usize),
     FaultEnds(usize),
 }
@@ -177,6 +190,8 @@ pub(super) struct Tunnel {
     /// The sessions at its ends.
     pub(super) ends: [Option<usize>; 2],
     pub(super) acceptor: Option<Acceptor>,
+    /// What the acceptor has read.
+    pub(super) kept: Vec<Bytes>,
     /// How many bytes are under way, up and down.
     pub(super) under_way: [u64; 2],
 }
@@ -188,8 +203,12 @@ pub(super) struct Pair {
     pub(super) generation: u64,
     /// The present session, at the service.
     pub(super) end: Option<usize>,
+    /// Those that the device is ending, at the service.
+    pub(super) draining: Vec<usize>,
     /// A tunnel was asked for.
     pub(super) is_opening: bool,
+    /// How often in a row the hub has said that the device is not there.
+    pub(super) not_here: u32,
     pub(super) backoff: Backoff,
     pub(super) draws: Stream,
     /// Streams whose time has come.
@@ -223,6 +242,17 @@ pub(super) struct End {
     pub(super) peer: Option<usize>,
     /// Which stream has which id: at the service.
     pub(super) ids: BTreeMap<StreamId, usize>,
+    /// When something last came from the present pipe, or that was attached, by the host's clock.
+    pub(super) heard_at: u64,
+    /// When its streams last went on.
+    pub(super) moved_at: u64,
+    /// Its application has begun to drain it; or it was told that the peer has.
+    pub(super) drains: bool,
+    pub(super) has_heard_drain: bool,
+    /// How it ended.
+    pub(super) why: Option<CloseReason>,
+    /// How large each stream's window was that it announced last.
+    pub(super) windows: BTreeMap<StreamId, u64>,
 }
 
 /// What is known of a stream, of both directions: 0 is up.
@@ -245,6 +275,8 @@ pub(super) struct StreamState {
     pub(super) has_failed: bool,
     /// The device's application has seen it.
     pub(super) surfaced: bool,
+    /// How often it was refused by a session that drains, and begun again.
+    pub(super) refusals: u32,
 }
 
 impl<'a> World<'a> {
@@ -262,8 +294,11 @@ impl<'a> World<'a> {
             pairs: Vec::new(),
             ends: Vec::new(),
             observers: Vec::new(),
+            watches: Vec::new(),
+            debts: Vec::new(),
             streams: vec![StreamState::default(); plan.streams.len()],
             dirty: BTreeSet::new(),
+            written_to: BTreeSet::new(),
             pattern: Pattern::new(),
             rounds: Vec::new(),
             online: 0,
@@ -271,6 +306,7 @@ impl<'a> World<'a> {
             places: plan.hosts.iter().enumerate().map(|(at, host)| (host.name.clone(), at)).collect(),
             all_online_at: None,
             last_fault: 0,
+            disturbed_at: 0,
             faults_left: plan.faults.len(),
             streams_left: plan.streams.len(),
         };
@@ -297,6 +333,7 @@ impl<'a> World<'a> {
             world.streams[index].pair = pair;
             world.queue.push(stream.start.0, Task::Start(index));
         }
+        world.queue.push(super::look::AUDIT, Task::Audit);
         for (index, fault) in plan.faults.iter().enumerate() {
             find(&fault.host)?;
             world.queue.push(fault.at.0, Task::FaultBegins(index));
@@ -355,11 +392,16 @@ impl<'a> World<'a> {
             Task::Start(stream) => self.start(stream),
             Task::Rest(end) => self.rest(end),
             Task::Again(pair) => self.again(pair),
+            Task::Audit => self.audit(),
+            Task::Collect(debt) => self.collect(debt),
             Task::FaultBegins(fault) => self.fault_begins(fault),
             Task::FaultEnds(fault) => self.fault_ends(fault),
         }
         while let Some(end) = self.dirty.pop_first() {
             self.pump(end);
+        }
+        while let Some(end) = self.written_to.pop_first() {
+            self.look_at_write(end);
         }
     }
 
@@ -375,7 +417,7 @@ impl<'a> World<'a> {
                 Some(self.ends[*end].host)
             }
             Task::Start(stream) => Some(self.pairs[self.streams[*stream].pair].service),
-            Task::FaultBegins(_) | Task::FaultEnds(_) => None,
+            Task::FaultBegins(_) | Task::FaultEnds(_) | Task::Audit | Task::Collect(_) => None,
         }
     }
 
@@ -429,7 +471,9 @@ fn new_pair(service: usize, device: usize, draws: Stream) -> Pair {
         device,
         generation: 0,
         end: None,
+        draining: Vec::new(),
         is_opening: false,
+        not_here: 0,
         backoff: Backoff::default(),
         draws,
         ready: VecDeque::new(),

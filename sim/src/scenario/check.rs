@@ -158,8 +158,12 @@ impl Scenario {
             if work.rounds.least.0 == 0 {
                 return problem(&at("rounds"), "a stream has at least one round");
             }
-            if work.resets.0 + work.stops.0 > 1_000_000 {
-                return problem(&at("resets"), "`resets` and `stops` are more than all streams together");
+            if work.resets.0 + work.stops.0 + work.late_resets.0 > 1_000_000 {
+                let text = "`resets`, `stops` and `late_resets` are more than all streams together";
+                return problem(&at("resets"), text);
+            }
+            if work.sips == Some(Size(0)) {
+                return problem(&at("sips"), "who reads nothing at once never reads");
             }
             let hubs = |list: &[EndpointSpec], name: &str| {
                 let members = members(list, name).map(|(spec, _)| spec.hubs.clone()).unwrap_or_default();
@@ -190,6 +194,11 @@ impl Scenario {
             }
             let suits = match fault.kind {
                 FaultKind::Drain => is_hub,
+                FaultKind::DrainSessions
+                | FaultKind::CloseSessions
+                | FaultKind::Replay
+                | FaultKind::Forge => members(&self.devices, &fault.host).is_some(),
+                FaultKind::LateBytes | FaultKind::BlockTls => is_endpoint,
                 FaultKind::SlowReader | FaultKind::Move => is_endpoint,
                 FaultKind::Suspend | FaultKind::ClockJump => is_endpoint || is_hub,
                 _ => true,
@@ -197,9 +206,7 @@ impl Scenario {
             if !suits {
                 return problem(&at("kind"), format!("this cannot happen to `{}`", fault.host));
             }
-            let is_over_at_once =
-                matches!(fault.kind, FaultKind::Move | FaultKind::Drain | FaultKind::Expire);
-            if is_over_at_once && fault.lasts.is_some() {
+            if fault.kind.is_over_at_once() && fault.lasts.is_some() {
                 return problem(&at("for"), "this is over at once: leave `for` out");
             }
             let needs_end = matches!(fault.kind, FaultKind::Suspend | FaultKind::ClockJump);
@@ -289,6 +296,11 @@ impl Scenario {
             Feature::Survival if self.expect.no_failure => vec!["expect", "no_failure"],
             Feature::Survival => vec!["expect", "resumes_at_least"],
             Feature::Handshake => vec!["hub", "0", "handshake"],
+            Feature::Window => vec!["expect", "window_at_least"],
+            Feature::LateResets => {
+                let place = self.work.iter().position(|work| work.late_resets.0 > 0).unwrap_or(0);
+                vec!["work", SMALL.get(place).copied().unwrap_or("0"), "late_resets"]
+            }
             Feature::Transport(_) | Feature::Hosts(_) => vec!["name"],
         }
     }

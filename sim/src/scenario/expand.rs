@@ -4,7 +4,7 @@
 
 use super::check::{members, names};
 use super::plan::{End, FORMAT, Fault, Host, Plan, Role, StreamPlan};
-use super::{Backend, EndpointSpec, FaultSpec, Problem, Scenario, Share, Size, WorkSpec};
+use super::{Backend, EndpointSpec, FaultSpec, Problem, Scenario, Share, Size, Span, WorkSpec};
 use crate::link::LinkSpec;
 use crate::random::{Random, Stream};
 
@@ -146,8 +146,13 @@ fn stream(work: &WorkSpec, name: String, service: &str, device: &str, mut draws:
         end: end(work, rounds, up, down, &mut draws),
         device_reads: work.device_reads,
         service_reads: work.service_reads,
+        sips: work.sips,
+        session: work.session,
     }
 }
+
+/// How long after it has finished a stream is reset at most, in nanoseconds.
+const LATE: u64 = 200_000_000;
 
 fn end(work: &WorkSpec, rounds: u64, up: Size, down: Size, draws: &mut Stream) -> End {
     let Share(kind) = Share(u32::try_from(draws.below(1_000_000)).expect("below a million"));
@@ -156,6 +161,8 @@ fn end(work: &WorkSpec, rounds: u64, up: Size, down: Size, draws: &mut Stream) -
         End::Reset(somewhere(up, draws))
     } else if kind < work.resets.0 + work.stops.0 {
         End::Stop(somewhere(down, draws))
+    } else if kind < work.resets.0 + work.stops.0 + work.late_resets.0 {
+        End::Late(Span(draws.below(LATE)))
     } else {
         End::Finish
     }

@@ -240,6 +240,15 @@ pub struct WorkSpec {
     /// How many of the streams the service stops reading in the middle.
     #[serde(default)]
     pub stops: Share,
+    /// How many of the streams the service finishes, and resets soon after that: perhaps too late.
+    #[serde(default)]
+    pub late_resets: Share,
+    /// How much is read at once at most. `None`: all that there is; or, by who reads slowly, 4 KiB.
+    #[serde(default)]
+    pub sips: Option<Size>,
+    /// The streams share a session that outlives its tunnels. To `des` all do.
+    #[serde(default)]
+    pub session: bool,
     /// How fast the device reads. `None`: at once.
     #[serde(default)]
     pub device_reads: Option<Rate>,
@@ -293,6 +302,8 @@ pub enum FaultKind {
     Move,
     /// No datagrams to or from the host.
     BlockUdp,
+    /// A firewall lets the host's TLS through only if it is of a web browser's kind; links that are not end at once.
+    BlockTls,
     /// The applications of the host read nothing.
     SlowReader,
     /// The host stands still, while its clock goes on.
@@ -303,6 +314,43 @@ pub enum FaultKind {
     Drain,
     /// The host's credentials are not valid any more.
     Expire,
+    /// A device ends its sessions gently: what was begun may finish, and what comes later is refused.
+    DrainSessions,
+    /// A device's application closes its sessions.
+    CloseSessions,
+    /// Somebody asks a device for its sessions with what their pipes have begun with before.
+    Replay,
+    /// Somebody asks a device for its sessions with a proof of their own making.
+    Forge,
+    /// What the pipes that a host's sessions have left had under way arrives now, and then their ends.
+    LateBytes,
+}
+
+impl FaultKind {
+    /// Whether it is over as soon as it has begun.
+    pub fn is_over_at_once(self) -> bool {
+        match self {
+            Self::Move
+            | Self::Drain
+            | Self::Expire
+            | Self::DrainSessions
+            | Self::CloseSessions
+            | Self::Replay
+            | Self::Forge
+            | Self::LateBytes => true,
+            Self::Cut
+            | Self::Hold
+            | Self::HoldUp
+            | Self::HoldDown
+            | Self::Crash
+            | Self::PowerLoss
+            | Self::BlockUdp
+            | Self::BlockTls
+            | Self::SlowReader
+            | Self::Suspend
+            | Self::ClockJump => false,
+        }
+    }
 }
 
 /// What must hold. What is not said need not, but for what must always hold.
@@ -331,6 +379,10 @@ pub struct Expect {
     pub interactive_below: Option<Span>,
     /// How often endpoints may connect, all together.
     pub links_at_most: Option<Count>,
+    /// How large the window of some stream becomes at least.
+    pub window_at_least: Option<Size>,
+    /// With which errors of the transport sessions may end, by their codes. Any other is a violation.
+    pub transport_errors: Vec<u64>,
     /// When all is done, nothing is left.
     pub no_residue: bool,
     /// What must happen in some run of a sweep, by name.
@@ -351,6 +403,8 @@ impl Default for Expect {
             online_within: None,
             interactive_below: None,
             links_at_most: None,
+            window_at_least: None,
+            transport_errors: Vec::new(),
             no_residue: true,
             sometimes: Vec::new(),
         }

@@ -115,6 +115,12 @@ pub struct StreamPlan {
     /// How fast the service reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_reads: Option<Rate>,
+    /// How much is read at once at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sips: Option<Size>,
+    /// It is in a session, with others, that outlives its tunnels.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub session: bool,
 }
 
 /// How a service ends a stream.
@@ -127,6 +133,13 @@ pub enum End {
     Reset(Size),
     /// It stops reading after so many bytes, and finishes.
     Stop(Size),
+    /// It finishes once it has said everything, and resets it so long after that.
+    Late(Span),
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "so serde wants it")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// A fault.

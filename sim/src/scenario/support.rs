@@ -56,6 +56,10 @@ pub enum Feature {
     Handshake,
     /// A bound on what sessions hold.
     Memory,
+    /// What windows become.
+    Window,
+    /// Streams that are finished, and reset after that.
+    LateResets,
 }
 
 /// More hosts than this turmoil does not have time for: each step visits each host.
@@ -69,6 +73,19 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
             Err("it carries no datagrams, so there are none to block")
         }
         (Des, Feature::Fault(FaultKind::Expire)) => Err("it has no certificates"),
+        (Des, Feature::Fault(FaultKind::BlockTls)) => {
+            Err("to it all links are connections, whatever they are made of")
+        }
+        (
+            Turmoil,
+            Feature::Fault(
+                FaultKind::DrainSessions
+                | FaultKind::CloseSessions
+                | FaultKind::Replay
+                | FaultKind::Forge
+                | FaultKind::LateBytes,
+            ),
+        ) => Err("what is inside of a session is out of reach in the product, behind its own TLS"),
         (Turmoil, Feature::Fault(FaultKind::Suspend)) => {
             Err("turmoil cannot stop one host while others go on")
         }
@@ -80,22 +97,28 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
             Err("to it all links are connections, whatever they are made of")
         }
         (_, Feature::Transport(_)) => Ok(()),
-        (Des, Feature::Loss) => Err(
+        (Des, Feature::Loss | Feature::LossUnderTcp) => Err(
             "it carries connections, and what TCP makes of a loss is measured in the link laboratory (benches/), not modelled",
         ),
         (Turmoil, Feature::LossUnderTcp) => Err(
             "what TCP makes of a loss is measured in the link laboratory (benches/), not modelled; use `transport = \"quic\"` on this link",
         ),
-        (Turmoil, Feature::Survival) => Err("the product's tunnels do not outlive their links yet"),
+        (Turmoil, Feature::Survival) => {
+            Err("tunnels do not outlive their links: say `session = true` in each [[work]]")
+        }
         (Turmoil, Feature::Hubs) => Err("the product's endpoints know one hub: say which, with `hubs`"),
         (Turmoil, Feature::Session) => Err("the product's sessions have the limits that they have"),
-        (Des, Feature::LossUnderTcp | Feature::Survival | Feature::Hubs | Feature::Session) => Ok(()),
+        (Des, Feature::Survival | Feature::Hubs | Feature::Session) => Ok(()),
         (Des, Feature::Mtu) => Err("it carries connections, which have no largest packet"),
         (Turmoil, Feature::Handshake) => {
             Err("the product's own handshakes take what they take, in no simulated time")
         }
-        (Turmoil, Feature::Memory) => Err("it cannot look into the product's sessions"),
+        (Turmoil, Feature::Memory | Feature::Window) => Err("it cannot look into the product's sessions"),
+        (Turmoil, Feature::LateResets) => {
+            Err("what the product's applications have finished they have let go")
+        }
         (_, Feature::Loss | Feature::Mtu | Feature::Nat | Feature::Handshake | Feature::Memory) => Ok(()),
+        (Des, Feature::Window | Feature::LateResets) => Ok(()),
     }
 }
 
@@ -119,6 +142,8 @@ impl Scenario {
             (links().any(|link| link.nat_timeout.is_some()), Feature::Nat),
             (self.hubs.iter().any(|hub| hub.handshake.0 > 0), Feature::Handshake),
             (self.expect.memory_below.is_some(), Feature::Memory),
+            (self.expect.window_at_least.is_some(), Feature::Window),
+            (self.work.iter().any(|work| work.late_resets.0 > 0), Feature::LateResets),
         ];
         features.extend(wants.into_iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, feature)| feature));
         features.sort();
@@ -159,6 +184,9 @@ impl Scenario {
             endpoint.transport != Transport::Quic && link.is_some_and(|link| link.nat_timeout.is_some())
         };
         let something_breaks = self.faults.iter().any(breaks) || endpoints().any(forgets);
+        if !self.work.is_empty() && self.work.iter().all(|work| work.session) {
+            return resumes;
+        }
         resumes || (self.session.resumable && self.expect.no_failure && something_breaks)
     }
 
@@ -173,8 +201,8 @@ impl Scenario {
 /// The table: what, and for each backend an empty text, or why not.
 pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
     use FaultKind::{
-        BlockUdp, ClockJump, Crash, Cut, Drain, Expire, Hold, HoldDown, HoldUp, Move, PowerLoss, SlowReader,
-        Suspend,
+        BlockTls, BlockUdp, ClockJump, CloseSessions, Crash, Cut, Drain, DrainSessions, Expire, Forge, Hold,
+        HoldDown, HoldUp, LateBytes, Move, PowerLoss, Replay, SlowReader, Suspend,
     };
     let rows = [
         ("fault `cut`", Feature::Fault(Cut)),
@@ -185,23 +213,31 @@ pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
         ("fault `power-loss`", Feature::Fault(PowerLoss)),
         ("fault `move`", Feature::Fault(Move)),
         ("fault `block-udp`", Feature::Fault(BlockUdp)),
+        ("fault `block-tls`", Feature::Fault(BlockTls)),
         ("fault `slow-reader`", Feature::Fault(SlowReader)),
         ("fault `suspend`", Feature::Fault(Suspend)),
         ("fault `clock-jump`", Feature::Fault(ClockJump)),
         ("fault `drain`", Feature::Fault(Drain)),
         ("fault `expire`", Feature::Fault(Expire)),
+        ("fault `drain-sessions`", Feature::Fault(DrainSessions)),
+        ("fault `close-sessions`", Feature::Fault(CloseSessions)),
+        ("fault `replay`", Feature::Fault(Replay)),
+        ("fault `forge`", Feature::Fault(Forge)),
+        ("fault `late-bytes`", Feature::Fault(LateBytes)),
         ("`transport = \"tls\"`", Feature::Transport(Transport::Tls)),
         ("`transport = \"quic\"`", Feature::Transport(Transport::Quic)),
         ("`transport = \"web-socket\"`", Feature::Transport(Transport::WebSocket)),
         ("link `loss`, `burst`, `duplicate`", Feature::Loss),
         ("the same under TCP", Feature::LossUnderTcp),
-        ("`no_failure`, with faults that break links", Feature::Survival),
+        ("`no_failure`, with faults that break links, without `session`", Feature::Survival),
         ("an endpoint with several hubs", Feature::Hubs),
         ("limits in `session`", Feature::Session),
         ("link `mtu`", Feature::Mtu),
         ("link `nat_timeout`", Feature::Nat),
         ("hub `handshake`", Feature::Handshake),
         ("expect `memory_below`", Feature::Memory),
+        ("expect `window_at_least`", Feature::Window),
+        ("work `late_resets`", Feature::LateResets),
         ("more than 25 hosts and groups", Feature::Hosts(TURMOIL_HOSTS + 1)),
     ];
     let row = |(name, feature)| {

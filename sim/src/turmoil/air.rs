@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::firewall::Kind;
 use super::line::{Line, Way};
 use super::udp::Port;
 use crate::event::{What, digest};
@@ -39,6 +40,8 @@ pub(super) struct State {
     pub(super) lengths_only: bool,
     /// Where events go.
     pub(super) sink: Sink,
+    /// How many bytes came to each endpoint over each kind of link.
+    carried: BTreeMap<(Who, Kind), u64>,
     /// The time between two steps, when no host has one.
     clock: u64,
     /// Those who wait for a line to be repaired.
@@ -206,6 +209,11 @@ impl Air {
         self.lock().sink.sometimes(name, happens);
     }
 
+    /// How many bytes came to an endpoint over links of this kind.
+    pub(super) fn carried(&self, who: &str, kind: Kind) -> u64 {
+        self.lock().carried.get(&(who.into(), kind)).copied().unwrap_or(0)
+    }
+
     /// How many connections have not ended at both ends.
     pub fn connections(&self) -> usize {
         self.lock().wires.len()
@@ -213,6 +221,11 @@ impl Air {
 }
 
 impl State {
+    /// So many bytes came to an endpoint.
+    pub(super) fn carry(&mut self, who: &Who, kind: Kind, length: usize) {
+        *self.carried.entry((who.clone(), kind)).or_default() += length as u64;
+    }
+
     /// Nanoseconds since the simulation began. A host's own clock has another origin.
     pub(super) fn now(&self) -> u64 {
         turmoil::sim_elapsed().map_or(self.clock, nanoseconds)

@@ -6,11 +6,12 @@
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::sleep;
-use towline::{Service, Tunnel, codes};
+use towline::{EndToEnd, OpenError, Service, SessionOptions, Tunnel, codes};
 
-use super::stage::{DEVICE, SERVICE, Stage};
+use super::stage::{DEVICE, SERVICE, SessionPlace, Stage};
 use crate::event::What;
 use crate::scenario::{End, Rate, StreamPlan};
 
@@ -31,7 +32,9 @@ pub(super) async fn serve(stage: &Stage, service: &Service, index: usize) {
     let plan = &stage.plan.streams[index];
     stage.resume(index);
     stage.moved(index, |progress| progress.wanted = true);
-    let Some(tunnel) = open(stage, service, plan).await else { return };
+    let tunnel =
+        if plan.session { connect(stage, service, plan).await } else { open(stage, service, plan).await };
+    let Some(tunnel) = tunnel else { return };
     stage.moved(index, |progress| {
         progress.opened = true;
         progress.sides[SERVICE].begun = true;
@@ -57,6 +60,42 @@ async fn open(stage: &Stage, service: &Service, plan: &StreamPlan) -> Option<Tun
             }
         }
     }
+}
+
+/// Has a connection in the session between the two, which is begun with the first of them.
+async fn connect(stage: &Stage, service: &Service, plan: &StreamPlan) -> Option<Tunnel> {
+    let identity = &stage.plan.host(&plan.device)?.identity;
+    let place = stage.session(&plan.service, &plan.device);
+    loop {
+        let why = match session(&place, service, identity).await {
+            Ok(session) => match answered(&session).await {
+                Ok(tunnel) => return Some(tunnel),
+                Err(error) => {
+                    // One that is over is followed by another.
+                    place.lock().await.take();
+                    error.to_string()
+                }
+            },
+            Err(error) => error.to_string(),
+        };
+        stage.emit(&plan.service, What::TunnelRefused { device: plan.device.clone(), why });
+        sleep(AGAIN).await;
+    }
+}
+
+/// The session that is there, or a new one.
+async fn session(place: &SessionPlace, service: &Service, device: &str) -> Result<EndToEnd, OpenError> {
+    let mut place = place.lock().await;
+    if let Some(session) = &*place {
+        return Ok(session.clone());
+    }
+    let session = service.session(device, APP, SessionOptions::default()).await?;
+    *place = Some(session.clone());
+    Ok(session)
+}
+
+async fn answered(session: &EndToEnd) -> Result<Tunnel, OpenError> {
+    session.begin().await?.answered().await
 }
 
 /// What services ask devices for.
@@ -96,6 +135,7 @@ async fn talk(stage: &Stage, index: usize, tunnel: Tunnel) -> io::Result<()> {
             recv.stop(codes::RESET);
             Ok(())
         }
+        End::Late(_) => unreachable!("it was checked that turmoil can do it"),
         End::Stop(after) => {
             let saying = async {
                 half.say_all(&mut send).await?;
@@ -244,7 +284,9 @@ impl Half<'_> {
         let mut buffer = vec![0; PIECE];
         while left > 0 {
             self.wait_while_slow().await;
-            let length = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            let piece =
+                self.plan().sips.map_or(PIECE, |sip| usize::try_from(sip.0).unwrap_or(PIECE).min(PIECE));
+            let length = usize::try_from(left).unwrap_or(piece).min(piece);
             let read = recv.read(&mut buffer[..length]).await?;
             if read == 0 {
                 self.check_end();
@@ -279,8 +321,8 @@ impl Half<'_> {
         };
         let length = heard.len() as u64;
         // What is written is counted once the write returns, which may be after it is heard.
-        let holds =
-            heard == self.words(other, offset, heard.len()) && offset + length <= written + PIECE as u64;
+        let holds = self.stage.pattern.is(self.index, other, offset, heard)
+            && offset + length <= written + PIECE as u64;
         self.stage.air.always("exact_prefix", holds, self.who(), || {
             format!("{}: {length} bytes at {offset}, of {written} that were written", self.plan().name)
         });
@@ -314,16 +356,9 @@ impl Half<'_> {
     }
 
     /// What `side` says from `offset` on.
-    fn words(&self, side: usize, offset: u64, length: usize) -> Vec<u8> {
-        let salt = (self.index as u64 * 2 + side as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (offset..offset + length as u64).map(|at| word(salt, at)).collect()
+    fn words(&self, side: usize, offset: u64, length: usize) -> Bytes {
+        self.stage.pattern.slice(self.index, side, offset, length as u64)
     }
-}
-
-/// The byte at an offset: no two near ones are alike, nor those a round number apart.
-fn word(salt: u64, at: u64) -> u8 {
-    let mixed = (at ^ salt).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed.to_le_bytes()[7]
 }
 
 #[cfg(test)]
@@ -362,7 +397,7 @@ down = "8 B"
             progress.sides[DEVICE].finished = finished;
         });
         let half = Half { stage: &stage, index: 0, side: SERVICE, pace: None };
-        let words = heard(half.words(DEVICE, 0, 8));
+        let words = heard(half.words(DEVICE, 0, 8).to_vec());
         let (mut one, mut other) = words.split_at(words.len() / 2);
         let hearing = async {
             let mut both = (&mut one).chain(&mut other);

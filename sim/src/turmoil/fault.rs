@@ -53,7 +53,8 @@ impl Faults {
             let lasts = fault.lasts.map(|lasts| lasts.0);
             self.stage.emit(&fault.host, What::FaultBegan { kind: name(fault.kind), lasts });
             self.begin(sim, &fault);
-            let until = if fault.kind.has_end() { lasts.map_or(u64::MAX, |lasts| now + lasts) } else { now };
+            let until =
+                if fault.kind.is_over_at_once() { now } else { lasts.map_or(u64::MAX, |lasts| now + lasts) };
             self.going_on.push((until, fault));
         }
     }
@@ -93,9 +94,19 @@ impl Faults {
                     let _ = hub.drain.send(DRAINED_FOR);
                 }
             }
+            FaultKind::BlockTls => {
+                self.line(host, |line| line.set_tls_blocked(true));
+                self.stage.air.break_off(host);
+            }
             // The credentials were made so.
             FaultKind::Expire => {}
-            FaultKind::Suspend | FaultKind::ClockJump => {
+            FaultKind::Suspend
+            | FaultKind::ClockJump
+            | FaultKind::DrainSessions
+            | FaultKind::CloseSessions
+            | FaultKind::Replay
+            | FaultKind::Forge
+            | FaultKind::LateBytes => {
                 unreachable!("it was checked that turmoil can do it")
             }
         }
@@ -115,11 +126,17 @@ impl Faults {
                 sim.bounce(host);
             }
             FaultKind::SlowReader => _ = self.stage.slow.borrow_mut().remove(host),
+            FaultKind::BlockTls => self.line(host, |line| line.set_tls_blocked(false)),
+            FaultKind::Suspend | FaultKind::ClockJump => {}
+            // Over at once.
             FaultKind::Move
             | FaultKind::Drain
             | FaultKind::Expire
-            | FaultKind::Suspend
-            | FaultKind::ClockJump => {}
+            | FaultKind::DrainSessions
+            | FaultKind::CloseSessions
+            | FaultKind::Replay
+            | FaultKind::Forge
+            | FaultKind::LateBytes => {}
         }
     }
 
@@ -149,15 +166,4 @@ const DRAINED_FOR: Duration = Duration::from_secs(1);
 
 fn name(kind: FaultKind) -> String {
     serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-trait HasEnd {
-    /// Whether it goes on for a while, and then is over.
-    fn has_end(self) -> bool;
-}
-
-impl HasEnd for FaultKind {
-    fn has_end(self) -> bool {
-        !matches!(self, Self::Move | Self::Drain | Self::Expire)
-    }
 }

@@ -37,6 +37,7 @@ pub struct Line {
     cut: [bool; 2],
     held: [bool; 2],
     udp_blocked: bool,
+    tls_blocked: bool,
     presence: Presence,
     /// How often the endpoint has got another address.
     moves: u64,
@@ -56,6 +57,7 @@ impl Line {
             held: [false; 2],
             presence: Presence::Here,
             udp_blocked: false,
+            tls_blocked: false,
             moves: 0,
         }
     }
@@ -83,6 +85,15 @@ impl Line {
     /// No packet of UDP gets through, and TCP does.
     pub fn set_udp_blocked(&mut self, blocked: bool) {
         self.udp_blocked = blocked;
+    }
+
+    /// No TLS gets through but a web browser's.
+    pub fn set_tls_blocked(&mut self, blocked: bool) {
+        self.tls_blocked = blocked;
+    }
+
+    pub(super) fn is_tls_blocked(&self) -> bool {
+        self.tls_blocked
     }
 
     /// The endpoint has another address.

@@ -10,6 +10,7 @@ pub mod cast;
 mod chaos;
 pub mod crypto;
 mod fault;
+mod firewall;
 pub mod line;
 pub mod network;
 mod play;

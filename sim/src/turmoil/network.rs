@@ -16,6 +16,7 @@ use turmoil::net::{TcpListener, TcpStream};
 
 use super::air::{Air, Who};
 use super::chaos::Chaos;
+use super::firewall::Firewalled;
 use super::line::{Line, Presence, Way};
 use super::tcp::TcpSocket;
 use super::udp::SimUdp;
@@ -114,7 +115,11 @@ impl Network for SimNetwork {
             }
             state.note(&self.who, What::Connected { wire });
             drop(state);
-            Ok(self.socket(stream, wire, 0))
+            let socket = self.socket(stream, wire, 0);
+            if is_loopback(server) {
+                return Ok(socket);
+            }
+            Ok(Box::new(Firewalled::new(socket, self.air.clone(), self.who.clone())) as Box<dyn Socket>)
         })
     }
 

@@ -1,5 +1,6 @@
 //! The parts: what runs on a hub, a proxy, a device and a service, each as the product runs it.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -105,7 +106,7 @@ pub(super) async fn device(stage: Rc<Stage>, host: Host, site: String) -> Played
     tokio::select! {
         biased;
         () = agent::serve(&mut device, targets, environment) => {}
-        () = until_over(&stage) => device.close().await,
+        () = until(&stage.over) => device.close().await,
     }
     remain().await
 }
@@ -141,6 +142,7 @@ async fn watch(stage: Rc<Stage>, host: Host, mut status: tokio::sync::watch::Rec
 pub(super) async fn service(stage: Rc<Stage>, host: Host, site: String) -> Played {
     wait_for(&stage, host.start).await;
     let start = stage.start(&host.name);
+    stage.forget_sessions(&host.name);
     let environment = stage.cast.environment(&host.name, &site, start);
     let service = Service::new(config(&stage, &host, "service"), environment)?;
     for (index, stream) in stage.plan.streams.iter().enumerate() {
@@ -154,7 +156,14 @@ pub(super) async fn service(stage: Rc<Stage>, host: Host, site: String) -> Playe
             app::serve(&stage, &service, index).await;
         });
     }
-    until_over(&stage).await;
+    until(&stage.idle).await;
+    for place in stage.sessions_of(&host.name) {
+        if let Some(session) = place.lock().await.take() {
+            session.close();
+            session.closed().await;
+        }
+    }
+    until(&stage.over).await;
     service.close().await;
     remain().await
 }
@@ -201,8 +210,8 @@ async fn remain() -> Played {
     std::future::pending().await
 }
 
-async fn until_over(stage: &Stage) {
-    while !stage.over.get() {
+async fn until(is_so: &Cell<bool>) {
+    while !is_so.get() {
         sleep(Duration::from_millis(10)).await;
     }
 }

@@ -6,11 +6,12 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use towline::{Hub, HubStats};
+use towline::{EndToEnd, Hub, HubStats};
 
 use super::air::Air;
 use super::cast::Cast;
 use crate::event::What;
+use crate::pattern::Pattern;
 use crate::random::Random;
 use crate::scenario::Plan;
 
@@ -21,6 +22,7 @@ pub(super) struct Stage {
     pub(super) cast: Cast,
     pub(super) air: Air,
     pub(super) random: Random,
+    pub(super) pattern: Pattern,
     /// How far each stream of the plan is.
     pub(super) streams: RefCell<Vec<Progress>>,
     /// The hubs that run.
@@ -33,9 +35,16 @@ pub(super) struct Stage {
     starts: RefCell<BTreeMap<String, u32>>,
     /// How long each round of interactive streams took, in nanoseconds.
     pub(super) rounds: RefCell<Vec<u64>>,
+    /// The sessions between services and devices.
+    sessions: RefCell<BTreeMap<(String, String), SessionPlace>>,
+    /// All work is done: sessions may end.
+    pub(super) idle: Cell<bool>,
     /// Everybody may go home.
     pub(super) over: Cell<bool>,
 }
+
+/// Where a session is, once it has begun.
+pub(super) type SessionPlace = Rc<tokio::sync::Mutex<Option<EndToEnd>>>;
 
 /// A hub that runs.
 #[derive(Debug)]
@@ -85,14 +94,33 @@ impl Stage {
             plan,
             air,
             random,
+            pattern: Pattern::new(),
             streams,
             hubs: RefCell::default(),
             online: RefCell::default(),
             slow: RefCell::default(),
             starts: RefCell::default(),
             rounds: RefCell::default(),
+            sessions: RefCell::default(),
+            idle: Cell::new(false),
             over: Cell::new(false),
         })
+    }
+
+    /// Where the session between a service and a device is.
+    pub(super) fn session(&self, service: &str, device: &str) -> SessionPlace {
+        self.sessions.borrow_mut().entry((service.to_owned(), device.to_owned())).or_default().clone()
+    }
+
+    /// All sessions of a service.
+    pub(super) fn sessions_of(&self, service: &str) -> Vec<SessionPlace> {
+        let sessions = self.sessions.borrow();
+        sessions.iter().filter(|((of, _), _)| of == service).map(|(_, place)| place.clone()).collect()
+    }
+
+    /// The process of a service has no sessions any more.
+    pub(super) fn forget_sessions(&self, service: &str) {
+        self.sessions.borrow_mut().retain(|(of, _), _| of != service);
     }
 
     /// The number of this start of a host, from 0.

@@ -22,6 +22,7 @@ use tokio::time::sleep;
 use turmoil::net::UdpSocket;
 
 use super::air::{Air, State, Who};
+use super::firewall::Kind;
 use super::line::{Line, Way};
 use crate::event::What;
 use crate::link::{Fate, Nat};
@@ -188,6 +189,9 @@ impl AsyncUdpSocket for SimUdp {
                 count += 1;
             }
             if count > 0 {
+                let length = meta[..count].iter().map(|meta| meta.len).sum();
+                drop(inside);
+                self.air.lock().carry(&self.who, Kind::Quic, length);
                 return Poll::Ready(Ok(count));
             }
             let io = inside.io.clone();

@@ -14,6 +14,7 @@ use turmoil::{Builder, Sim};
 use super::air::{Air, nanoseconds};
 use super::crypto::EPOCH;
 use super::fault::Faults;
+use super::firewall::Kind;
 use super::line::Line;
 use super::play;
 use super::stage::{DEVICE, Progress, SERVICE, Stage};
@@ -29,6 +30,9 @@ const CLOSING: Duration = Duration::from_secs(40);
 
 /// How long a device may not know that another one has taken its place: a slow line, and the hub's goodbye.
 const TAKEOVER: Duration = Duration::from_secs(5);
+
+/// What a kind of link has carried that was in use, in bytes: more than its handshakes.
+const A_LOT: u64 = 32 << 10;
 
 /// How many steps there are between two looks at the real clock.
 const LOOK_EVERY: u64 = 256;
@@ -277,6 +281,7 @@ impl Director {
                 .map(|stats| (stats.tunnels, stats.links))
                 .fold((0, 0), |(tunnels, links), (more, and)| (tunnels + more, links + and))
         };
+        self.stage.idle.set(true);
         self.wait(sim, |stage| tunnels(stage).0 == 0)?;
         let left = tunnels(&self.stage).0;
         self.stage.over.set(true);
@@ -333,6 +338,32 @@ impl Director {
         waiting
     }
 
+    /// Looks at what streams made of it when the kind of link beneath their session changed: nothing.
+    fn look_at_hops(&self) {
+        let plan = &self.stage.plan;
+        let has_session = |host: &&Host| plan.streams.iter().any(|it| it.session && it.service == host.name);
+        for service in plan.hosts_of(Role::Service).filter(has_session) {
+            let is_used = |kind: &&Kind| self.stage.air.carried(&service.name, **kind) >= A_LOT;
+            let kinds = Kind::ALL.iter().filter(is_used).count();
+            let streams = self.stage.streams.borrow();
+            for (plan, stream) in plan.streams.iter().zip(&*streams) {
+                if kinds < 2 || !plan.session || plan.service != service.name {
+                    continue;
+                }
+                let all = [(SERVICE, plan.down.0), (DEVICE, plan.up.0)]
+                    .iter()
+                    .all(|&(side, bytes)| stream.sides[side].read == bytes * plan.rounds);
+                let whole = plan.end != End::Finish || stream.is_done() && all;
+                self.stage.air.always("kind_hop", whole, &plan.service, || {
+                    format!("{}: over {kinds} kinds of link, {stream:?}", plan.name)
+                });
+            }
+            if kinds == Kind::ALL.len() {
+                self.stage.air.sometimes("over_all_kinds_of_link", true);
+            }
+        }
+    }
+
     /// Looks at how a stream that is over has ended, at both sides.
     fn look_at_end(&self, plan: &StreamPlan, stream: &Progress) {
         if !stream.is_over() {
@@ -356,6 +387,7 @@ impl Director {
 
     /// Writes down the figures.
     fn measure(&self) {
+        self.look_at_hops();
         let streams = self.stage.streams.borrow();
         let mut done = 0;
         let mut failed = 0;
@@ -365,7 +397,9 @@ impl Director {
             let planned = match plan.end {
                 End::Finish => stream.is_done(),
                 // What the device makes of it is looked at where it reads.
-                End::Reset(_) | End::Stop(_) => matches!(service, Some(Ok(()))) && stream.is_over(),
+                End::Reset(_) | End::Stop(_) | End::Late(_) => {
+                    matches!(service, Some(Ok(()))) && stream.is_over()
+                }
             };
             self.look_at_end(plan, stream);
             done += u64::from(planned);
@@ -400,5 +434,113 @@ impl Director {
                 sink.always("slow_reader_isolated", slowest <= most.0, now, "world", detail);
             }
         });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::scenario::{Backend, parse};
+
+    /// Two devices with one identity, of which the first says eight bytes to each stream of a service.
+    fn text(work: &str, expect: &str) -> String {
+        format!(
+            "name = \"test\"\nstory = \"A device says eight bytes.\"\n[[hub]]\nname = \"hub\"\n\
+             [[device]]\nname = \"device\"\nidentity = \"press\"\n[[device]]\nname = \"copy\"\nidentity = \"press\"\n\
+             [[service]]\nname = \"service\"\n\
+             [[work]]\nname = \"work\"\nservice = \"service\"\ndevice = \"device\"\nup = \"1 B\"\ndown = \"8 B\"\n{work}\n\
+             [expect]\n{expect}\n"
+        )
+    }
+
+    /// What breaks in a run of which `prepare` says how it went.
+    fn broken(text: &str, prepare: impl FnOnce(&Stage, &mut Director)) -> Vec<String> {
+        let plan = parse("test.toml", text).unwrap().expand(1, Some(Backend::Turmoil)).unwrap();
+        let air = Air::default();
+        let stage = Stage::new(plan, air.clone());
+        let mut director = Director::new(stage.clone());
+        prepare(&stage, &mut director);
+        director.measure();
+        let sink = air.set_sink(Sink::default());
+        sink.properties.broken().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The stream went as planned, at both ends.
+    fn went_well(stage: &Stage) {
+        stage.moved(0, |progress| {
+            for (side, written, read) in [(SERVICE, 1, 8), (DEVICE, 8, 1)] {
+                let it = &mut progress.sides[side];
+                (it.written, it.read, it.finished, it.ended, it.begun) = (written, read, true, true, true);
+                it.outcome = Some(Ok(()));
+            }
+        });
+    }
+
+    fn hops(stage: &Stage) {
+        let kinds = [Kind::Tls, Kind::Quic];
+        kinds.into_iter().for_each(|kind| stage.air.lock().carry(&"service".into(), kind, 64 << 10));
+    }
+
+    #[test]
+    fn a_stream_that_does_not_survive_a_hop_is_noticed() {
+        let text = text("session = true", "");
+        let well = |stage: &Stage| {
+            went_well(stage);
+            hops(stage);
+        };
+        assert!(broken(&text, |stage, _| well(stage)).is_empty());
+        let cut_short = |stage: &Stage, _: &mut Director| {
+            well(stage);
+            stage.moved(0, |progress| progress.sides[SERVICE].read = 7);
+        };
+        assert!(broken(&text, cut_short).contains(&"kind_hop".to_owned()));
+        let failed = |stage: &Stage, _: &mut Director| {
+            well(stage);
+            stage.moved(0, |progress| progress.sides[DEVICE].outcome = Some(Err("lost".into())));
+        };
+        assert_eq!(broken(&text, failed), ["kind_hop"]);
+    }
+
+    #[test]
+    fn a_byte_that_was_accepted_and_not_delivered_is_noticed() {
+        let lost = |stage: &Stage, _: &mut Director| {
+            went_well(stage);
+            stage.moved(0, |progress| progress.sides[DEVICE].read = 0);
+        };
+        assert_eq!(broken(&text("", ""), lost), ["accepted_means_owed"]);
+    }
+
+    #[test]
+    fn a_reset_that_is_not_seen_is_noticed() {
+        let text = text("resets = \"100 %\"", "");
+        assert_eq!(broken(&text, |stage, _| went_well(stage)), ["drop_semantics"]);
+        let seen = |stage: &Stage, _: &mut Director| {
+            went_well(stage);
+            stage.moved(0, |progress| progress.sides[DEVICE].outcome = Some(Err("reset".into())));
+        };
+        assert!(broken(&text, seen).is_empty());
+    }
+
+    #[test]
+    fn keystrokes_that_wait_for_a_slow_reader_are_noticed() {
+        let text = text("interactive = true\ndevice_reads = \"1 kbit/s\"", "interactive_below = \"1 ms\"");
+        let rounds = |nanos| move |stage: &Stage, _: &mut Director| stage.rounds.borrow_mut().push(nanos);
+        assert!(broken(&text, rounds(1_000_000)).is_empty());
+        assert_eq!(broken(&text, rounds(1_000_001)), ["slow_reader_isolated"]);
+    }
+
+    #[test]
+    fn two_of_one_identity_that_are_both_in_for_long_are_noticed() {
+        let look = |after: Duration| {
+            move |stage: &Stage, director: &mut Director| {
+                stage.online.borrow_mut().extend(["device".to_owned(), "copy".to_owned()]);
+                director.look_at_twins();
+                stage.air.set_clock(after);
+                director.look_at_twins();
+            }
+        };
+        assert!(broken(&text("", ""), look(TAKEOVER)).is_empty());
+        assert_eq!(broken(&text("", ""), look(TAKEOVER + TICK)), ["newest_wins_now"]);
     }
 }

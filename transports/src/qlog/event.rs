@@ -154,6 +154,9 @@ pub enum Event {
     Release { stream_id: u64, error_code: u64 },
     #[serde(rename = "towline:close")]
     Close { error_code: u64, reason: String },
+    /// Times are in nanoseconds.
+    #[serde(rename = "towline:drain")]
+    Drain { deadline: u64, retry_after: u64 },
     /// What the session told its owner.
     #[serde(rename = "towline:news")]
     News { event: String },

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -250,6 +251,15 @@ impl Recorded {
             log.call(now, &Event::Close { error_code: code.value(), reason: text });
         }
         self.session.close(now, code, reason);
+    }
+
+    /// As [`Session::drain`].
+    pub fn drain(&mut self, now: engine::Instant, deadline: Duration, back: Duration) {
+        if let Some(log) = &mut self.log {
+            let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+            log.call(now, &Event::Drain { deadline: nanos(deadline), retry_after: nanos(back) });
+        }
+        self.session.drain(now, deadline, back);
     }
 
     /// As [`Session::poll_transmit`].

@@ -1,7 +1,8 @@
-//! What streams carry: bytes that say where they belong.
+//! What streams carry, on either backend: bytes that say where they belong.
 //!
-//! The byte at an offset follows from the stream's number and the offset, so that a reader knows what it must find; what is
-//! written are slices of one table, so that nothing is copied for it.
+//! The byte at an offset follows from the stream's number, the direction and the offset, so that a reader knows what it must
+//! find; what is written are slices of one table, so that nothing is copied for it. No stream looks like itself a power of
+//! two further on, nor like another one at the same offset.
 
 use bytes::Bytes;
 
@@ -11,22 +12,25 @@ pub(crate) struct Pattern {
     table: Bytes,
 }
 
-/// A prime, so that neither records nor windows are a multiple of it.
-const PERIOD: u64 = 251;
+/// After how many bytes they repeat: a prime, so that neither records nor windows are a multiple of it.
+const PERIOD: u64 = 65_521;
+
+/// How far streams, and directions, are apart in the table.
+const STREAM: u64 = 7_919;
+const WAY: u64 = 31_337;
 
 /// The most that is handed out at once.
 pub(crate) const LONGEST: u64 = 64 << 10;
 
 impl Pattern {
     pub(crate) fn new() -> Self {
-        let bytes = (0..LONGEST + PERIOD).map(|at| u8::try_from(at * 31 % PERIOD).expect("below 251"));
-        Self { table: bytes.collect() }
+        Self { table: (0..LONGEST + PERIOD).map(|at| byte(at % PERIOD)).collect() }
     }
 
     /// At most `len` bytes from `offset` on, of the direction `way` (0 is up) of the stream with this number.
     pub(crate) fn slice(&self, stream: usize, way: usize, offset: u64, len: u64) -> Bytes {
-        let start = (offset % PERIOD + stream as u64 * 74 % PERIOD + way as u64 * 37) % PERIOD;
-        let start = usize::try_from(start).expect("below 251");
+        let start = (offset % PERIOD + stream as u64 % PERIOD * STREAM + way as u64 * WAY) % PERIOD;
+        let start = usize::try_from(start).expect("below the period");
         self.table.slice(start..start + usize::try_from(len.min(LONGEST)).expect("at most the longest"))
     }
 
@@ -40,6 +44,12 @@ impl Pattern {
     }
 }
 
+/// Something that looks like chance.
+fn byte(at: u64) -> u8 {
+    let mixed = (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).to_le_bytes()[7]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,9 +59,11 @@ mod tests {
         let pattern = Pattern::new();
         let bytes = pattern.slice(3, 0, 1000, 100);
         assert!(pattern.is(3, 0, 1000, &bytes));
-        assert!(!pattern.is(3, 0, 1001, &bytes), "not one byte further on");
+        for offset in [999, 1001, 1000 + 256, 1000 + 16_384, 1000 + 65_536] {
+            assert!(!pattern.is(3, 0, offset, &bytes), "not at {offset}");
+        }
         assert!(!pattern.is(3, 1, 1000, &bytes), "not the other way");
-        assert!(!pattern.is(4, 0, 1000, &bytes), "not another stream");
+        assert!((0..1000).all(|other| other == 3 || !pattern.is(other, 0, 1000, &bytes)), "no other stream");
         let joined = [pattern.slice(0, 0, 0, LONGEST), pattern.slice(0, 0, LONGEST, 500)].concat();
         assert!(pattern.is(0, 0, 0, &joined));
     }
