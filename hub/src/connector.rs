@@ -2,10 +2,11 @@
 //! of its own.
 
 use tokio::sync::Mutex;
+use towline_transports::LinkClosed;
 
 use crate::end_to_end::{EndToEnd, SessionOptions};
 use crate::message::Profile;
-use crate::service::{OpenError, OpenOptions, Opening, Service};
+use crate::service::{OpenError, OpenOptions, Opening, OpeningLeg, Service};
 
 /// Opens connections to a service of a device.
 ///
@@ -65,26 +66,33 @@ impl Connector {
         match &self.kind {
             Kind::Tunnels(options) => self.service.begin(&self.device, &self.name, *options).await,
             Kind::Session { options, session } => {
-                let mut kept = session.lock().await;
-                let session = match kept.take().filter(|session| !session.is_closed()) {
-                    Some(session) => session,
-                    None => self.service.session(&self.device, &self.name, *options).await?,
-                };
-                kept.insert(session).begin().await
+                match self.session(*options, session).await?.begin().await {
+                    // It was over before anything was said: another one may do.
+                    Err(OpenError::Lost(_)) => self.session(*options, session).await?.begin().await,
+                    opening => opening,
+                }
             }
         }
     }
 
-    /// Says why a connection was lost, and how much of what it was given had been `delivered`, if that is known.
-    pub async fn why_lost(&self, delivered: Option<u64>) -> String {
-        let over = match &self.kind {
-            Kind::Session { session, .. } => match &*session.lock().await {
-                Some(session) if session.is_closed() => Some(session.closed().await),
-                _ => None,
-            },
-            Kind::Tunnels(_) => None,
+    /// The session, or another one if it is over. Those who come while it is begun wait for that.
+    async fn session(
+        &self,
+        options: SessionOptions,
+        kept: &Mutex<Option<EndToEnd>>,
+    ) -> Result<EndToEnd, OpenError> {
+        let mut kept = kept.lock().await;
+        let session = match kept.take().filter(|session| !session.is_closed()) {
+            Some(session) => session,
+            None => self.service.session(&self.device, &self.name, options).await?,
         };
-        match (over, delivered) {
+        *kept = Some(session.clone());
+        Ok(session)
+    }
+
+    /// Says why `connection` was lost, and how much of what it was given had been delivered, if that is known.
+    pub async fn why_lost(&self, connection: &OpeningLeg) -> String {
+        match (connection.session_over().await, connection.delivered()) {
             (Some(over), Some(delivered)) => format!(
                 "the session with {} is over: {over}; of what was sent, {delivered} bytes at least had been delivered",
                 self.device
@@ -93,15 +101,18 @@ impl Connector {
         }
     }
 
-    /// Ends the session once everything has gone out, and then the link to the hub.
-    pub async fn close(&self) {
+    /// Ends the session once everything was delivered, for which it is kept no longer than without a tunnel; and then the
+    /// links to the hubs. Returns whether everything was.
+    pub async fn close(&self) -> bool {
+        let mut all = true;
         if let Kind::Session { session, .. } = &self.kind {
             let last = session.lock().await.take();
             if let Some(last) = last {
                 last.close();
-                last.closed().await;
+                all = matches!(last.closed().await, LinkClosed::Local(_) | LinkClosed::Peer { .. });
             }
         }
         self.service.close().await;
+        all
     }
 }

@@ -22,6 +22,9 @@ use crate::tunnel::Tunnel;
 /// How many offers wait for [`Device::next_offer`]; further ones wait in the link.
 const OFFERS: usize = 64;
 
+/// How long sessions have to hear that the device is being stopped.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// How long the message that begins an offer may take.
 const OFFER_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -117,7 +120,8 @@ impl Device {
 
     /// Ends the sessions, unregisters, and waits until the links are closed. Tunnels over it end.
     pub async fn close(self) {
-        self.sessions.close().await;
+        // One that has no tunnel hears nothing.
+        let _ = timeout(FAREWELL, self.sessions.close()).await;
         drop(self.unwanted);
         self.links.wait().await;
     }

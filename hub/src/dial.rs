@@ -11,6 +11,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -38,9 +39,12 @@ const HEAD_START: Duration = Duration::from_secs(1);
 /// How long QUIC may still take when every other way has failed: nobody says so where no UDP is answered.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
 
-/// How long other ways may take at least when the hub's machine has said that nobody listens there for TCP. They may take
-/// four times as long as that took: it was a round trip, and QUIC needs one to be heard of.
+/// How long other ways may take at first when TCP is refused by a hub that has answered over it before: it is being started
+/// again.
 const AFTER_REFUSAL: Duration = Duration::from_millis(200);
+
+/// After how many refusals nothing is known any more: then other ways have all of [`LAST_CHANCE`].
+const UNSURE: u32 = 3;
 
 /// How long each address of the hub's but the last has to answer over QUIC: less than [`LAST_CHANCE`], so that the next one
 /// has its turn when all else has failed.
@@ -203,6 +207,9 @@ pub(crate) struct Dialler {
     memory: Mutex<Memory>,
     /// The link that worked last, if it is one that can go dark.
     last: Mutex<Option<Trace>>,
+    /// How often in a row nobody has listened for TCP at a hub that has answered over it before; [`UNSURE`] for one that
+    /// has not.
+    refusals: AtomicU32,
 }
 
 /// Tries every way to the hub to its end, one after the other, and tells how far each got. Nothing is said on the links:
@@ -247,7 +254,21 @@ impl Dialler {
         let quic = quic.watched(watched_from(transport));
         let tls = tls::client_config(credentials, &[ALPN_LINK], &environment.tls)?;
         let (only, memory, last) = (transport, Mutex::default(), Mutex::default());
-        Ok(Self { hub, name, trust_domain, tls, outer, quic, only, proxy, environment, memory, last })
+        let refusals = AtomicU32::new(UNSURE);
+        Ok(Self {
+            hub,
+            name,
+            trust_domain,
+            tls,
+            outer,
+            quic,
+            only,
+            proxy,
+            environment,
+            memory,
+            last,
+            refusals,
+        })
     }
 
     pub(crate) fn hub(&self) -> &str {
@@ -335,7 +356,7 @@ impl Dialler {
                         if let Some((.., start)) = under_way.extract_if(.., |(other, ..)| *other == way).next()
                             && was_refused
                         {
-                            patience = patience.min(AFTER_REFUSAL.max(4 * start.elapsed()));
+                            patience = self.patience_after_refusal(start.elapsed());
                         }
                         waits_for_quic &= way.transport != Transport::Quic;
                     }
@@ -367,9 +388,19 @@ impl Dialler {
         Err(furthest.map_or_else(|| ConnectError::TimedOut { hub: self.hub.clone() }, |(_, error)| error))
     }
 
+    /// How long other ways may take when TCP was refused in `took`. That may be the hub's machine, where its program is not
+    /// there for the moment, or a firewall that has nothing against UDP: so it is short only where the hub has answered over
+    /// TCP before, and twice as long each time that it does not any more.
+    fn patience_after_refusal(&self, took: Duration) -> Duration {
+        let times = self.refusals.fetch_add(1, Ordering::Relaxed).min(UNSURE);
+        LAST_CHANCE.min((AFTER_REFUSAL * (1 << times)).max(4 * took))
+    }
+
     /// This link has worked, to the last word: its way is tried first the next time.
     pub(crate) fn remember(&self, found: Trace) {
         self.memory().note(found.place, Verdict::Worked(found.way));
+        let over_udp = found.way.transport == Transport::Quic;
+        self.refusals.store(if over_udp { UNSURE } else { 0 }, Ordering::Relaxed);
         *self.last() = (found.way.transport == Transport::Quic).then_some(found);
     }
 

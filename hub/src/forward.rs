@@ -6,9 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use towline_transports::{Listener, Socket};
 
-use crate::codes;
 use crate::connector::Connector;
-use crate::core::Ended;
 use crate::relay::{SocketLeg, relay};
 
 /// How long to wait before accepting again, when the system has no descriptor left.
@@ -47,11 +45,10 @@ async fn carry(connector: &Connector, mut socket: Box<dyn Socket>) {
     };
     let mut leg = opening.into_leg();
     let relayed = relay(&mut SocketLeg::new(socket), &mut leg, connector.profile()).await;
-    let delivered = leg.delivered();
-    if let Some(error) = leg.refusal() {
+    if let Some(error) = leg.take_refusal() {
         tracing::error!(%device, %service, "{error}");
-    } else if relayed.ended.contains(&Ended::Reset(codes::LEG_LOST)) {
-        let why = connector.why_lost(delivered).await;
+    } else if relayed.was_lost() {
+        let why = connector.why_lost(&leg).await;
         tracing::error!(%device, %service, "{why}");
     } else {
         tracing::debug!(bytes = ?relayed.bytes, ended = ?relayed.ended, "closed");

@@ -90,6 +90,14 @@ pub struct Relayed {
     pub bytes: [u64; 2],
 }
 
+impl Relayed {
+    /// Whether a leg was lost before both ways had come to their end.
+    pub fn was_lost(&self) -> bool {
+        let lost = [Ended::Reset(codes::LEG_LOST), Ended::Stopped(codes::LEG_LOST)];
+        self.ended.iter().any(|ended| lost.contains(ended))
+    }
+}
+
 /// Carries bytes and ends between `first` and `second` until both ways are over. Cancelling it abandons the
 /// tunnel: dropped streams are reset.
 pub async fn relay(first: &mut impl Leg, second: &mut impl Leg, profile: Profile) -> Relayed {
@@ -110,6 +118,14 @@ pub async fn relay(first: &mut impl Leg, second: &mut impl Leg, profile: Profile
         }
     })
     .await;
+    // What a source said was lost on the way: it is not to take the end for a good one.
+    let [forth, back] = relayed.ended;
+    if forth == Ended::Stopped(codes::LEG_LOST) {
+        first.reset(codes::LEG_LOST);
+    }
+    if back == Ended::Stopped(codes::LEG_LOST) {
+        second.reset(codes::LEG_LOST);
+    }
     let lingering = poll_fn(|context| {
         let (first, second) = (first.poll_linger(context), second.poll_linger(context));
         if first.is_ready() && second.is_ready() { Poll::Ready(()) } else { Poll::Pending }
@@ -429,14 +445,17 @@ fn write_to(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf};
     use tokio::time::Instant;
 
     use super::*;
 
-    /// Somebody who has said what there was to say, and wants to hear nothing.
+    /// Somebody who has said what there was to say, and wants to hear nothing, for this reason.
     #[derive(Debug)]
-    struct Deaf(Option<Bytes>);
+    struct Deaf(Option<Bytes>, Code);
 
     impl Leg for Deaf {
         fn poll_read(&mut self, _: &mut Context<'_>, _: usize) -> Poll<Read> {
@@ -444,15 +463,15 @@ mod tests {
         }
 
         fn poll_write(&mut self, _: &mut Context<'_>, _: &mut Bytes) -> Poll<Result<(), Gone>> {
-            Poll::Ready(Err(Gone::Stopped(codes::RESET)))
+            Poll::Ready(Err(Gone::Stopped(self.1)))
         }
 
         fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-            Poll::Ready(Err(Gone::Stopped(codes::RESET)))
+            Poll::Ready(Err(Gone::Stopped(self.1)))
         }
 
         fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<Gone> {
-            Poll::Ready(Gone::Stopped(codes::RESET))
+            Poll::Ready(Gone::Stopped(self.1))
         }
 
         fn reset(&mut self, _: Code) {}
@@ -465,10 +484,12 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Local(DuplexStream);
+    struct Local(DuplexStream, Arc<AtomicBool>);
 
     impl Socket for Local {
-        fn abort(&mut self) {}
+        fn abort(&mut self) {
+            self.1.store(true, Ordering::Relaxed);
+        }
     }
 
     impl AsyncRead for Local {
@@ -499,19 +520,21 @@ mod tests {
         }
     }
 
-    /// A program, and what becomes of the relay between it and somebody who is deaf.
-    fn relaying() -> (DuplexStream, tokio::task::JoinHandle<Relayed>) {
+    /// A program, what becomes of the relay between it and somebody who is deaf, and whether its socket was reset.
+    fn relaying(why: Code) -> (DuplexStream, tokio::task::JoinHandle<Relayed>, Arc<AtomicBool>) {
         let (program, ours) = tokio::io::duplex(16);
+        let was_reset = Arc::<AtomicBool>::default();
+        let local = Local(ours, was_reset.clone());
         let relaying = tokio::spawn(async move {
-            let mut local = SocketLeg::new(Box::new(Local(ours)));
-            relay(&mut Deaf(Some(Bytes::from_static(b"words"))), &mut local, Profile::Native).await
+            let mut deaf = Deaf(Some(Bytes::from_static(b"words")), why);
+            relay(&mut deaf, &mut SocketLeg::new(Box::new(local)), Profile::Native).await
         });
-        (program, relaying)
+        (program, relaying, was_reset)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_is_kept_until_the_program_has_nothing_more_to_say() {
-        let (mut program, relaying) = relaying();
+        let (mut program, relaying, was_reset) = relaying(codes::RESET);
         let mut heard = Vec::new();
         program.write_all(&[0; 1000]).await.unwrap();
         program.read_to_end(&mut heard).await.unwrap();
@@ -522,12 +545,22 @@ mod tests {
         drop(program);
         let relayed = relaying.await.unwrap();
         assert_eq!(relayed.ended, [Ended::Finished, Ended::Stopped(codes::RESET)]);
+        assert!(!relayed.was_lost() && !was_reset.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_hears_that_what_it_said_was_lost() {
+        let (mut program, relaying, was_reset) = relaying(codes::LEG_LOST);
+        program.write_all(&[0; 10]).await.unwrap();
+        let relayed = relaying.await.unwrap();
+        assert_eq!(relayed.ended, [Ended::Finished, Ended::Stopped(codes::LEG_LOST)]);
+        assert!(relayed.was_lost() && was_reset.load(Ordering::Relaxed));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_program_that_says_things_for_ever_is_not_listened_to_for_ever() {
         let start = Instant::now();
-        let (mut program, relaying) = relaying();
+        let (mut program, relaying, _) = relaying(codes::RESET);
         while program.write_all(&[0; 10]).await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -17,7 +17,7 @@ use towline_transports::tls::Credentials;
 use towline_transports::{Code, Link, LinkClosed, RecvStream, SendStream};
 
 use crate::codes;
-use crate::end_to_end::PeerError;
+use crate::end_to_end::{EndToEnd, PeerError};
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Name, Role};
@@ -44,7 +44,7 @@ pub struct Service {
 
 #[derive(Debug)]
 struct Inner {
-    hubs: Vec<HubLink>,
+    hubs: Vec<Arc<HubLink>>,
     /// Which of them did last.
     preferred: AtomicUsize,
     /// How often hubs have said goodbye: time for sessions to move.
@@ -137,7 +137,7 @@ impl Service {
     ) -> Result<Self, SetupError> {
         let hub = |config| {
             let endpoint = Endpoint::new(config, Role::Service, environment.clone())?;
-            Ok(HubLink { endpoint, link: Mutex::default() })
+            Ok(Arc::new(HubLink { endpoint, link: Mutex::default() }))
         };
         let hubs = configs.into_iter().map(hub).collect::<Result<Vec<_>, SetupError>>()?;
         if hubs.is_empty() {
@@ -221,7 +221,7 @@ impl Service {
         self.try_hubs(|hub| self.devices_of(hub)).await
     }
 
-    async fn devices_of(&self, hub: &HubLink) -> Result<Vec<DeviceStatus>, OpenError> {
+    async fn devices_of(&self, hub: &Arc<HubLink>) -> Result<Vec<DeviceStatus>, OpenError> {
         let (_send, mut recv) = self.ask(hub, &Request::List(List {})).await?;
         match message::read(&mut recv).await? {
             Answer::Refused(refusal) => return Err(refusal.into()),
@@ -248,7 +248,7 @@ impl Service {
 
     /// Tries the hubs in turn, beginning with the one that did last: the next one as soon as one does not do, or has taken
     /// [`HEAD_START`]. The first one that does is the one to begin with from then on.
-    async fn try_hubs<'a, T, F>(&'a self, attempt: impl Fn(&'a HubLink) -> F) -> Result<T, OpenError>
+    async fn try_hubs<'a, T, F>(&'a self, attempt: impl Fn(&'a Arc<HubLink>) -> F) -> Result<T, OpenError>
     where
         F: Future<Output = Result<T, OpenError>>,
     {
@@ -284,7 +284,11 @@ impl Service {
     }
 
     /// Opens a stream to a hub and writes `request` on it.
-    async fn ask(&self, hub: &HubLink, request: &Request) -> Result<(SendStream, RecvStream), OpenError> {
+    async fn ask(
+        &self,
+        hub: &Arc<HubLink>,
+        request: &Request,
+    ) -> Result<(SendStream, RecvStream), OpenError> {
         let mut last = None;
         // A link that was kept may turn out to be lost; a new one that is lost at once is bad news.
         for _ in 0..2 {
@@ -304,7 +308,7 @@ impl Service {
     }
 
     /// The link to a hub that is kept, or a new one.
-    async fn link(&self, hub: &HubLink, renew: bool) -> Result<Link, ConnectError> {
+    async fn link(&self, hub: &Arc<HubLink>, renew: bool) -> Result<Link, ConnectError> {
         let mut kept = hub.link.lock().await;
         if let Some(kept) = &mut *kept
             && !renew
@@ -317,15 +321,17 @@ impl Service {
         let connected = hub.endpoint.connect().await?;
         let link = connected.link.clone();
         let (is_leaving, unwanted) = (Arc::<AtomicBool>::default(), CancellationToken::new());
-        let listening = listen_for_goodbye(connected, is_leaving.clone(), self.inner.goodbyes.clone());
+        let goodbyes = self.inner.goodbyes.clone();
+        let listening = listen_for_goodbye(hub.clone(), connected, is_leaving.clone(), goodbyes);
         tokio::spawn(unwanted.clone().run_until_cancelled_owned(listening));
         *kept = Some(Kept { link: link.clone(), is_leaving, _listening: unwanted.drop_guard() });
         Ok(link)
     }
 }
 
-/// Waits until the hub says goodbye, and then until the link is over.
+/// Waits until the hub says goodbye, and lets go of the link then: it lives on for its tunnels only, which the hub waits for.
 async fn listen_for_goodbye(
+    hub: Arc<HubLink>,
     mut connected: Connected,
     is_leaving: Arc<AtomicBool>,
     goodbyes: watch::Sender<u64>,
@@ -333,7 +339,7 @@ async fn listen_for_goodbye(
     if connected.goodbye().await.is_ok() {
         is_leaving.store(true, Ordering::Release);
         goodbyes.send_modify(|count| *count += 1);
-        connected.link.closed().await;
+        hub.link.lock().await.take_if(|kept| Arc::ptr_eq(&kept.is_leaving, &is_leaving));
     }
 }
 
@@ -369,8 +375,8 @@ pub struct Opening {
     /// What is written here follows the request; if that is refused, it is dropped.
     pub send: SendStream,
     recv: RecvStream,
-    /// How many bytes the request took, if the device's end acknowledges what it has.
-    asked: Option<u64>,
+    /// The session that it is in, if any, and how many bytes the request took.
+    session: Option<(EndToEnd, u64)>,
     /// The answer, if it was waited for.
     answer: Option<Accepted>,
 }
@@ -378,12 +384,13 @@ pub struct Opening {
 impl Opening {
     fn new(options: OpenOptions, send: SendStream, recv: RecvStream) -> Self {
         let OpenOptions { profile, deadline, wait } = options;
-        Self { profile, deadline: wait + deadline, send, recv, asked: None, answer: None }
+        Self { profile, deadline: wait + deadline, send, recv, session: None, answer: None }
     }
 
-    /// One in a session, whose request of `asked` bytes was written.
-    pub(crate) fn of_session(deadline: Duration, send: SendStream, recv: RecvStream, asked: u64) -> Self {
-        Self { profile: Profile::Native, deadline, send, recv, asked: Some(asked), answer: None }
+    /// One in `session`, whose request took `asked` bytes and was written.
+    pub(crate) fn of_session(session: EndToEnd, send: SendStream, recv: RecvStream, asked: u64) -> Self {
+        let deadline = session.deadline();
+        Self { profile: Profile::Native, deadline, send, recv, session: Some((session, asked)), answer: None }
     }
 
     /// It once its answer is there.
@@ -407,12 +414,12 @@ impl Opening {
 
     /// It as one side of a relay, which carries what is written before the answer comes.
     pub fn into_leg(self) -> OpeningLeg {
-        let Self { deadline, send, recv, asked, answer, .. } = self;
+        let Self { deadline, send, recv, session, answer, .. } = self;
         let answer = match answer {
             Some(_) => None,
             None => Some((message::Reader::default(), Box::pin(sleep(deadline + DEADLINE_SLACK)))),
         };
-        OpeningLeg { leg: StreamLeg { send, recv }, answer, refused: None, asked }
+        OpeningLeg { leg: StreamLeg { send, recv }, answer, refused: None, session }
     }
 }
 
@@ -436,19 +443,26 @@ pub struct OpeningLeg {
     /// The answer as far as it has come, and when to give up on it. `None` once it is here.
     answer: Option<(message::Reader, Pin<Box<Sleep>>)>,
     refused: Option<OpenError>,
-    asked: Option<u64>,
+    session: Option<(EndToEnd, u64)>,
 }
 
 impl OpeningLeg {
     /// How many of the bytes that were written the device's end has for certain. `None` outside of sessions, where nobody
     /// says.
     pub fn delivered(&self) -> Option<u64> {
-        Some(self.leg.send.acknowledged()?.saturating_sub(self.asked?))
+        let (_, asked) = self.session.as_ref()?;
+        Some(self.leg.send.acknowledged()?.saturating_sub(*asked))
+    }
+
+    /// Why the session that it is in is over, if it is.
+    pub(crate) async fn session_over(&self) -> Option<LinkClosed> {
+        let (session, _) = self.session.as_ref().filter(|(session, _)| session.is_closed())?;
+        Some(session.closed().await)
     }
 
     /// Why there was no tunnel, if that is how the relay ended.
-    pub fn refusal(self) -> Option<OpenError> {
-        self.refused
+    pub fn take_refusal(&mut self) -> Option<OpenError> {
+        self.refused.take()
     }
 
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), OpenError>> {

@@ -316,9 +316,6 @@ fn transfers_outlive_twenty_seconds_without_a_network() {
     sftp.args(["-q", "-l", "80000", "-b"]).arg(&batch).arg(format!("{}@press-7", user()));
     let mut sftp = sftp.spawn().unwrap();
     let (_to_web, local_web) = site.forward("web");
-    let mut curl = site.world.command("curl");
-    curl.args(["-sS", "--fail", "--limit-rate", "40m", "-H", "Expect:", "-T"]).arg(&upload);
-    let mut curl = curl.arg(format!("http://{local_web}/uploaded")).spawn().unwrap();
     let (_to_messages, local_messages) = site.forward("messages");
 
     let over = std::sync::atomic::AtomicBool::new(false);
@@ -332,7 +329,14 @@ fn transfers_outlive_twenty_seconds_without_a_network() {
         let talking = scope.spawn(move || inside(world, talk_in_messages(local_messages, is_over)));
 
         let begun = |name: &str| std::fs::metadata(site.path(name)).is_ok_and(|file| file.len() > 8 << 20);
-        until("all are in the middle", || begun("by-rsync") && begun("by-sftp"));
+        until("both are in the middle", || begun("by-rsync") && begun("by-sftp"));
+        let mut curl = site.world.command("curl");
+        curl.args(["-sS", "--fail", "--limit-rate", "40m", "-H", "Expect:", "-T"]).arg(&upload);
+        let mut curl = curl.arg(format!("http://{local_web}/uploaded")).spawn().unwrap();
+        let folder = site.path("tmp");
+        let arrived = || std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let arrived = || arrived().filter_map(|file| Some(file.metadata().ok()?.len())).sum::<u64>();
+        until("curl is as well", || arrived() > 8 << 20);
         site.road.ip("link set in down");
         // That is what this is about: nothing is waited for.
         std::thread::sleep(CUT);

@@ -130,10 +130,10 @@ async fn a_thousand_connections_outlive_a_hub_that_is_killed() {
     let (hub, address) = field.hub("127.0.0.1:0");
     let _device = device_of(&field, &[address], echo().await);
     let (_forward, local) = field.forward(address, "x");
-    let connections = half_way(&[local], COUNT).await;
+    let ending = tokio::spawn(all_end(half_way(&[local], COUNT).await));
     hub.kill();
     let _hub = field.hub(&address.to_string());
-    all_end(connections).await;
+    ending.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +154,12 @@ async fn what_a_hub_carried_goes_on_through_another_when_it_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_connections_over_two_hubs_outlive_the_drain_of_one() {
     let field = Field::new();
-    let hubs = [field.hub("127.0.0.1:0"), field.hub("127.0.0.1:0")];
+    // It would wait for its tunnels for longer than this test.
+    let hubs = [(); 2].map(|()| {
+        let mut hub = field.towline("hub");
+        hub.args(["--quiet", "--listen", "127.0.0.1:0", "--drain", "300"]).stdout(Stdio::piped());
+        Running::start(&mut hub).listening()
+    });
     let addresses = [hubs[0].1, hubs[1].1];
     let _device = device_of(&field, &addresses, echo().await);
     let others = [addresses[1], addresses[0]];
@@ -164,13 +169,16 @@ async fn two_hundred_connections_over_two_hubs_outlive_the_drain_of_one() {
         .map(|(number, hubs)| forward_of(&field, hubs, &[], &field.path().join(format!("{number}.log"))))
         .collect();
     let locals: Vec<_> = forwards.iter().map(|(_, local)| *local).collect();
-    let connections = half_way(&locals, 200).await;
+    let mut connections = half_way(&locals, 200).await;
+    let waiting = connections.split_off(100);
+    let ending = tokio::spawn(all_end(connections));
     let [(mut first, _), (_second, _)] = hubs;
     signal(first.pid(), "TERM");
-    // Long before the tunnels that it carried would have ended by themselves: they wait for this.
+    // Half of the connections do not end before this: they have moved.
     let first = tokio::task::spawn_blocking(move || first.ended());
     assert_eq!(first.await.unwrap().code(), Some(0));
-    all_end(connections).await;
+    ending.await.unwrap();
+    all_end(waiting).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -302,8 +310,6 @@ async fn who_waits_for_a_device_is_connected_when_it_comes() {
     std::io::Write::write_all(&mut patient.stdin.take().unwrap(), b"words").unwrap();
     let output = patient.wait_with_output().unwrap();
     assert_eq!(field::success(&output), "words");
-    let opened = log_of(&hub_log).matches("tunnel open").count();
-    assert_eq!(opened, 1, "who has left is not waited for");
 }
 
 /// What a process has at rest.
@@ -378,8 +384,11 @@ async fn soak() {
     for (who, process, before) in [("device", &device, 0), ("forward", &forward, 1)]
         .map(|(who, process, index)| (who, process, before.expect("there were rounds")[index]))
     {
-        until(who, || Footprint::of(process).is_like(before));
+        until(&format!("{who}: {before:?} before, {:?} now", Footprint::of(process)), || {
+            Footprint::of(process).is_like(before)
+        });
         println!("{who}: {before:?} after 6 rounds, {:?} after {rounds}", Footprint::of(process));
     }
+    assert!(kills > 0, "a soak without a kill shows little; take another TOWLINE_SEED");
     println!("{rounds} rounds, the hub was killed {kills} times; it has {:?}", Footprint::of(&hub));
 }

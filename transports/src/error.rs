@@ -12,6 +12,10 @@ pub enum LinkClosed {
     /// This end closed it.
     #[error("the link was closed by this end with code {0}")]
     Local(Code),
+    /// This end closed it, and not everything that was accepted before has gone out, or been delivered if it can
+    /// [resume](crate::Link::resumable), in the time that there is for that.
+    #[error("the link was closed by this end with code {0}, before everything had been delivered")]
+    Unflushed(Code),
     /// The peer's application closed it.
     #[error("the link was closed by the peer with code {code}{}", quoted(.reason))]
     Peer {
@@ -49,7 +53,8 @@ impl LinkClosed {
     /// `error` is what the pipe said, if it was the pipe that ended.
     pub(crate) fn new(reason: CloseReason, error: Option<Arc<io::Error>>) -> Self {
         match reason {
-            CloseReason::Local(code) | CloseReason::LocalUnflushed(code) => Self::Local(code),
+            CloseReason::Local(code) => Self::Local(code),
+            CloseReason::LocalUnflushed(code) => Self::Unflushed(code),
             CloseReason::Peer { code, reason } => {
                 Self::Peer { code, reason: reason.escape_ascii().to_string() }
             }
@@ -68,7 +73,7 @@ impl LinkClosed {
 impl From<LinkClosed> for io::Error {
     fn from(closed: LinkClosed) -> Self {
         let kind = match &closed {
-            LinkClosed::Local(_) => io::ErrorKind::NotConnected,
+            LinkClosed::Local(_) | LinkClosed::Unflushed(_) => io::ErrorKind::NotConnected,
             LinkClosed::Peer { .. } => io::ErrorKind::ConnectionAborted,
             LinkClosed::Protocol(_) => io::ErrorKind::InvalidData,
             LinkClosed::TimedOut | LinkClosed::Dark | LinkClosed::Expired => io::ErrorKind::TimedOut,

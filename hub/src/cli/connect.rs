@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 use towline::core::Ended;
@@ -57,7 +58,7 @@ pub(crate) async fn run(args: ConnectArgs, environment: Environment) -> Result<(
         stop
     };
     // The connection was dropped, and so is reset: half of something must not look like all of it.
-    signals::end(connector.close(), &mut stops).await;
+    signals::end(connector.close().map(drop), &mut stops).await;
     Err(Failure::new(stop.status(), ""))
 }
 
@@ -70,15 +71,10 @@ async fn carry(args: &ConnectArgs, connector: &Connector) -> Result<(), Failure>
     tracing::debug!(bytes = ?relayed.bytes, ended = ?relayed.ended, "closed");
     // However the connection ended, what came before is for the reader. An error is kept.
     let _ = output.flush().await;
-    let delivered = leg.delivered();
-    let refusal = leg.refusal();
-    let [_, back] = relayed.ended;
-    let lost = match back {
-        Ended::Reset(code) if code == codes::LEG_LOST => Some(connector.why_lost(delivered).await),
-        _ => None,
-    };
+    let refusal = leg.take_refusal();
+    let lost = if relayed.was_lost() { Some(connector.why_lost(&leg).await) } else { None };
     // What was said last, a FIN for one, is still on its way.
-    connector.close().await;
+    let all = connector.close().await;
     if let Some(error) = refusal {
         return Err(error.into());
     }
@@ -91,10 +87,14 @@ async fn carry(args: &ConnectArgs, connector: &Connector) -> Result<(), Failure>
             format!("cannot read the standard input: {error}; the connection was reset"),
         ));
     }
+    if let Some(lost) = lost {
+        return Err(Failure::new(UNAVAILABLE, lost));
+    }
+    if !all {
+        return Err(Failure::new(UNAVAILABLE, connector.why_lost(&leg).await));
+    }
+    let [_, back] = relayed.ended;
     match back {
-        Ended::Reset(code) if code == codes::LEG_LOST => {
-            Err(Failure::new(UNAVAILABLE, lost.unwrap_or_default()))
-        }
         Ended::Reset(code) if code != codes::STRICT => {
             let message = format!("{} of {} reset the connection", args.service, args.device);
             Err(Failure::new(IO, message))

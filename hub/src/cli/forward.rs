@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use futures_util::FutureExt;
 use towline::identity::Name;
 use towline::{Environment, forward};
 
@@ -42,6 +43,6 @@ pub(crate) async fn run(args: ForwardArgs, environment: Environment) -> Result<(
         () = forward(connector.clone(), listener) => {}
         _ = stops.next() => {}
     }
-    signals::end(connector.close(), &mut stops).await;
+    signals::end(connector.close().map(drop), &mut stops).await;
     Ok(())
 }

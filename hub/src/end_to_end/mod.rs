@@ -21,7 +21,7 @@ use towline_transports::Config;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How many streams a session may have at a time.
-const STREAMS: u64 = 1 << 16;
+const STREAMS: u64 = 4096;
 
 /// The engine's limits on a session, at either end. `grace` is how long it is kept without a tunnel.
 fn config(grace: Duration) -> Config {
@@ -29,5 +29,7 @@ fn config(grace: Duration) -> Config {
     config.max_streams_bidi = STREAMS;
     config.max_streams_uni = 0;
     config.grace = grace;
+    // What was accepted is owed for as long when it is closed as before.
+    config.close_timeout = grace;
     config
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use towline_transports::tls::{self, TlsPipe};
 use towline_transports::{
     Code, Link, LinkClosed, Resumption, Secret, SessionId, StreamPipe, WeakLink, stream_pipe,
@@ -66,9 +66,11 @@ impl Service {
         let environment = tunnels.environment();
         let name = SessionId(environment.random_bytes());
         limits.resumption = Resumption::Offer(name, Secret::new(environment.random_bytes()));
-        let first = tunnels.next(options.wait).await?;
+        // One that is said from now on, while the first tunnel opens, counts as well.
+        let goodbyes = self.goodbyes();
+        let first = tunnels.first(options.wait).await?;
         let link = Link::resumable(first, limits, move || tunnels.clone().keep_trying());
-        tokio::spawn(move_in_time(link.downgrade(), self.goodbyes()));
+        tokio::spawn(move_in_time(link.downgrade(), goodbyes));
         Ok(EndToEnd { link, deadline: options.deadline })
     }
 }
@@ -83,7 +85,12 @@ impl EndToEnd {
         let (mut send, recv) = self.link.open_bi().await?;
         let connect = message::encode(&Connect {});
         send.write_all(&connect).await.map_err(MessageError::from)?;
-        Ok(Opening::of_session(self.deadline, send, recv, connect.len() as u64))
+        Ok(Opening::of_session(self.clone(), send, recv, connect.len() as u64))
+    }
+
+    /// How long a connection may take to open.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// Whether it is over.
@@ -141,15 +148,40 @@ impl Tunnels {
         Ok(pipe.map_err(|error| PeerError::Handshake { whom: whom(), error })?)
     }
 
+    /// The first tunnel. A device that is lost while it is asked is waited for as well, as long as there is time.
+    async fn first(&self, wait: Duration) -> Result<TlsPipe<StreamPipe>, OpenError> {
+        let until = Instant::now() + wait;
+        let mut backoff = Backoff::default();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.next(left).await {
+                Err(OpenError::Refused(refusal))
+                    if refusal.code == RefusalCode::DeviceOffline && Instant::now() < until =>
+                {
+                    sleep(backoff.next(self.environment().random())).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// The next tunnel, however long that takes. The session is given up meanwhile if that is too long.
     async fn keep_trying(self: Arc<Self>) -> TlsPipe<StreamPipe> {
         let mut backoff = Backoff::default();
+        let (device, since, mut told) = (&self.device.name, Instant::now(), false);
         loop {
             match self.next(RETURN).await {
-                Ok(pipe) => return pipe,
+                Ok(pipe) => {
+                    tracing::info!(%device, after = ?since.elapsed(), "another tunnel for the session");
+                    return pipe;
+                }
                 Err(error) => {
                     let wait = backoff.next(self.environment().random()).min(MAX_WAIT);
-                    tracing::debug!(device = %self.device.name, %error, ?wait, "no tunnel for the session");
+                    tracing::debug!(%device, %error, ?wait, "no tunnel for the session");
+                    if !told {
+                        told = true;
+                        tracing::info!(%device, %error, "no tunnel for the session; trying until it is given up");
+                    }
                     sleep(wait).await;
                 }
             }

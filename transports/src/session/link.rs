@@ -193,7 +193,12 @@ async fn keep_connected<C, F: Future<Output = C>>(
         tokio::select! {
             biased;
             _ = &mut closed => return,
-            () = shared.renewal.notified() => {}
+            () = shared.renewal.notified() => {
+                // Before both ends have agreed on that, it has no other pipe than its first.
+                if shared.lock().session.id().is_none() {
+                    continue;
+                }
+            }
             () = shared.detached.notified() => {
                 if !shared.lock().session.is_detached() {
                     continue;
