@@ -144,7 +144,7 @@ async fn await_device(
             }
             Err(_) => {}
         }
-        let tunnel = state.core.handle_wait(inner.now(), open)?;
+        let tunnel = state.core.handle_wait(inner.now(), link, open)?;
         let news = state.waiting.enter(tunnel);
         inner.perform(&mut state);
         tracing::info!(%tunnel, device = open.device, service = open.service, "waiting for the device");
