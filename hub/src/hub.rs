@@ -7,6 +7,7 @@
 mod reload;
 mod requests;
 mod udp;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +23,7 @@ use towline_transports::tls::{ConfigError, Credentials};
 use towline_transports::{Link, Listener, RecvStream, SendStream, Socket, quic};
 
 use crate::codes;
-use crate::core::{Action, Core, Limits, LinkId, Lobby, Offered, TunnelId, Visitor};
+use crate::core::{Action, Core, Limits, LinkId, Lobby, Visitor};
 use crate::door::{self, Arrival, Door, Keys};
 use crate::endpoint::{SetupError, hub_link_config};
 use crate::environment::Environment;
@@ -33,6 +34,7 @@ use crate::refusal::{Refusal, RefusalCode};
 
 pub use reload::ReloadError;
 use udp::UdpPort;
+use waiting::Waiting;
 
 /// How long an endpoint that is dismissed may take to make room for the goodbye.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(3);
@@ -132,7 +134,7 @@ struct State {
     links: BTreeMap<LinkId, Peer>,
     next_link: u64,
     /// Services that wait for an answer.
-    waiting: BTreeMap<TunnelId, oneshot::Sender<Result<Offered, Refusal>>>,
+    waiting: Waiting,
 }
 
 /// The other end of a link.
@@ -172,7 +174,7 @@ impl Hub {
             visitors: BTreeMap::new(),
             links: BTreeMap::new(),
             next_link: 1,
-            waiting: BTreeMap::new(),
+            waiting: Waiting::default(),
         };
         let inner = Arc::new(Inner {
             identity,
@@ -263,14 +265,8 @@ impl Inner {
     fn perform(&self, state: &mut State) {
         while let Some(action) = state.core.poll_action() {
             match action {
-                // Whoever does not wait any more need not be told.
-                Action::Refuse(tunnel, refusal) => {
-                    state.waiting.remove(&tunnel).map(|waiting| waiting.send(Err(refusal)));
-                }
-                Action::Offer(offered) => {
-                    let tunnel = offered.tunnel;
-                    state.waiting.remove(&tunnel).map(|waiting| waiting.send(Ok(offered)));
-                }
+                Action::Refuse(tunnel, refusal) => state.waiting.refuse(tunnel, refusal),
+                Action::Offer(offered) => state.waiting.offer(offered),
                 Action::Dismiss(link, refusal) => {
                     let Some(peer) = state.links.get_mut(&link) else { continue };
                     if refusal.code == RefusalCode::Superseded {

@@ -356,13 +356,20 @@ impl OpenError {
         )
     }
 
-    /// How far it got.
+    /// How far it got. Among refusals, that of a hub which has not seen the device says least.
     fn distance(&self) -> u8 {
+        use RefusalCode::{DeviceOffline, DeviceUnknown, HubDraining, RateLimited};
         match self {
             Self::Connect(_) => 0,
             Self::Lost(_) => 1,
-            Self::Refused(_) => 2,
-            Self::Peer(_) => 3,
+            Self::Refused(refusal) => match refusal.code {
+                DeviceUnknown => 2,
+                DeviceOffline => 3,
+                HubDraining => 4,
+                RateLimited => 5,
+                _ => 6,
+            },
+            Self::Peer(_) => 7,
         }
     }
 }
@@ -517,5 +524,24 @@ impl Leg for OpeningLeg {
 
     fn reset_ends_whole(&self) -> bool {
         self.leg.reset_ends_whole()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two hubs, the one that was just restarted has not seen the device; the other one knows what is wrong.
+    #[test]
+    fn a_hub_that_knows_more_is_the_one_that_is_reported() {
+        use RefusalCode::{
+            DeadlinePassed, DeviceOffline, DeviceUnknown, Forbidden, HubDraining, RateLimited, TooManyTunnels,
+        };
+        let far = |code| OpenError::from(Refusal::new(code, "")).distance();
+        let ranks = [DeviceUnknown, DeviceOffline, HubDraining, RateLimited, Forbidden].map(far);
+        assert!(ranks.is_sorted_by(|near, far| near < far), "{ranks:?}");
+        assert_eq!([TooManyTunnels, DeadlinePassed].map(far), [far(Forbidden); 2]);
+        let lost = OpenError::from(LinkClosed::TimedOut).distance();
+        assert!(lost < far(DeviceUnknown), "a hub that has answered says more than one that has not");
     }
 }

@@ -78,6 +78,11 @@ impl Network {
     }
 }
 
+/// A session that does not offer to resume.
+async fn nameless(network: &Arc<Network>) -> Link {
+    Link::over_tls(network.clone().connect().await, Side::Client, Config::default())
+}
+
 /// Carries bytes both ways until so many have passed, and then drops both ends with whatever is in between.
 async fn carry(mut near: DuplexStream, mut far: DuplexStream, mut left: usize) {
     let (mut up, mut down) = ([0; 1000], [0; 1000]);
@@ -237,26 +242,58 @@ async fn a_session_that_nobody_resumes_is_given_up_and_forgotten() {
     network.cut();
     let (ours, theirs) = tokio::join!(service.closed(), device.closed());
     for closed in [ours, theirs] {
-        assert!(matches!(&closed, LinkClosed::Protocol(_)), "{closed}");
+        assert!(matches!(&closed, LinkClosed::Expired), "{closed}");
     }
     assert_eq!(sessions.count(), 1, "who comes late is told");
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(sessions.count(), 0);
 }
 
+/// Those without a name count as well; and who is turned away is told why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_has_so_many_sessions_and_no_more() {
     let (network, accepts) = Network::new(usize::MAX);
     let sessions = Sessions::new(Config::default());
-    let mut outcomes = serve(network.clone(), sessions, accepts);
-    let mut links = Vec::new();
-    for number in 0..64 {
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let mut links = vec![nameless(&network).await, first_link(&mut outcomes).await];
+    for number in 1..=255 {
         links.push(network.service(SessionId([number; SessionId::LEN]), |_| ()).await);
         links.push(first_link(&mut outcomes).await);
     }
-    let one_more = network.service(SessionId([64; SessionId::LEN]), |_| ()).await;
-    assert!(matches!(outcomes.recv().await.unwrap(), Err(AcceptError::TooMany)));
-    drop(one_more);
+    let one_more = [network.service(SessionId([0; SessionId::LEN]), |_| ()).await, nameless(&network).await];
+    for link in one_more {
+        assert!(matches!(outcomes.recv().await.unwrap(), Err(AcceptError::TooMany)));
+        let closed = link.closed().await;
+        assert!(matches!(&closed, LinkClosed::Peer { reason, .. } if reason.contains("256")), "{closed}");
+    }
+    assert_eq!(sessions.count(), 256);
+}
+
+/// Or it could have any number of them under one name, of which only the last would count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_takes_the_name_of_another() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let first = network.service(NAME, |_| ()).await;
+    let device = first_link(&mut outcomes).await;
+    let second = network.service(NAME, |_| ()).await;
+    assert!(matches!(outcomes.recv().await.unwrap(), Err(AcceptError::NameTaken)));
+    let closed = second.closed().await;
+    assert!(matches!(&closed, LinkClosed::Peer { reason, .. } if reason.contains("name")), "{closed}");
+    // The first one goes on, and is found when it comes back.
+    first.renew();
+    assert!(matches!(outcomes.recv().await.unwrap(), Ok(Accepted::Resumed)));
+    let (mut send, _recv) = first.open_bi().await.unwrap();
+    send.write_all(b"fine").await.unwrap();
+    let (_answer, mut question) = device.accept_bi().await.unwrap();
+    assert_eq!(question.read_chunk(10).await.unwrap().unwrap(), "fine");
+    // Of one that this end has closed, the name is taken for as long as who comes late is told.
+    device.close(Code::from(3), "done");
+    first.closed().await;
+    device.closed().await;
+    let _third = network.service(NAME, |_| ()).await;
+    assert!(matches!(outcomes.recv().await.unwrap(), Err(AcceptError::NameTaken)));
 }
 
 /// Sessions that do not offer to resume are served all the same.
@@ -265,12 +302,18 @@ async fn a_session_that_cannot_resume_ends_with_its_pipe() {
     let (network, accepts) = Network::new(usize::MAX);
     let sessions = Sessions::new(Config::default());
     let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
-    let service = Link::over_tls(network.clone().connect().await, Side::Client, Config::default());
+    let service = nameless(&network).await;
     let device = first_link(&mut outcomes).await;
-    assert_eq!(sessions.count(), 0);
+    assert_eq!(sessions.count(), 1);
     network.cut();
     for link in [service, device] {
         let closed = timeout(Duration::from_secs(30), link.closed()).await.unwrap();
         assert!(matches!(&closed, LinkClosed::Lost(_)), "{closed}");
     }
+    let forgotten = async {
+        while sessions.count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), forgotten).await.unwrap();
 }

@@ -84,6 +84,9 @@ pub(super) const MAX_PARKING: Duration = Duration::from_secs(600);
 /// How many tunnels may wait for devices that are away, at a hub.
 pub const MAX_PARKED: usize = 10_000;
 
+/// How many of them may be one service's, so that nobody keeps the others from waiting.
+pub const MAX_PARKED_OF_SERVICE: usize = 256;
+
 /// A bucket of tokens: each thing done takes one, and they come back at a steady rate.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenBucket {

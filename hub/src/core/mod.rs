@@ -18,7 +18,7 @@ use std::time::Duration;
 use towline_engine::Instant;
 
 pub use backoff::{Backoff, MAX_HINTED_WAIT, MAX_WAIT, MIN_WAIT, SETTLED};
-pub use limits::{Limits, MAX_DEADLINE, MAX_PARKED, TUNNELS_PER_DEVICE};
+pub use limits::{Limits, MAX_DEADLINE, MAX_PARKED, MAX_PARKED_OF_SERVICE, TUNNELS_PER_DEVICE};
 pub use lobby::{Lobby, Visitor};
 pub use splice::{Ended, Fate, Flow, MAX_HELD, Splice, Way};
 
@@ -183,17 +183,7 @@ impl Core {
     /// Why there will be none.
     pub fn handle_open(&mut self, now: Instant, link: LinkId, open: &Open) -> Result<Offered, Refusal> {
         let refuse = |code, text: String| Err(Refusal::new(code, text));
-        let Some(asker) = self.links.get(&link) else {
-            return refuse(RefusalCode::BadRequest, "the first request on a link is a hello".into());
-        };
-        if asker.identity.role != Role::Service {
-            let text = format!("{} is no service; only services open tunnels", asker.identity);
-            return refuse(RefusalCode::Forbidden, text);
-        }
-        if let Some(retry) = self.draining {
-            return Err(draining(retry));
-        }
-        let asker = asker.identity.clone();
+        let asker = self.asking_service(link)?.clone();
         self.take_token(now, &asker.name)?;
         let (device, service) = match (open.device.parse::<Name>(), open.service.parse::<Name>()) {
             (Ok(device), Ok(service)) => (device, service),
@@ -219,14 +209,34 @@ impl Core {
         self.offer(now, tunnel, link, tunnels, Wanted { device, service, profile: open.profile, deadline })
     }
 
-    /// Somebody whose `open` was refused since the device is away would rather wait: for as long as it says, until the
-    /// device comes ([`Action::Offer`]), or until [`handle_tunnel_closed`](Self::handle_tunnel_closed). Returns the tunnel's
+    /// Who asks for a tunnel on `link`, if the hub would give one at all.
+    fn asking_service(&self, link: LinkId) -> Result<&Identity, Refusal> {
+        let Some(asker) = self.identity(link) else {
+            return Err(Refusal::new(RefusalCode::BadRequest, "the first request on a link is a hello"));
+        };
+        if asker.role != Role::Service {
+            let text = format!("{asker} is no service; only services open tunnels");
+            return Err(Refusal::new(RefusalCode::Forbidden, text));
+        }
+        match self.draining {
+            Some(retry) => Err(draining(retry)),
+            None => Ok(asker),
+        }
+    }
+
+    /// Somebody whose `open` on `link` was refused since the device is away would rather wait: for as long as it says, until
+    /// the device comes ([`Action::Offer`]), or until [`handle_tunnel_closed`](Self::handle_tunnel_closed). Returns the tunnel's
     /// number.
     ///
     /// # Errors
     ///
-    /// Too many wait already.
-    pub fn handle_wait(&mut self, now: Instant, open: &Open) -> Result<TunnelId, Refusal> {
+    /// Too many wait already, of everybody's or of this service's; or it may not ask.
+    pub fn handle_wait(&mut self, now: Instant, link: LinkId, open: &Open) -> Result<TunnelId, Refusal> {
+        let asker = self.asking_service(link)?.name.clone();
+        if self.parking.len_of(&asker) >= MAX_PARKED_OF_SERVICE {
+            let text = format!("{MAX_PARKED_OF_SERVICE} tunnels of {asker} wait for devices already");
+            return Err(Refusal::new(RefusalCode::TooManyTunnels, text));
+        }
         if self.parking.len() >= MAX_PARKED {
             let text = format!("{MAX_PARKED} tunnels wait for devices already");
             return Err(Refusal::new(RefusalCode::TooManyTunnels, text));
@@ -239,7 +249,7 @@ impl Core {
         let until = now + millis(open.wait_ms.unwrap_or(0)).min(MAX_PARKING);
         let tunnel = self.number_tunnel();
         let wanted = Wanted { device: device.clone(), service, profile: open.profile, deadline };
-        self.parking.park(tunnel, device, until, wanted);
+        self.parking.park(tunnel, asker, device, until, wanted);
         Ok(tunnel)
     }
 

@@ -16,10 +16,13 @@ pub(crate) struct Parking<T> {
     places: BTreeMap<TunnelId, Parked<T>>,
     of_device: BTreeSet<(Name, TunnelId)>,
     by_time: BTreeSet<(Instant, TunnelId)>,
+    /// How many wait for each asker, of whom any do.
+    of_asker: BTreeMap<Name, usize>,
 }
 
 #[derive(Clone, Debug)]
 struct Parked<T> {
+    asker: Name,
     device: Name,
     until: Instant,
     what: T,
@@ -27,16 +30,22 @@ struct Parked<T> {
 
 impl<T> Default for Parking<T> {
     fn default() -> Self {
-        Self { places: BTreeMap::new(), of_device: BTreeSet::new(), by_time: BTreeSet::new() }
+        Self {
+            places: BTreeMap::new(),
+            of_device: BTreeSet::new(),
+            by_time: BTreeSet::new(),
+            of_asker: BTreeMap::new(),
+        }
     }
 }
 
 impl<T> Parking<T> {
-    /// Lets a tunnel wait for `device`.
-    pub(crate) fn park(&mut self, tunnel: TunnelId, device: Name, until: Instant, what: T) {
+    /// Lets a tunnel of `asker`'s wait for `device`.
+    pub(crate) fn park(&mut self, tunnel: TunnelId, asker: Name, device: Name, until: Instant, what: T) {
+        *self.of_asker.entry(asker.clone()).or_default() += 1;
         self.of_device.insert((device.clone(), tunnel));
         self.by_time.insert((until, tunnel));
-        self.places.insert(tunnel, Parked { device, until, what });
+        self.places.insert(tunnel, Parked { asker, device, until, what });
     }
 
     /// Takes out one that waits for `device`: the one that came first.
@@ -69,7 +78,12 @@ impl<T> Parking<T> {
 
     /// A tunnel does not wait any more. `None` if it did not.
     pub(crate) fn leave(&mut self, tunnel: TunnelId) -> Option<T> {
-        let Parked { device, until, what } = self.places.remove(&tunnel)?;
+        let Parked { asker, device, until, what } = self.places.remove(&tunnel)?;
+        let of_asker = self.of_asker.get_mut(&asker)?;
+        *of_asker -= 1;
+        if *of_asker == 0 {
+            self.of_asker.remove(&asker);
+        }
         self.of_device.remove(&(device, tunnel));
         self.by_time.remove(&(until, tunnel));
         Some(what)
@@ -85,10 +99,17 @@ impl<T> Parking<T> {
         self.places.len()
     }
 
+    /// How many wait for `asker`.
+    pub(crate) fn len_of(&self, asker: &Name) -> usize {
+        self.of_asker.get(asker).copied().unwrap_or(0)
+    }
+
     /// Panics if the indexes do not fit.
     pub(crate) fn check_invariants(&self) {
         assert_eq!((self.of_device.len(), self.by_time.len()), (self.places.len(), self.places.len()));
-        for (tunnel, Parked { device, until, .. }) in &self.places {
+        assert_eq!(self.of_asker.values().sum::<usize>(), self.places.len());
+        for (tunnel, Parked { asker, device, until, .. }) in &self.places {
+            assert!(self.of_asker.contains_key(asker));
             assert!(self.of_device.contains(&(device.clone(), *tunnel)));
             assert!(self.by_time.contains(&(*until, *tunnel)));
         }

@@ -48,7 +48,7 @@ fn introduced() -> Core {
 
 /// Waits for a device that is away, so many milliseconds. Returns the tunnel's number.
 fn wait(core: &mut Core, now: Instant, device: &str, wait: u32) -> TunnelId {
-    let tunnel = core.handle_wait(now, &request(device, Some(wait))).unwrap();
+    let tunnel = core.handle_wait(now, LinkId(2), &request(device, Some(wait))).unwrap();
     core.check_invariants();
     tunnel
 }
@@ -106,12 +106,55 @@ fn a_device_that_does_not_come_is_not_waited_for_any_longer() {
 
 #[test]
 fn no_more_than_so_many_wait() {
+    let mut core = core();
+    let open = request("press-8", Some(1_000));
+    for number in 0..MAX_PARKED {
+        let link = number / MAX_PARKED_OF_SERVICE;
+        if number % MAX_PARKED_OF_SERVICE == 0 {
+            come(&mut core, at(0), link as u64, &format!("service/ops-{link}"), 20).unwrap();
+        }
+        core.handle_wait(at(0), LinkId(link as u64), &open).unwrap();
+    }
+    come(&mut core, at(0), 1_000, "service/late", 20).unwrap();
+    let refusal = core.handle_wait(at(0), LinkId(1_000), &open).unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::TooManyTunnels);
+    assert!(refusal.text.contains("10000"), "{refusal}");
+}
+
+#[test]
+fn a_service_that_waits_a_lot_leaves_room_for_others() {
+    let mut core = introduced();
+    come(&mut core, at(0), 3, "service/ops", 21).unwrap();
+    come(&mut core, at(0), 4, "service/other", 22).unwrap();
+    let open = request("press-8", Some(1_000));
+    let waiting = [2, 3].map(|link| {
+        let half = 0..MAX_PARKED_OF_SERVICE / 2;
+        half.map(|_| core.handle_wait(at(0), LinkId(link), &open).unwrap()).last().unwrap()
+    });
+    for link in [2, 3] {
+        let refusal = core.handle_wait(at(0), LinkId(link), &open).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::TooManyTunnels, "all its links count together");
+        assert!(refusal.text.contains("256 tunnels of ops"), "{refusal}");
+    }
+    core.handle_wait(at(0), LinkId(4), &open).unwrap();
+    core.check_invariants();
+    core.handle_tunnel_closed(waiting[0]);
+    core.handle_wait(at(0), LinkId(3), &open).unwrap();
+    core.handle_timeout(at(1_000));
+    core.check_invariants();
+    for link in [2, 4] {
+        core.handle_wait(at(1_000), LinkId(link), &open).unwrap();
+    }
+}
+
+#[test]
+fn only_a_service_that_said_hello_may_wait() {
     let mut core = introduced();
     let open = request("press-8", Some(1_000));
-    for _ in 0..MAX_PARKED {
-        core.handle_wait(at(0), &open).unwrap();
-    }
-    assert_eq!(core.handle_wait(at(0), &open).unwrap_err().code, RefusalCode::TooManyTunnels);
+    let mut refused = |link| core.handle_wait(at(0), LinkId(link), &open).unwrap_err().code;
+    assert_eq!([1, 9].map(&mut refused), [RefusalCode::Forbidden, RefusalCode::BadRequest]);
+    core.handle_drain(Duration::ZERO);
+    assert_eq!(core.handle_wait(at(0), LinkId(2), &open).unwrap_err().code, RefusalCode::HubDraining);
 }
 
 #[test]

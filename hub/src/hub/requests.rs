@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use towline_transports::{Link, RecvStream, SendStream};
 
 use super::Inner;
+use super::waiting::News;
 use crate::codes;
 use crate::core::{LinkId, Offered, TunnelId};
 use crate::message::{self, Accepted, Answer, MessageError, Offer, Open, Request, millis};
@@ -81,7 +82,7 @@ struct Live {
 impl Drop for Live {
     fn drop(&mut self) {
         let mut state = self.inner.lock();
-        state.waiting.remove(&self.tunnel);
+        state.waiting.leave(self.tunnel);
         state.core.handle_tunnel_closed(self.tunnel);
     }
 }
@@ -93,21 +94,18 @@ async fn open_tunnel(
     open: &Open,
     answer_to: &mut SendStream,
 ) -> Result<Joined, Refusal> {
-    let (offered, live) = await_device(inner, link, open, answer_to).await?;
-    let (sender, refused) = oneshot::channel();
+    let (offered, live, refused) = await_device(inner, link, open, answer_to).await?;
     let (device, from) = {
-        let mut state = inner.lock();
-        state.waiting.insert(offered.tunnel, sender);
+        let state = inner.lock();
         let device = state.links.get(&offered.link).map(|peer| (peer.link.clone(), peer.replaced.clone()));
         let from = state.core.identity(link).map(ToString::to_string).unwrap_or_default();
-        inner.perform(&mut state);
         (device, from)
     };
     let gone = || Refusal::new(RefusalCode::DeviceOffline, "the device has just left");
     let (device, replaced) = device.ok_or_else(gone)?;
     let (send, recv, answer) = tokio::select! {
         biased;
-        refusal = refused => return Err(refusal.ok().and_then(Result::err).unwrap_or_else(gone)),
+        refusal = refused => return Err(refusal.unwrap_or_else(|_| gone())),
         offer = offer(&device, &offered, from) => offer?,
         // The service is gone, or has thought better of it.
         _ = answer_to.stopped() => return Err(Refusal::new(RefusalCode::BadRequest, "the service left")),
@@ -123,36 +121,40 @@ async fn open_tunnel(
     Ok(Joined { live, send, recv, replaced })
 }
 
-/// Asks the core for a tunnel. If the device is away and the service would wait, waits until it is here.
+/// Asks the core for a tunnel. If the device is away and the service would wait, waits until it is here. What is returned
+/// last hears of a refusal from the first moment on: the hub may drain, or the deadline pass, before the device is asked.
 async fn await_device(
     inner: &Arc<Inner>,
     link: LinkId,
     open: &Open,
     answer_to: &mut SendStream,
-) -> Result<(Offered, Live), Refusal> {
-    let (live, came) = {
+) -> Result<(Offered, Live, oneshot::Receiver<Refusal>), Refusal> {
+    let (live, News { offered, mut refused }) = {
         let mut state = inner.lock();
         let live = |tunnel| Live { inner: inner.clone(), tunnel };
         match state.core.handle_open(inner.now(), link, open) {
-            Ok(offered) => return Ok((offered.clone(), live(offered.tunnel))),
+            Ok(offered) => {
+                let News { refused, .. } = state.waiting.enter(offered.tunnel);
+                inner.perform(&mut state);
+                let live = live(offered.tunnel);
+                return Ok((offered, live, refused));
+            }
             Err(refusal) if open.wait_ms.is_none_or(|wait| wait == 0) || !is_away(&refusal) => {
                 return Err(refusal);
             }
             Err(_) => {}
         }
-        let tunnel = state.core.handle_wait(inner.now(), open)?;
-        let (sender, came) = oneshot::channel();
-        state.waiting.insert(tunnel, sender);
+        let tunnel = state.core.handle_wait(inner.now(), link, open)?;
+        let news = state.waiting.enter(tunnel);
         inner.perform(&mut state);
         tracing::info!(%tunnel, device = open.device, service = open.service, "waiting for the device");
-        (live(tunnel), came)
+        (live(tunnel), news)
     };
+    let gone = |_| Refusal::new(RefusalCode::DeviceOffline, "the device does not come");
     tokio::select! {
         biased;
-        offered = came => {
-            let gone = || Refusal::new(RefusalCode::DeviceOffline, "the device does not come");
-            Ok((offered.unwrap_or_else(|_| Err(gone()))?, live))
-        }
+        refusal = &mut refused => Err(refusal.unwrap_or_else(gone)),
+        offered = offered => Ok((offered.map_err(gone)?, live, refused)),
         _ = answer_to.stopped() => Err(Refusal::new(RefusalCode::BadRequest, "the service left")),
     }
 }

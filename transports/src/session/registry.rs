@@ -3,7 +3,7 @@
 //! In: pipes, and of whom they are. Out: links; a pipe for a session that is there goes to its driver. Keeps: each session
 //! that may be resumed, under its peer and its name; and of one that is over, for a while, what to say to who comes late.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,7 +22,7 @@ use crate::Pipe;
 use crate::error::LinkClosed;
 use crate::tls::TlsPipe;
 
-/// How many sessions a peer may have that can be resumed; and how many that are over are remembered, besides.
+/// How many sessions a peer may have; and how many that are over are remembered, besides.
 const SESSIONS_PER_PEER: usize = 256;
 
 /// The most that is sent to who is refused.
@@ -35,7 +35,19 @@ pub struct Sessions<P> {
     config: Arc<Config>,
 }
 
-type Known<P> = BTreeMap<(String, SessionId), Entry<P>>;
+type Known<P> = BTreeMap<Key, Entry<P>>;
+
+/// Whose session it is, and which of theirs.
+type Key = (String, Label);
+
+/// What tells a peer's sessions apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Label {
+    /// The name that the peer has chosen, to come back under.
+    Named(SessionId),
+    /// A number of ours, for one that cannot be resumed. It counts, and is closed, like the others.
+    Nameless(u64),
+}
 
 #[derive(Debug)]
 enum Entry<P> {
@@ -68,9 +80,12 @@ pub enum AcceptError {
     /// The session that it asks for does not take it. The peer was told.
     #[error("a session was not resumed: {0}")]
     Refused(Refused),
-    /// The peer has too many sessions.
-    #[error("the peer has {SESSIONS_PER_PEER} sessions already; it is to close some")]
+    /// The peer has too many sessions. It was told.
+    #[error("there are {SESSIONS_PER_PEER} sessions of this peer already; some must end first")]
     TooMany,
+    /// The peer has, or had a moment ago, a session of the name that it would begin one under. It was told.
+    #[error("there is a session of this name already")]
+    NameTaken,
 }
 
 impl<P: Pipe> Sessions<P> {
@@ -97,7 +112,7 @@ impl<P: Pipe> Sessions<P> {
         let mut acceptor = Acceptor::new(&self.config);
         match listen(&mut pipe, &mut acceptor).await? {
             Arrival::Resume { session, epoch, proof } => {
-                self.resume((peer.to_owned(), session), epoch, &proof, acceptor, pipe).await
+                self.resume((peer.to_owned(), Label::Named(session)), epoch, &proof, acceptor, pipe).await
             }
             Arrival::New(name) => self.begin(peer, name, acceptor, pipe),
             _ => Err(AcceptError::Refused(Refused::Unknown)),
@@ -111,25 +126,49 @@ impl<P: Pipe> Sessions<P> {
         acceptor: Acceptor,
         pipe: TlsPipe<P>,
     ) -> Result<Accepted, AcceptError> {
-        let mut known = self.known();
-        if count(&known, peer, |entry| matches!(entry, Entry::Live { .. })) >= SESSIONS_PER_PEER {
-            return Err(AcceptError::TooMany);
-        }
-        let shared = Arc::new(Shared::new(Side::Server, self.config.clone(), "session"));
-        let attached = shared.lock().session.attach_accepted(shared.now(), FIRST, acceptor);
-        attached.expect("a new session takes a pipe");
-        let (link, pipes) = Link::accepted(shared.clone(), pipe.forget_peer());
-        if let Some(name) = name {
-            let key = (peer.to_owned(), name);
-            known.insert(key.clone(), Entry::Live { shared: shared.clone(), pipes });
-            tokio::spawn(self.clone().remember(key, shared));
+        let (shared, link, pipes) = self.session(acceptor, pipe);
+        if let Err(error) = self.enter(peer, name, &shared, pipes) {
+            link.close(Code::default(), &error.to_string());
+            return Err(error);
         }
         Ok(Accepted::New(crate::Link::of_session(link)))
     }
 
+    /// A session over its first pipe.
+    fn session(&self, acceptor: Acceptor, pipe: TlsPipe<P>) -> (Arc<Shared>, Link, Pipes<TlsPipe<P>>) {
+        let shared = Arc::new(Shared::new(Side::Server, self.config.clone(), "session"));
+        let attached = shared.lock().session.attach_accepted(shared.now(), FIRST, acceptor);
+        attached.expect("a new session takes a pipe");
+        let (link, pipes) = Link::accepted(shared.clone(), pipe.forget_peer());
+        (shared, link, pipes)
+    }
+
+    /// Gives a session its place among the peer's, which it has until it is over. No session takes the place of another,
+    /// or a peer could have any number of them under one name.
+    fn enter(
+        &self,
+        peer: &str,
+        name: Option<SessionId>,
+        shared: &Arc<Shared>,
+        pipes: Pipes<TlsPipe<P>>,
+    ) -> Result<(), AcceptError> {
+        let mut known = self.known();
+        if count(&known, peer, |entry| matches!(entry, Entry::Live { .. })) >= SESSIONS_PER_PEER {
+            return Err(AcceptError::TooMany);
+        }
+        let label = name.map_or_else(|| free_label(&known, peer), Label::Named);
+        let key = (peer.to_owned(), label);
+        let btree_map::Entry::Vacant(place) = known.entry(key.clone()) else {
+            return Err(AcceptError::NameTaken);
+        };
+        place.insert(Entry::Live { shared: shared.clone(), pipes });
+        tokio::spawn(self.clone().remember(key, shared.clone()));
+        Ok(())
+    }
+
     async fn resume(
         &self,
-        key: (String, SessionId),
+        key: Key,
         epoch: Epoch,
         proof: &Secret,
         mut acceptor: Acceptor,
@@ -166,15 +205,21 @@ impl<P: Pipe> Sessions<P> {
     }
 
     /// Keeps what is left of a session that is over for as long as the session would have been kept. Not of one that the
-    /// peer has closed: it knows. Nor if too much is kept for the peer already: it is told what a stranger would be.
-    async fn remember(self, key: (String, SessionId), shared: Arc<Shared>) {
+    /// peer has closed: it knows. Nor of one without a name, for which nobody can come. Nor if too much is kept for the peer
+    /// already: it is told what a stranger would be.
+    async fn remember(self, key: Key, shared: Arc<Shared>) {
         let closed = shared.closed().await;
         let tombstone = shared.lock().session.tombstone();
-        drop(shared);
         {
             let mut known = self.known();
+            let is_ours =
+                |entry: &_| matches!(entry, Entry::Live { shared: its, .. } if Arc::ptr_eq(its, &shared));
+            if !known.get(&key).is_some_and(is_ours) {
+                return;
+            }
             let is_over = |entry: &_| matches!(entry, Entry::Over(_));
             if matches!(closed, LinkClosed::Peer { .. })
+                || matches!(key.1, Label::Nameless(_))
                 || count(&known, &key.0, is_over) >= SESSIONS_PER_PEER
             {
                 known.remove(&key);
@@ -182,6 +227,7 @@ impl<P: Pipe> Sessions<P> {
             }
             known.insert(key.clone(), Entry::Over(tombstone));
         }
+        drop(shared);
         sleep_until(Instant::now() + self.time_to_live()).await;
         self.known().remove(&key);
     }
@@ -221,8 +267,17 @@ impl<P: Pipe> Sessions<P> {
 
 /// How many of a peer's sessions are so.
 fn count<P>(known: &Known<P>, peer: &str, is_so: impl Fn(&Entry<P>) -> bool) -> usize {
-    let from = (peer.to_owned(), SessionId([0; SessionId::LEN]));
+    let from = (peer.to_owned(), Label::Named(SessionId([0; SessionId::LEN])));
     known.range(from..).take_while(|((whose, _), _)| whose == peer).filter(|(_, entry)| is_so(entry)).count()
+}
+
+/// A label for a session of the peer's that has no name.
+fn free_label<P>(known: &Known<P>, peer: &str) -> Label {
+    let nameless = |number| (peer.to_owned(), Label::Nameless(number));
+    match known.range(nameless(0)..=nameless(u64::MAX)).next_back() {
+        Some(((_, Label::Nameless(last)), _)) => Label::Nameless(last + 1),
+        _ => Label::Nameless(0),
+    }
 }
 
 /// Reads until it is known what the pipe is, and says what is to be said before that.

@@ -155,7 +155,7 @@ fn ask(request: Request) {
                     }
                     Err(refusal) => {
                         refused(refusal);
-                        if core.handle_wait(NOW, &open).is_ok() {
+                        if core.handle_wait(NOW, SERVICE, &open).is_ok() {
                             core.check_invariants();
                             core.handle_timeout(core.poll_timeout().expect("somebody waits"));
                             assert_eq!(core.parked(), 0, "it has waited long enough");
