@@ -126,7 +126,7 @@ async fn a_close_that_cannot_get_out_is_given_up() {
         }
     });
     link.close(Code::from(7), "enough");
-    assert!(matches!(closed(&link).await, LinkClosed::Local(code) if code == Code::from(7)));
+    assert!(matches!(closed(&link).await, LinkClosed::Unflushed(code) if code == Code::from(7)));
     talks.await.expect("the pipe is closed");
 }
 
@@ -232,7 +232,7 @@ async fn a_busy_pipe_puts_no_deadline_off() {
         closed = link.closed() => closed,
         () = yield_for_long() => panic!("the link goes on"),
     };
-    assert!(matches!(closed, LinkClosed::Local(code) if code == Code::from(5)), "{closed}");
+    assert!(matches!(closed, LinkClosed::Unflushed(code) if code == Code::from(5)), "{closed}");
 }
 
 /// As many turns as the runtime's scheduler has for everybody before a link must be over; the lingering needs some time.
