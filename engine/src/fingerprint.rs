@@ -1,4 +1,4 @@
-//! A number for a session's logical state, the same on every machine.
+//! How a session stands: a number for its logical state, the same on every machine, and whether it is consistent.
 //!
 //! A model checker that walks interleavings asks "was I here before?"; the standard library's hashes answer
 //! differently from build to build, so this one is spelled out.
@@ -8,6 +8,57 @@ use crate::exchange::{Exchange, Step};
 use crate::session::{Phase, Session};
 use crate::stream::{Recv, RecvState, Send};
 use crate::time::Instant;
+
+impl Session {
+    /// A number for the logical state: equal for sessions that will behave alike from `now` on.
+    ///
+    /// It covers every stream in the order of ids, what waits to be sent and read, and deadlines relative to
+    /// `now`; no statistics, and nothing of how memory is laid out. The same on every machine.
+    pub fn fingerprint(&self, now: Instant) -> u128 {
+        of_session(self, now, Digest::new())
+    }
+
+    /// As [`fingerprint`](Self::fingerprint), but of payload and other strings only the lengths count: equal for a session
+    /// and for one that went through the same with other bytes. It can be told to who must not know the bytes.
+    pub fn shape(&self, now: Instant) -> u128 {
+        of_session(self, now, Digest::blind())
+    }
+
+    /// Panics if the state is inconsistent, which is a bug of the engine's. For tests and fuzzers: it looks at
+    /// every stream.
+    pub fn check_invariants(&self) {
+        self.window.invariants();
+        self.credit.invariants();
+        self.streams.invariants();
+        let (mut held, mut unread) = (0, 0);
+        for (_, entry) in self.streams.iter() {
+            if let Some(send) = &entry.send {
+                let kept = self.chunks.len(&send.unacked) + self.chunks.len(&send.queue);
+                held += kept as u64;
+                if !self.is_closed() {
+                    assert_eq!(send.queued(), self.chunks.len(&send.queue) as u64);
+                    assert_eq!(send.held(), kept as u64);
+                }
+                assert!(self.resume.is_some() || send.acked == send.high, "what has gone out is delivered");
+            }
+            if let Some(recv) = &entry.recv {
+                if !recv.state.is_terminal() {
+                    assert_eq!(recv.window.unread(), self.chunks.len(&recv.queue) as u64);
+                }
+                unread += recv.window.unread();
+            }
+        }
+        assert_eq!(held, self.held);
+        assert!(held <= self.config.send_buffer);
+        if !self.is_closed() {
+            assert_eq!(unread, self.window.unread(), "every unread byte is a stream's");
+        }
+        if let Some(pipe) = &self.pipe {
+            pipe.liveness.invariants();
+        }
+        assert!(self.peer.is_some() || self.streams.len() == 0, "no stream before the limits are known");
+    }
+}
 
 /// See [`Session::fingerprint`], and [`Session::shape`] if `digest` is blind.
 pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) -> u128 {
