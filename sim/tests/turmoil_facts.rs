@@ -41,6 +41,19 @@ fn reader(sim: &mut Sim<'_>) -> Heard {
     outcome
 }
 
+/// Somebody who writes a byte to the reader each millisecond, a hundred of them, and then the end.
+fn writer(sim: &mut Sim<'_>) {
+    sim.host("writer", || async {
+        let mut stream = TcpStream::connect("reader:1").await?;
+        for _ in 0..100 {
+            stream.write_all(b"x").await?;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stream.shutdown().await?;
+        std::future::pending().await
+    });
+}
+
 fn steps(sim: &mut Sim<'_>, count: usize) {
     for _ in 0..count {
         sim.step().unwrap();
@@ -96,15 +109,7 @@ fn a_crash_looks_like_an_end_of_file() {
 fn a_partition_that_heals_leaves_a_connection_dead_for_good() {
     let mut sim = builder().build();
     let outcome = reader(&mut sim);
-    sim.host("writer", || async {
-        let mut stream = TcpStream::connect("reader:1").await?;
-        for _ in 0..100 {
-            stream.write_all(b"x").await?;
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        stream.shutdown().await?;
-        std::future::pending().await
-    });
+    writer(&mut sim);
     steps(&mut sim, 20);
     sim.partition("reader", "writer");
     steps(&mut sim, 20);
@@ -118,15 +123,7 @@ fn a_partition_that_heals_leaves_a_connection_dead_for_good() {
 fn what_is_held_comes_when_it_is_released() {
     let mut sim = builder().build();
     let outcome = reader(&mut sim);
-    sim.host("writer", || async {
-        let mut stream = TcpStream::connect("reader:1").await?;
-        for _ in 0..100 {
-            stream.write_all(b"x").await?;
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        stream.shutdown().await?;
-        std::future::pending().await
-    });
+    writer(&mut sim);
     steps(&mut sim, 20);
     sim.hold("reader", "writer");
     steps(&mut sim, 1000);

@@ -12,7 +12,7 @@ mod digest;
 mod end;
 mod model;
 mod observer;
-mod op;
+pub mod op;
 mod pipe;
 mod race;
 mod settle;

@@ -75,3 +75,30 @@ impl Op {
         }
     }
 }
+
+/// The first byte of operations, as [`Op::decode`] reads it: for those who write some. Of several that mean the same, the
+/// least.
+#[expect(missing_docs, reason = "the names say it")]
+pub mod kind {
+    pub const OPEN: u8 = 0;
+    pub const ACCEPT: u8 = 4;
+    pub const WRITE: u8 = 9;
+    pub const READ: u8 = 19;
+    pub const FINISH: u8 = 29;
+    pub const RESET: u8 = 32;
+    pub const RESET_WHEN_SENT: u8 = 33;
+    pub const STOP: u8 = 34;
+    pub const RELEASE: u8 = 35;
+    pub const URGENCY: u8 = 37;
+    pub const PING: u8 = 38;
+    pub const COPY_OUT: u8 = 39;
+    pub const TRANSMIT: u8 = 40;
+    pub const DELIVER: u8 = 49;
+    pub const WAIT: u8 = 59;
+    pub const CUT: u8 = 60;
+    pub const RECONNECT: u8 = 61;
+    /// The last byte says which: a drain if it is 0.
+    pub const RARE: u8 = 63;
+    /// The last byte of a close.
+    pub const CLOSE: u8 = 16;
+}

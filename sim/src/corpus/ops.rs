@@ -2,31 +2,16 @@
 //! are the format.
 
 use towline_engine::Side;
+use towline_model::op::kind::{
+    ACCEPT, CLOSE, COPY_OUT, CUT, DELIVER, FINISH, OPEN, RARE, READ, RECONNECT, RELEASE, RESET,
+    RESET_WHEN_SENT, STOP, TRANSMIT, URGENCY, WAIT, WRITE,
+};
 use towline_transports::qlog::{Direction, Event, Outcome};
 
 use super::{MOST_BYTES, Session};
 
 /// The largest windows that the first byte can choose: scenarios expect to be let through.
 const LARGE: u8 = 0b11_1111 << 1;
-
-const OPEN: u8 = 0;
-const ACCEPT: u8 = 4;
-const WRITE: u8 = 9;
-const READ: u8 = 19;
-const FINISH: u8 = 29;
-const RESET: u8 = 32;
-const RESET_WHEN_SENT: u8 = 33;
-const STOP: u8 = 34;
-const RELEASE: u8 = 35;
-const URGENCY: u8 = 37;
-const COPY_OUT: u8 = 39;
-const TRANSMIT: u8 = 40;
-const DELIVER: u8 = 49;
-const WAIT: u8 = 59;
-const CUT: u8 = 60;
-const RECONNECT: u8 = 61;
-const RARE: u8 = 63;
-const CLOSE: u8 = 16;
 
 /// The most of an amount that one operation says.
 const MOST_WRITTEN: u64 = 599;

@@ -1,5 +1,10 @@
 //! Operations on two sessions, as `towline_model::Op` reads them.
 
+use towline_model::op::kind::{
+    ACCEPT, CUT, DELIVER, FINISH, OPEN, PING, RARE, READ, RECONNECT, RELEASE, RESET, RESET_WHEN_SENT, STOP,
+    TRANSMIT, URGENCY, WAIT, WRITE,
+};
+
 use super::Seeds;
 
 /// One operation in five bytes. `place`: 1 the server does it, 2 on a unidirectional stream.
@@ -10,24 +15,6 @@ const fn op(kind: u8, place: u8, stream: u8, amount: u16) -> [u8; 5] {
 
 const SERVER: u8 = 1;
 const UNI: u8 = 2;
-
-const OPEN: u8 = 0;
-const ACCEPT: u8 = 4;
-const WRITE: u8 = 9;
-const READ: u8 = 19;
-const FINISH: u8 = 29;
-const RESET: u8 = 32;
-const RESET_WHEN_SENT: u8 = 33;
-const STOP: u8 = 34;
-const RELEASE: u8 = 35;
-const URGENCY: u8 = 37;
-const PING: u8 = 38;
-const TRANSMIT: u8 = 40;
-const DELIVER: u8 = 49;
-const WAIT: u8 = 59;
-const CUT: u8 = 60;
-const RECONNECT: u8 = 61;
-const DRAIN: u8 = 63;
 
 const CARRY: [[u8; 5]; 4] = [
     op(TRANSMIT, 0, 0, 1999),
@@ -97,7 +84,7 @@ fn urgent() -> Vec<[u8; 5]> {
 
 fn drains() -> Vec<[u8; 5]> {
     let mut ops = ask();
-    ops.extend([op(OPEN, 0, 0, 0), op(WRITE, 0, 0, 50), op(DRAIN, SERVER, 0, 1)]);
+    ops.extend([op(OPEN, 0, 0, 0), op(WRITE, 0, 0, 50), op(RARE, SERVER, 0, 1)]);
     ops.extend(CARRY);
     ops.extend([op(OPEN, 0, 0, 0), op(CUT, 0, 0, 0), op(RECONNECT, 0, 0, 0)]);
     ops.extend(CARRY);
