@@ -195,16 +195,22 @@ async fn a_service_is_back_on_tls() {
     assert_eq!(field.tries()[0], Try::Tcp, "QUIC has no head start any more");
 }
 
+/// A device that may use nothing but QUIC, and is online.
+async fn with_only_quic(world: &World, hub: &Hub, field: &Arc<Field>) -> Device {
+    let route = Route { transport: Some(Transport::Quic), ..Route::default() };
+    let config = EndpointConfig { route, ..world.endpoint("device/press-7", hub) };
+    let device = Device::register(config, field.environment(world)).unwrap();
+    online(&device).await;
+    device
+}
+
 /// Who may use nothing but QUIC stays with it, and is back when UDP is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_only_quic_is_back_with_udp() {
     let world = World::new();
     let hub = world.hub().await;
     let field = Field::before(&hub).await;
-    let route = Route { transport: Some(Transport::Quic), ..Route::default() };
-    let config = EndpointConfig { route, ..world.endpoint("device/press-7", &hub) };
-    let device = Device::register(config, field.environment(&world)).unwrap();
-    online(&device).await;
+    let device = with_only_quic(&world, &hub, &field).await;
     let mut status = device.status();
     echo(device);
     let service = world.service("ops", &hub);
@@ -229,10 +235,7 @@ async fn who_has_only_quic_notices_at_rest_as_well() {
     let world = World::new();
     let hub = world.hub().await;
     let field = Field::before(&hub).await;
-    let route = Route { transport: Some(Transport::Quic), ..Route::default() };
-    let config = EndpointConfig { route, ..world.endpoint("device/press-7", &hub) };
-    let device = Device::register(config, field.environment(&world)).unwrap();
-    online(&device).await;
+    let device = with_only_quic(&world, &hub, &field).await;
     let mut status = device.status();
     status.borrow_and_update();
     field.go_dark();

@@ -336,3 +336,25 @@ pub fn success(output: &Output) -> String {
     assert!(output.status.success(), "{}: {stdout}{stderr}", output.status);
     stdout.into_owned()
 }
+
+/// The exit status, and the one line that says why.
+pub fn failed(output: &Output) -> (i32, String) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "the standard output carries bytes only");
+    assert_eq!(said.lines().count(), 1, "one line: {said}");
+    let status = output.status.code().unwrap();
+    assert!(tells(&help_of(&[]), status), "--help does not tell the status {status}");
+    (status, said.trim_end().trim_start_matches("towline: ").to_owned())
+}
+
+/// What `towline COMMAND --help` prints.
+pub fn help_of(command: &[&str]) -> String {
+    success(&Command::new(TOWLINE).args(command).arg("--help").output().unwrap())
+}
+
+/// Whether a help text has an exit status in its table.
+pub fn tells(help: &str, status: i32) -> bool {
+    let table = help.split("Exit status:\n").nth(1).unwrap_or_default();
+    table.split([' ', ',']).any(|word| word.parse() == Ok(status))
+}
