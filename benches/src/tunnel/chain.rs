@@ -88,6 +88,7 @@ impl Chain {
                 let last = said.lines().next_back().unwrap_or("nothing is said");
                 bail!("the chain carries nothing: {error}: {last}");
             }
+            // Another program does not tell when it is ready.
             thread::sleep(Duration::from_millis(50));
         }
         Ok(self)
@@ -109,6 +110,7 @@ impl Chain {
             if start.elapsed() > PATIENCE {
                 bail!("a child has not ended with its connection");
             }
+            // Nor does a child that is not ours tell when it has ended.
             thread::sleep(Duration::from_millis(10));
         }
         pids().map(cpu_of).sum()
