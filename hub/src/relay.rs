@@ -101,12 +101,20 @@ impl Relayed {
 /// Carries bytes and ends between `first` and `second` until both ways are over. Cancelling it abandons the
 /// tunnel: dropped streams are reset.
 pub async fn relay(first: &mut impl Leg, second: &mut impl Leg, profile: Profile) -> Relayed {
-    let mut splice = Splice::new(profile);
+    relay_through(&mut Splice::new(profile), first, second).await
+}
+
+/// As [`relay`], for somebody who wants to know what `splice` has carried even if this is cancelled.
+pub(crate) async fn relay_through(
+    splice: &mut Splice,
+    first: &mut impl Leg,
+    second: &mut impl Leg,
+) -> Relayed {
     let relayed = poll_fn(|context| {
         loop {
             ready!(tokio::task::coop::poll_proceed(context)).made_progress();
-            let forth = turn(context, &mut splice, Way::Forth, first, second);
-            let back = turn(context, &mut splice, Way::Back, second, first);
+            let forth = turn(context, splice, Way::Forth, first, second);
+            let back = turn(context, splice, Way::Back, second, first);
             splice.apply_profile();
             if let Some(ended) = splice.ended() {
                 let bytes = [Way::Forth, Way::Back].map(|way| splice.flow(way).carried());

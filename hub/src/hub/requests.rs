@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use towline_transports::{Link, RecvStream, SendStream};
 
 use super::Inner;
+use super::record::{End, Record};
 use super::waiting::News;
 use crate::codes;
 use crate::core::{LinkId, Offered, TunnelId};
 use crate::message::{self, Accepted, Answer, MessageError, Offer, Open, Request, millis};
 use crate::refusal::{Refusal, RefusalCode};
-use crate::relay::{StreamLeg, relay};
+use crate::relay::{StreamLeg, relay_through};
 
 /// How long the first message of a stream may take to come.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -31,8 +32,16 @@ pub(super) async fn serve_request(
 ) {
     let refusal = match timeout(REQUEST_DEADLINE, message::read(&mut recv)).await {
         Ok(Ok(Request::Open(open))) => match open_tunnel(&inner, link, &open, &mut send).await {
-            Ok(joined) => return splice(&inner, joined, send, recv, &open).await,
-            Err(refusal) => refusal,
+            Ok(joined) => {
+                let record = Record::begin(joined.live.tunnel, link, joined.from.clone(), open);
+                return splice(record, joined, send, recv).await;
+            }
+            Err(refusal) => {
+                let from = inner.lock().core.identity(link).map(ToString::to_string).unwrap_or_default();
+                let Open { device, service, profile, .. } = open;
+                tracing::info!(link = link.0, from, device, service, ?profile, %refusal, "tunnel refused");
+                return refuse(refusal, send, recv).await;
+            }
         },
         Ok(Ok(Request::List(_))) => match list(&inner, link, &mut send).await {
             Ok(()) => return,
@@ -44,6 +53,11 @@ pub(super) async fn serve_request(
         Err(_) => Refusal::new(RefusalCode::BadRequest, "the request did not come in time"),
     };
     tracing::info!(link = link.0, %refusal, "refused");
+    refuse(refusal, send, recv).await;
+}
+
+/// Says why there is nothing on this stream.
+async fn refuse(refusal: Refusal, mut send: SendStream, mut recv: RecvStream) {
     if message::write(&mut send, &Answer::Refused(refusal)).await.is_ok() {
         let _ = send.finish();
     }
@@ -67,6 +81,8 @@ async fn list(inner: &Inner, link: LinkId, send: &mut SendStream) -> Result<(), 
 /// A tunnel whose device has accepted.
 struct Joined {
     live: Live,
+    /// Who has asked for it.
+    from: String,
     send: SendStream,
     recv: RecvStream,
     /// The device's link is not the one that counts any more.
@@ -98,15 +114,15 @@ async fn open_tunnel(
     let (device, from) = {
         let state = inner.lock();
         let device = state.links.get(&offered.link).map(|peer| (peer.link.clone(), peer.replaced.clone()));
-        let from = state.core.identity(link).map(ToString::to_string).unwrap_or_default();
-        (device, from)
+        (device, state.core.identity(link).map(ToString::to_string))
     };
     let gone = || Refusal::new(RefusalCode::DeviceOffline, "the device has just left");
     let (device, replaced) = device.ok_or_else(gone)?;
+    let from = from.ok_or_else(|| Refusal::new(RefusalCode::BadRequest, "the service left"))?;
     let (send, recv, answer) = tokio::select! {
         biased;
         refusal = refused => return Err(refusal.unwrap_or_else(|_| gone())),
-        offer = offer(&device, &offered, from) => offer?,
+        offer = offer(&device, &offered, from.clone()) => offer?,
         // The service is gone, or has thought better of it.
         _ = answer_to.stopped() => return Err(Refusal::new(RefusalCode::BadRequest, "the service left")),
     };
@@ -118,7 +134,7 @@ async fn open_tunnel(
     let accepted = Accepted { tunnel: Some(offered.tunnel.0) };
     let told = message::write(answer_to, &Answer::Accepted(accepted)).await;
     told.map_err(|error| Refusal::new(RefusalCode::BadRequest, error.to_string()))?;
-    Ok(Joined { live, send, recv, replaced })
+    Ok(Joined { live, from, send, recv, replaced })
 }
 
 /// Asks the core for a tunnel. If the device is away and the service would wait, waits until it is here. What is returned
@@ -194,24 +210,20 @@ async fn offer(
 }
 
 /// Joins the two legs of a tunnel until it is over.
-async fn splice(inner: &Inner, joined: Joined, send: SendStream, recv: RecvStream, open: &Open) {
-    let Joined { live, send: to_device, recv: from_device, replaced } = joined;
-    let Open { device, service, profile, .. } = open;
-    tracing::info!(tunnel = %live.tunnel, device, service, ?profile, "tunnel open");
-    let start = inner.start.elapsed();
+async fn splice(mut record: Record, joined: Joined, send: SendStream, recv: RecvStream) {
+    let Joined { live: _live, send: to_device, recv: from_device, replaced, .. } = joined;
     let mut service_leg = StreamLeg { send, recv };
     let mut device_leg = StreamLeg { send: to_device, recv: from_device };
-    let relayed = replaced.run_until_cancelled(relay(&mut service_leg, &mut device_leg, *profile)).await;
-    let Some(relayed) = relayed else {
-        // The old link may have gone dark, and take long to find out.
-        for leg in [&mut service_leg, &mut device_leg] {
-            leg.send.reset(codes::LEG_LOST);
-            leg.recv.stop(codes::LEG_LOST);
+    let relaying = relay_through(&mut record.splice, &mut service_leg, &mut device_leg);
+    record.end = match replaced.run_until_cancelled(relaying).await {
+        Some(relayed) => End::Ways(relayed.ended),
+        None => {
+            // The old link may have gone dark, and take long to find out.
+            for leg in [&mut service_leg, &mut device_leg] {
+                leg.send.reset(codes::LEG_LOST);
+                leg.recv.stop(codes::LEG_LOST);
+            }
+            End::Replaced
         }
-        tracing::info!(tunnel = %live.tunnel, "tunnel closed: the device has come back over another link");
-        return;
     };
-    let [up, down] = relayed.bytes;
-    let lasted = inner.start.elapsed().saturating_sub(start);
-    tracing::info!(tunnel = %live.tunnel, up, down, ?lasted, ended = ?relayed.ended, "tunnel closed");
 }

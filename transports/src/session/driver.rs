@@ -213,6 +213,8 @@ impl<C: Carrier> Driver<C> {
     /// Tells the session what the pipe gave. Returns whether it is time to let it be read.
     fn handle_read(&mut self, state: &mut State, now: towline_engine::Instant, read: io::Result<()>) -> bool {
         match read {
+            // The peer has closed the session and hung up, both before our first look: so do we, in good order.
+            Ok(()) if self.pieces.is_empty() && state.session.is_closed() => {}
             Ok(()) if self.pieces.is_empty() => self.lose_pipe(state, now, PipeClosed::Finished, None),
             Ok(()) => {
                 for piece in self.pieces.drain(..) {
