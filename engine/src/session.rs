@@ -343,6 +343,14 @@ impl Session {
         self.phase = Phase::Closing(Box::new(Closing { code, reason, deadline }));
     }
 
+    /// There will be no other pipe: a session that waits for one ends at once, as if the grace period were over
+    /// ([`CloseReason::Expired`]). Without effect on one that has a pipe.
+    pub fn give_up(&mut self) {
+        if self.is_detached() {
+            self.end(CloseReason::Expired, None);
+        }
+    }
+
     /// Asks the peer for a sign of life, which also measures the round-trip time.
     pub fn ping(&mut self) {
         if let (Some(pipe), false) = (&mut self.pipe, matches!(self.phase, Phase::Closed(_))) {

@@ -597,6 +597,24 @@ fn a_reset_after_the_end_is_too_late() {
     pair.service.check_invariants();
 }
 
+/// `one_terminal_event`: who knows that there will be no other pipe need not wait for the grace period.
+#[test]
+fn a_session_is_given_up_at_once_only_while_it_has_no_pipe() {
+    let mut pair = Pair::resumable(Config::default());
+    let id = pair.stream(Dir::Bi, b"x");
+    pair.service.give_up();
+    assert!(!pair.service.is_closed(), "it goes on over the pipe that it has");
+    pair.cut(&BOTH);
+    pair.service.give_up();
+    pair.service.give_up();
+    let closed: Vec<_> = std::iter::from_fn(|| pair.service.poll_event())
+        .filter(|event| matches!(event, Event::Closed(_)))
+        .collect();
+    assert_eq!(closed, [Event::Closed(CloseReason::Expired)]);
+    assert_eq!(pair.service.stream(id).unwrap().write(b"y"), Err(WriteError::Closed));
+    pair.service.check_invariants();
+}
+
 #[test]
 fn a_refusal_waits_for_room_to_be_said() {
     let mut acceptor = Acceptor::new(&Config::default());

@@ -187,10 +187,20 @@ impl Service {
         service: &str,
         options: OpenOptions,
     ) -> Result<Opening, OpenError> {
+        Ok(self.begin_or_not(device, service, options).await?)
+    }
+
+    /// As [`begin`](Self::begin), for somebody who would try again.
+    pub(crate) async fn begin_or_not(
+        &self,
+        device: &str,
+        service: &str,
+        options: OpenOptions,
+    ) -> Result<Opening, Unopened> {
         // The hub would say the same, if the names are not too long for a message.
         for name in [device, service] {
             let bad = |bad: BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
-            name.parse::<Name>().map_err(bad)?;
+            name.parse::<Name>().map_err(bad).map_err(OpenError::from)?;
         }
         let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let open = Open {
@@ -218,7 +228,7 @@ impl Service {
     ///
     /// The hub cannot be reached, or refuses.
     pub async fn devices(&self) -> Result<Vec<DeviceStatus>, OpenError> {
-        self.try_hubs(|hub| self.devices_of(hub)).await
+        Ok(self.try_hubs(|hub| self.devices_of(hub)).await?)
     }
 
     async fn devices_of(&self, hub: &Arc<HubLink>) -> Result<Vec<DeviceStatus>, OpenError> {
@@ -248,7 +258,7 @@ impl Service {
 
     /// Tries the hubs in turn, beginning with the one that did last: the next one as soon as one does not do, or has taken
     /// [`HEAD_START`]. The first one that does is the one to begin with from then on.
-    async fn try_hubs<'a, T, F>(&'a self, attempt: impl Fn(&'a Arc<HubLink>) -> F) -> Result<T, OpenError>
+    async fn try_hubs<'a, T, F>(&'a self, attempt: impl Fn(&'a Arc<HubLink>) -> F) -> Result<T, Unopened>
     where
         F: Future<Output = Result<T, OpenError>>,
     {
@@ -256,7 +266,7 @@ impl Service {
         let first = preferred.load(Ordering::Relaxed);
         let mut untried = (first..hubs.len()).chain(0..first);
         let mut attempts = FuturesUnordered::new();
-        let mut best: Option<OpenError> = None;
+        let mut refusals = Refusals::default();
         loop {
             let next = untried.next();
             if let Some(hub) = next {
@@ -272,13 +282,9 @@ impl Service {
                     preferred.store(hub, Ordering::Relaxed);
                     return Ok(done);
                 }
-                Some((_, Err(error))) if error.is_of_the_device() => return Err(error),
-                Some((_, Err(error))) => {
-                    if best.as_ref().is_none_or(|best| error.distance() > best.distance()) {
-                        best = Some(error);
-                    }
-                }
-                None => return Err(best.expect("there is a hub, and it was tried")),
+                Some((_, Err(error))) if error.is_of_the_device() => return Err(error.into()),
+                Some((_, Err(error))) => refusals.add(error),
+                None => return Err(refusals.outcome().expect("there is a hub, and it was tried")),
             }
         }
     }
@@ -343,7 +349,65 @@ async fn listen_for_goodbye(
     }
 }
 
+/// Why a tunnel was not opened, for somebody who would try again.
+#[derive(Debug)]
+pub(crate) struct Unopened {
+    pub(crate) error: OpenError,
+    /// Every hub says so, or the device, and will say so again.
+    pub(crate) is_final: bool,
+}
+
+impl From<OpenError> for Unopened {
+    fn from(error: OpenError) -> Self {
+        Self { is_final: error.is_final(), error }
+    }
+}
+
+impl From<Unopened> for OpenError {
+    fn from(unopened: Unopened) -> Self {
+        unopened.error
+    }
+}
+
+/// What several hubs have said.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// That of the one that got furthest, and whether all are final.
+    best: Option<Unopened>,
+}
+
+impl Refusals {
+    fn add(&mut self, error: OpenError) {
+        let new = Unopened::from(error);
+        self.best = Some(match self.best.take() {
+            None => new,
+            Some(best) => {
+                let is_final = best.is_final && new.is_final;
+                let further = if new.error.distance() > best.error.distance() { new } else { best };
+                Unopened { is_final, ..further }
+            }
+        });
+    }
+
+    fn outcome(self) -> Option<Unopened> {
+        self.best
+    }
+}
+
 impl OpenError {
+    /// Whether whoever says so will say so again: that it may not be, that there is no such service, or that somebody is not
+    /// who they should be. A device that is away, a hub that goes and a network that does not work may be there later.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(refusal) | Self::Connect(ConnectError::Refused(refusal)) => {
+                matches!(refusal.code, RefusalCode::Forbidden | RefusalCode::ServiceUnknown)
+            }
+            Self::Connect(error) => matches!(error, ConnectError::CertificateRefused { .. }),
+            Self::Peer(error) => error.is_final(),
+            Self::Lost(_) => false,
+        }
+    }
+
     /// Whether the device itself has answered, so that no other hub knows better.
     fn is_of_the_device(&self) -> bool {
         use RefusalCode::{
@@ -543,5 +607,30 @@ mod tests {
         assert_eq!([TooManyTunnels, DeadlinePassed].map(far), [far(Forbidden); 2]);
         let lost = OpenError::from(LinkClosed::TimedOut).distance();
         assert!(lost < far(DeviceUnknown), "a hub that has answered says more than one that has not");
+    }
+
+    /// The other hub may be the one where the device is.
+    #[test]
+    fn what_hubs_say_is_final_if_all_say_something_final() {
+        use RefusalCode::{DeviceOffline, DeviceUnknown, Forbidden, ServiceUnknown};
+        let of = |codes: &[RefusalCode]| {
+            let mut refusals = Refusals::default();
+            codes.iter().for_each(|&code| refusals.add(Refusal::new(code, "").into()));
+            let Unopened { error, is_final } = refusals.outcome().unwrap();
+            let OpenError::Refused(refusal) = error else { panic!("{error}") };
+            (refusal.code, is_final)
+        };
+        assert_eq!(of(&[Forbidden]), (Forbidden, true));
+        assert_eq!(of(&[Forbidden, Forbidden]), (Forbidden, true));
+        for other in [DeviceOffline, DeviceUnknown] {
+            assert_eq!(of(&[Forbidden, other]), (Forbidden, false));
+            assert_eq!(of(&[other, Forbidden]), (Forbidden, false));
+        }
+        let mut refusals = Refusals::default();
+        refusals.add(Refusal::new(Forbidden, "").into());
+        refusals.add(LinkClosed::TimedOut.into());
+        assert!(!refusals.outcome().unwrap().is_final, "a hub that is away may allow it");
+        let final_ones = RefusalCode::ALL.into_iter().filter(|&code| of(&[code]).1);
+        assert_eq!(final_ones.collect::<Vec<_>>(), [Forbidden, ServiceUnknown]);
     }
 }

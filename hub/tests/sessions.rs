@@ -6,12 +6,18 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::{World, online, pattern};
+use common::{World, pattern};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
+use towline::agent::Target;
+use towline::message::Profile;
+use towline::policy::Rules;
 use towline::refusal::RefusalCode;
-use towline::{Device, EndToEnd, Hub, OpenError, SessionOptions, Tunnel, agent};
+use towline::relay::{PairLeg, relay};
+use towline::{Connector, EndToEnd, Hub, OpenError, SessionOptions, Tunnel, agent};
+use towline_transports::tls::{self, ALPN_END_TO_END, Credentials};
+use towline_transports::{LinkClosed, stream_pipe};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -34,13 +40,14 @@ async fn target() -> SocketAddr {
 
 /// A device that serves these targets.
 async fn device(world: &World, hub: &Hub, targets: &[(&str, SocketAddr)]) {
-    let config = world.endpoint("device/press-7", hub);
-    let mut device = Device::register(config, world.environment.clone()).unwrap();
-    online(&device).await;
-    let targets =
-        targets.iter().map(|(name, address)| format!("{name}={address}").parse().unwrap()).collect();
+    let mut device = world.device("press-7", hub).await;
+    let targets = named(targets);
     let environment = world.environment.clone();
     tokio::spawn(async move { agent::serve(&mut device, targets, environment).await });
+}
+
+fn named(targets: &[(&str, SocketAddr)]) -> Vec<Target> {
+    targets.iter().map(|(name, address)| format!("{name}={address}").parse().unwrap()).collect()
 }
 
 async fn connect(session: &EndToEnd) -> Tunnel {
@@ -158,4 +165,134 @@ async fn a_device_that_knows_no_sessions_ends_in_an_error() {
             .starts_with("the other end of the tunnel does not show that it is spiffe://test/device/press-7"),
         "{error}"
     );
+}
+
+/// A session in which the greeting was heard, and what it is in.
+async fn begun(world: &World, hub: &Hub) -> (EndToEnd, Tunnel) {
+    let service = world.service("ops", hub);
+    let session = service.session("press-7", "echo", SessionOptions::default()).await.unwrap();
+    let mut connection = connect(&session).await;
+    timeout(SOON, connection.read_exact(&mut [0; 5])).await.unwrap().unwrap();
+    (session, connection)
+}
+
+/// Waits until the session is over because there is no way to go on, which is long before its grace period is. Returns why.
+async fn no_way(session: &EndToEnd) -> String {
+    let closed = timeout(Duration::from_secs(30), session.closed()).await.unwrap();
+    let LinkClosed::NoWay(why) = closed else { panic!("{closed}") };
+    why.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_may_not_go_on_ends_at_once_and_says_why() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let address = hub.local_addr().to_string();
+    device(&world, &hub, &[("echo", target().await)]).await;
+    let (session, mut connection) = begun(&world, &hub).await;
+    drop(hub);
+    let rules = || Box::new(Rules(vec!["other:*:*".parse().unwrap()])) as Box<_>;
+    let _hub = world.successor_with(&address, rules).await;
+    let why = no_way(&session).await;
+    assert!(why.starts_with("forbidden: ops may not open echo of press-7"), "{why}");
+    let read = timeout(SOON, connection.read(&mut [0])).await.unwrap().unwrap_err();
+    assert!(read.to_string().contains("forbidden"), "{read}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_service_is_not_offered_any_more_ends_at_once() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let address = hub.local_addr().to_string();
+    let mut device = world.device("press-7", &hub).await;
+    let targets = named(&[("echo", target().await)]);
+    let environment = world.environment.clone();
+    let begins = async { tokio::join!(begun(&world, &hub)) };
+    let ((session, _connection),) = tokio::select! {
+        () = agent::serve(&mut device, targets, environment.clone()) => unreachable!("it serves for ever"),
+        begun = begins => begun,
+    };
+    drop(hub);
+    let _hub = world.successor(&address).await;
+    let others = named(&[("other", target().await)]);
+    let why = tokio::select! {
+        () = agent::serve(&mut device, others, environment) => unreachable!("it serves for ever"),
+        why = no_way(&session) => why,
+    };
+    assert!(why.starts_with("service unknown: the device offers no service echo"), "{why}");
+}
+
+/// Takes the device's place at the hub, and shows these credentials at the ends of tunnels.
+async fn impostor(world: &World, hub: &Hub, credentials: Credentials) {
+    let mut device = world.device("press-7", hub).await;
+    let config = tls::server_config(credentials, &[ALPN_END_TO_END], &world.environment.tls).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let Ok(tunnel) = device.next_offer().await.accept().await else { continue };
+            let (send, recv) = tunnel.into_split();
+            let _ = tls::accept(stream_pipe(send, recv), config.clone()).await;
+        }
+    });
+}
+
+/// As a hub can do that lies; which somebody who holds the device's certificate can as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_joined_to_somebody_else_ends_at_once() {
+    let world = World::new();
+    let hub = world.hub().await;
+    device(&world, &hub, &[("echo", target().await)]).await;
+    let (session, _connection) = begun(&world, &hub).await;
+    impostor(&world, &hub, world.credentials("device/press-8")).await;
+    let why = no_way(&session).await;
+    assert!(why.contains("does not show that it is spiffe://test/device/press-7"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_certificate_the_device_does_not_take_any_more_ends_at_once() {
+    let world = World::new();
+    let hub = world.hub().await;
+    device(&world, &hub, &[("echo", target().await)]).await;
+    let (session, _connection) = begun(&world, &hub).await;
+    let mut credentials = world.credentials("device/press-7");
+    credentials.roots = World::new().credentials("device/press-7").roots;
+    impostor(&world, &hub, credentials).await;
+    let why = no_way(&session).await;
+    assert!(why.starts_with("spiffe://test/device/press-7 refuses this end: the certificate is of"), "{why}");
+}
+
+/// What the user of `connect` and `forward` reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_loses_a_connection_reads_why_and_what_was_delivered() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let address = hub.local_addr().to_string();
+    device(&world, &hub, &[("echo", target().await)]).await;
+    let connector = Connector::new(world.service("ops", &hub), "press-7", "echo", SessionOptions::default());
+    let mut leg = connector.begin().await.unwrap().into_leg();
+    let (mut program, local) = tokio::io::duplex(1 << 10);
+    let relayed = tokio::spawn(async move {
+        let (input, output) = tokio::io::split(local);
+        let relayed = relay(&mut PairLeg::new(input, output), &mut leg, Profile::Native).await;
+        (relayed, leg)
+    });
+    timeout(SOON, program.read_exact(&mut [0; 5])).await.unwrap().unwrap();
+    let mut heard = [0; 1000];
+    for _ in 0..100 {
+        program.write_all(&[7; 1000]).await.unwrap();
+        timeout(SOON, program.read_exact(&mut heard)).await.unwrap().unwrap();
+    }
+    drop(hub);
+    let rules = || Box::new(Rules(vec!["other:*:*".parse().unwrap()])) as Box<_>;
+    let _hub = world.successor_with(&address, rules).await;
+    let (relayed, leg) = timeout(SOON, relayed).await.unwrap().unwrap();
+    assert!(relayed.was_lost());
+    let why = connector.why_lost(&leg).await;
+    assert!(
+        why.starts_with("the session with press-7 is over: there is no way to go on: forbidden: "),
+        "{why}"
+    );
+    let (_, delivered) = why.rsplit_once("; of what was sent, ").unwrap();
+    let bytes: u32 = delivered.strip_suffix(" bytes at least had been delivered").unwrap().parse().unwrap();
+    // Each 64 KiB are acknowledged at once.
+    assert!((64 << 10..=100_000).contains(&bytes), "{why}");
 }

@@ -293,6 +293,7 @@ impl<'a> Replay<'a> {
                 session.handle_pipe_closed(now, Epoch(*epoch), how);
             }
             Event::Timeout {} => session.handle_timeout(now),
+            Event::GiveUp {} => session.give_up(),
             Event::CopyOut {} => session.copy_out(),
             Event::Transmit { max, .. } => {
                 let max = usize::try_from(*max).unwrap_or(usize::MAX);

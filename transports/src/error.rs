@@ -40,10 +40,17 @@ pub enum LinkClosed {
     /// It is a session that outlives its pipes, and there was none for longer than the grace period.
     #[error("there was no way to the peer for longer than the session is kept")]
     Expired,
+    /// It is a session that outlives its pipes, and whoever [brings](crate::Reconnect) the next one knows that there will be
+    /// none.
+    #[error("there is no way to go on: {0}")]
+    NoWay(NoWay),
     /// It is a session that outlives its pipes, and the peer does not go on with it on a later one.
     #[error("the session was not resumed: {0}")]
     NotResumed(Refused),
 }
+
+/// Why a session will have no other pipe.
+pub type NoWay = Arc<dyn std::error::Error + Send + Sync>;
 
 fn quoted(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(": {reason}") }
@@ -77,7 +84,7 @@ impl From<LinkClosed> for io::Error {
             LinkClosed::Peer { .. } => io::ErrorKind::ConnectionAborted,
             LinkClosed::Protocol(_) => io::ErrorKind::InvalidData,
             LinkClosed::TimedOut | LinkClosed::Dark | LinkClosed::Expired => io::ErrorKind::TimedOut,
-            LinkClosed::NotResumed(_) => io::ErrorKind::ConnectionAborted,
+            LinkClosed::NotResumed(_) | LinkClosed::NoWay(_) => io::ErrorKind::ConnectionAborted,
             LinkClosed::Lost(error) => error.kind(),
         };
         Self::new(kind, closed)

@@ -46,8 +46,8 @@ pub mod tls;
 mod unread;
 pub mod websocket;
 
-pub use error::{LinkClosed, ReadError, WriteError};
-pub use link::{Link, LinkStats, WeakLink};
+pub use error::{LinkClosed, NoWay, ReadError, WriteError};
+pub use link::{Link, LinkStats, Reconnect, WeakLink};
 pub use network::{Listener, Network, Socket, TcpNetwork, UdpSocket};
 pub use read_buffer::{ReadBuffer, Room};
 pub use session::{AcceptError, Accepted, Sessions};

@@ -1,10 +1,12 @@
 //! A link: what streams open on, whichever kind it is.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use towline_engine::{Code, Config, Resumption, Side};
 
-use crate::error::LinkClosed;
+use crate::error::{LinkClosed, NoWay};
 use crate::session::carrier::Plain;
 use crate::stream::{RecvStream, SendStream};
 use crate::tls::TlsPipe;
@@ -74,6 +76,36 @@ impl WeakLink {
     }
 }
 
+/// Where the later pipes of a session come from, to the end that opens them.
+///
+/// A function that opens a pipe, however long that takes, is one as well.
+pub trait Reconnect<P>: Send + 'static {
+    /// Opens the next pipe, and takes the time that it takes: the session ends this if it ends itself. `last_words` is what
+    /// the pipe before said when it failed, if it said anything.
+    ///
+    /// # Errors
+    ///
+    /// There will be none: the session ends at once, unless it has a pipe still.
+    fn connect(
+        &mut self,
+        last_words: Option<Arc<io::Error>>,
+    ) -> impl Future<Output = Result<TlsPipe<P>, NoWay>> + Send;
+
+    /// The session has gone on over the pipe that was opened last, or has begun over its first.
+    fn has_gone_on(&mut self) {}
+}
+
+impl<P, F, C> Reconnect<P> for C
+where
+    P: Send,
+    F: Future<Output = TlsPipe<P>> + Send,
+    C: FnMut() -> F + Send + 'static,
+{
+    async fn connect(&mut self, _: Option<Arc<io::Error>>) -> Result<TlsPipe<P>, NoWay> {
+        Ok(self().await)
+    }
+}
+
 /// What has passed through a link since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -98,20 +130,16 @@ impl Link {
         Self { kind: Kind::Session(session::Link::start(pipe.forget_peer(), side, config)) }
     }
 
-    /// Starts a session over TLS that outlives its pipes: whenever it has none, `connect` opens the next one, and takes the
-    /// time that it takes, until the session is over. [`Sessions::accept`](crate::Sessions::accept) is the other end.
+    /// Starts a session over TLS that outlives its pipes: whenever it has none, `reconnect` opens the next one, until the
+    /// session is over. [`Sessions::accept`](crate::Sessions::accept) is the other end.
     ///
     /// # Panics
     ///
     /// If `config` does not [offer](towline_engine::Resumption::Offer) to resume.
-    pub fn resumable<P: Pipe, F: Future<Output = TlsPipe<P>> + Send + 'static>(
-        first: TlsPipe<P>,
-        config: Config,
-        connect: impl FnMut() -> F + Send + 'static,
-    ) -> Self {
+    pub fn resumable<P: Pipe>(first: TlsPipe<P>, config: Config, reconnect: impl Reconnect<P>) -> Self {
         let offers = matches!(config.resumption, Resumption::Offer(..));
         assert!(offers, "a session that outlives its pipes has a name and a secret");
-        Self { kind: Kind::Session(session::Link::resumable(first, config, connect)) }
+        Self { kind: Kind::Session(session::Link::resumable(first, config, reconnect)) }
     }
 
     pub(crate) fn of_session(link: session::Link) -> Self {

@@ -10,12 +10,13 @@ use std::time::Duration;
 use common::{Authority, config, environment, pattern};
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use towline_transports::tls::{self, ALPN_LINK, TlsPipe};
 use towline_transports::{
-    AcceptError, Accepted, Code, Config, Link, LinkClosed, Resumption, Secret, SessionId, Sessions, Side,
+    AcceptError, Accepted, Code, Config, Link, LinkClosed, NoWay, ReadError, Reconnect, Resumption, Secret,
+    SessionId, Sessions, Side,
 };
 
 const NAME: SessionId = SessionId([7; SessionId::LEN]);
@@ -316,4 +317,125 @@ async fn a_session_that_cannot_resume_ends_with_its_pipe() {
         }
     };
     timeout(Duration::from_secs(30), forgotten).await.unwrap();
+}
+
+/// A way that is asked for and comes about when there is a permit, or never if there is none to be had.
+struct Gated {
+    network: Arc<Network>,
+    gate: Arc<Semaphore>,
+    told: Arc<Told>,
+}
+
+/// What somebody who brings pipes was told.
+#[derive(Default)]
+struct Told {
+    asked: AtomicUsize,
+    gone_on: AtomicUsize,
+}
+
+impl Told {
+    /// How often it was asked for a pipe, and how often the session has gone on.
+    fn counts(&self) -> [usize; 2] {
+        [&self.asked, &self.gone_on].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+impl Reconnect<DuplexStream> for Gated {
+    async fn connect(&mut self, _: Option<Arc<std::io::Error>>) -> Result<TlsPipe<DuplexStream>, NoWay> {
+        self.told.asked.fetch_add(1, Ordering::Relaxed);
+        match self.gate.acquire().await {
+            Ok(permit) => permit.forget(),
+            Err(_) => return Err(Arc::new(std::io::Error::other("the bridge is gone"))),
+        }
+        Ok(self.network.clone().connect().await)
+    }
+
+    fn has_gone_on(&mut self) {
+        self.told.gone_on.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The two ends of a session whose later pipes come through a gate.
+async fn gated(network: &Arc<Network>, gate: &Arc<Semaphore>) -> (Link, Arc<Told>) {
+    let mut limits = Config::default();
+    limits.resumption = Resumption::Offer(NAME, secret());
+    let (network, gate, told) = (network.clone(), gate.clone(), Arc::<Told>::default());
+    let first = network.clone().connect().await;
+    (Link::resumable(first, limits, Gated { network, gate, told: told.clone() }), told)
+}
+
+/// Waits until everybody waits: the clock, which is paused, goes on only then.
+async fn quiet() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Says a word on a new stream.
+async fn says(from: &Link, to: &Link) {
+    let (mut send, _recv) = from.open_bi().await.unwrap();
+    send.write_all(b"fine").await.unwrap();
+    let (_answer, mut question) = to.accept_bi().await.unwrap();
+    assert_eq!(question.read_chunk(10).await.unwrap().unwrap(), "fine");
+}
+
+/// As when a hub goes while the sessions move away from it.
+#[tokio::test(start_paused = true)]
+async fn a_pipe_that_is_lost_while_the_next_one_is_opened_is_not_replaced_twice() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
+    let gate = Arc::new(Semaphore::new(0));
+    let (service, told) = gated(&network, &gate).await;
+    let device = first_link(&mut outcomes).await;
+    says(&service, &device).await;
+    service.renew();
+    quiet().await;
+    assert_eq!(told.counts(), [1, 1]);
+    network.cut();
+    quiet().await;
+    // Whoever asks for another pipe gets it at once.
+    gate.add_permits(10);
+    says(&service, &device).await;
+    quiet().await;
+    assert_eq!(told.counts(), [1, 2]);
+    assert_eq!(network.pipes(), 2);
+    // And one that is lost after that is replaced as ever.
+    network.cut();
+    says(&service, &device).await;
+    assert_eq!((told.counts(), network.pipes()), ([2, 3], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_for_which_there_is_no_way_ends_at_once_and_says_why() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
+    let gate = Arc::new(Semaphore::new(0));
+    let (service, _) = gated(&network, &gate).await;
+    let device = first_link(&mut outcomes).await;
+    let (mut send, mut recv) = service.open_bi().await.unwrap();
+    send.write_all(b"x").await.unwrap();
+    let _there = device.accept_bi().await.unwrap();
+    gate.close();
+    network.cut();
+    let why = service.closed().await;
+    assert!(matches!(&why, LinkClosed::NoWay(_)), "{why}");
+    assert_eq!(why.to_string(), "there is no way to go on: the bridge is gone");
+    let read = recv.read_chunk(1).await;
+    assert!(matches!(&read, Err(ReadError::Closed(LinkClosed::NoWay(_)))), "{read:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_has_a_pipe_does_not_mind_that_there_is_no_other() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
+    let gate = Arc::new(Semaphore::new(0));
+    let (service, told) = gated(&network, &gate).await;
+    let device = first_link(&mut outcomes).await;
+    says(&service, &device).await;
+    gate.close();
+    service.renew();
+    quiet().await;
+    assert_eq!(told.counts(), [1, 1], "it was asked");
+    says(&service, &device).await;
+    // Until that one is lost as well.
+    network.cut();
+    assert!(matches!(service.closed().await, LinkClosed::NoWay(_)));
 }

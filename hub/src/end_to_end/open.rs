@@ -1,15 +1,18 @@
 //! The service's side: a session with a device, and the tunnels that carry it one after the other.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use towline_transports::tls::{self, TlsPipe};
 use towline_transports::{
-    Code, Link, LinkClosed, Resumption, Secret, SessionId, StreamPipe, WeakLink, stream_pipe,
+    Code, Link, LinkClosed, NoWay, Reconnect, Resumption, Secret, SessionId, StreamPipe, WeakLink,
+    stream_pipe,
 };
 
 use super::trust::{self, PeerError};
@@ -19,7 +22,7 @@ use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
 use crate::refusal::{Refusal, RefusalCode};
-use crate::service::{OpenError, OpenOptions, Opening, Service};
+use crate::service::{OpenError, OpenOptions, Opening, Service, Unopened};
 
 /// How to have a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,7 @@ impl Service {
         service: &str,
         options: SessionOptions,
     ) -> Result<EndToEnd, OpenError> {
-        let tunnels = Arc::new(Tunnels::new(self, device, service, options)?);
+        let tunnels = Tunnels::new(self, device, service, options)?;
         let mut limits = config(options.grace);
         let environment = tunnels.environment();
         let name = SessionId(environment.random_bytes());
@@ -69,7 +72,8 @@ impl Service {
         // One that is said from now on, while the first tunnel opens, counts as well.
         let goodbyes = self.goodbyes();
         let first = tunnels.first(options.wait).await?;
-        let link = Link::resumable(first, limits, move || tunnels.clone().keep_trying());
+        let outage = Outage::new(device, options.grace);
+        let link = Link::resumable(first, limits, Returning { tunnels, outage });
         tokio::spawn(move_in_time(link.downgrade(), goodbyes));
         Ok(EndToEnd { link, deadline: options.deadline })
     }
@@ -137,15 +141,20 @@ impl Tunnels {
     }
 
     /// A tunnel to the device, and TLS with it.
-    async fn next(&self, wait: Duration) -> Result<TlsPipe<StreamPipe>, OpenError> {
+    async fn next(&self, wait: Duration) -> Result<TlsPipe<StreamPipe>, Unopened> {
         let options = OpenOptions { wait, ..self.options };
-        let opening = self.service.begin(self.device.name.as_str(), &self.name, options).await?;
+        let opening = self.service.begin_or_not(self.device.name.as_str(), &self.name, options).await?;
         let (send, recv) = opening.answered().await?.into_split();
+        Ok(self.meet(stream_pipe(send, recv)).await.map_err(OpenError::from)?)
+    }
+
+    /// Runs TLS with the device.
+    async fn meet(&self, pipe: StreamPipe) -> Result<TlsPipe<StreamPipe>, PeerError> {
         let name = ServerName::try_from("device").expect("it is a name, and means nothing");
-        let pipe = timeout(HANDSHAKE, tls::connect(stream_pipe(send, recv), name, self.tls.clone())).await;
         let whom = || self.device.clone();
+        let pipe = timeout(HANDSHAKE, tls::connect(pipe, name, self.tls.clone())).await;
         let pipe = pipe.map_err(|_| PeerError::TimedOut(whom()))?;
-        Ok(pipe.map_err(|error| PeerError::Handshake { whom: whom(), error })?)
+        pipe.map_err(|error| PeerError::Handshake { whom: whom(), error })
     }
 
     /// The first tunnel. A device that is lost while it is asked is waited for as well, as long as there is time.
@@ -155,37 +164,130 @@ impl Tunnels {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.next(left).await {
-                Err(OpenError::Refused(refusal))
+                Err(Unopened { error: OpenError::Refused(refusal), .. })
                     if refusal.code == RefusalCode::DeviceOffline && Instant::now() < until =>
                 {
                     sleep(backoff.next(self.environment().random())).await;
                 }
-                outcome => return outcome,
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+}
+
+/// Brings a session its later tunnels.
+struct Returning {
+    tunnels: Tunnels,
+    outage: Outage,
+}
+
+impl Reconnect<StreamPipe> for Returning {
+    /// Tries until the session is given up, or until it is known that this leads nowhere.
+    async fn connect(&mut self, last_words: Option<Arc<io::Error>>) -> Result<TlsPipe<StreamPipe>, NoWay> {
+        let Self { tunnels, outage } = self;
+        // The device says that only once this end holds the handshake to be done.
+        if let Some(reason) = last_words.as_deref().and_then(tls::as_tls).and_then(tls::refused_certificate) {
+            return Err(Arc::new(PeerError::CertificateRefused { by: tunnels.device.clone(), reason }));
+        }
+        let random = || tunnels.environment().random();
+        outage.begin();
+        loop {
+            if let Some(wait) = outage.wait(random) {
+                outage.watch(sleep(wait)).await;
+            }
+            match outage.watch(tunnels.next(RETURN)).await {
+                Ok(pipe) => return Ok(pipe),
+                Err(Unopened { error, is_final: true }) => return Err(Arc::new(error)),
+                Err(Unopened { error, .. }) => outage.fail(error),
             }
         }
     }
 
-    /// The next tunnel, however long that takes. The session is given up meanwhile if that is too long.
-    async fn keep_trying(self: Arc<Self>) -> TlsPipe<StreamPipe> {
-        let mut backoff = Backoff::default();
-        let (device, since, mut told) = (&self.device.name, Instant::now(), false);
-        loop {
-            match self.next(RETURN).await {
-                Ok(pipe) => {
-                    tracing::info!(%device, after = ?since.elapsed(), "another tunnel for the session");
-                    return pipe;
-                }
-                Err(error) => {
-                    let wait = backoff.next(self.environment().random()).min(MAX_WAIT);
-                    tracing::debug!(%device, %error, ?wait, "no tunnel for the session");
-                    if !told {
-                        told = true;
-                        tracing::info!(%device, %error, "no tunnel for the session; trying until it is given up");
-                    }
-                    sleep(wait).await;
-                }
+    fn has_gone_on(&mut self) {
+        self.outage.end();
+    }
+}
+
+/// The time between two tunnels of a session: how long it is, what the user was told of it, and when to try again.
+struct Outage {
+    device: String,
+    grace: Duration,
+    backoff: Backoff,
+    /// Since when there is no tunnel that the session goes on over.
+    since: Option<Instant>,
+    /// When the session has gone on the last time.
+    gone_on: Instant,
+    /// Why the last attempt has failed.
+    why: Option<OpenError>,
+    /// The next attempt is not made at once.
+    is_to_wait: bool,
+    told: bool,
+}
+
+impl Outage {
+    fn new(device: &str, grace: Duration) -> Self {
+        Self {
+            device: device.to_owned(),
+            grace,
+            backoff: Backoff::default(),
+            since: None,
+            gone_on: Instant::now(),
+            why: None,
+            is_to_wait: false,
+            told: false,
+        }
+    }
+
+    /// Another tunnel is wanted.
+    fn begin(&mut self) {
+        // Otherwise the last one has come to nothing, or not to much.
+        let has_lasted = self.since.is_none() && self.gone_on.elapsed() >= MAX_WAIT;
+        if has_lasted {
+            self.backoff = Backoff::default();
+        }
+        self.is_to_wait = !has_lasted;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// How long to wait before the next attempt.
+    fn wait(&mut self, random: impl FnOnce() -> u64) -> Option<Duration> {
+        self.is_to_wait.then(|| self.backoff.next(random()).min(MAX_WAIT))
+    }
+
+    /// An attempt has failed.
+    fn fail(&mut self, error: OpenError) {
+        tracing::debug!(device = self.device, %error, "no tunnel for the session");
+        (self.why, self.is_to_wait) = (Some(error), true);
+    }
+
+    /// Waits for `trying`, and tells the user if the session stands still for longer than a moment.
+    async fn watch<T>(&mut self, trying: impl Future<Output = T>) -> T {
+        let mut trying = pin!(trying);
+        let since = self.since.filter(|_| !self.told);
+        if let Some(since) = since {
+            tokio::select! {
+                biased;
+                outcome = &mut trying => return outcome,
+                () = sleep_until(since + MOMENT) => self.tell(),
             }
         }
+        trying.await
+    }
+
+    fn tell(&mut self) {
+        self.told = true;
+        let Self { device, grace, why, .. } = self;
+        let why = why.as_ref().map_or("nobody answers".to_owned(), ToString::to_string);
+        tracing::warn!(%device, ?grace, %why, "no other tunnel for the session yet; it is kept for the grace period");
+    }
+
+    /// The session goes on.
+    fn end(&mut self) {
+        let after = self.since.take().map(|since| since.elapsed());
+        if let Some(after) = after {
+            tracing::info!(device = self.device, ?after, "the session goes on over another tunnel");
+        }
+        (self.gone_on, self.why, self.told) = (Instant::now(), None, false);
     }
 }
 
@@ -203,5 +305,64 @@ async fn move_in_time(link: WeakLink, mut goodbyes: watch::Receiver<u64>) {
 /// How long a later tunnel of a session waits at a hub for the device, which has to come back as well.
 const RETURN: Duration = Duration::from_secs(10);
 
-/// The longest wait before a session's next tunnel is tried for: somebody is waiting.
+/// The longest wait before a session's next tunnel is tried for: somebody is waiting. A tunnel that has lasted for as long
+/// is replaced without a wait.
 const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// For how long a session may stand still before the user is told.
+const MOMENT: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn outage() -> Outage {
+        Outage::new("press-7", Duration::from_secs(60))
+    }
+
+    async fn pass(millis: u64) {
+        sleep(Duration::from_millis(millis)).await;
+    }
+
+    /// A hub that lets everybody in and cuts them off at once is not asked again and again without a wait.
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_that_does_not_last_makes_the_next_one_wait_longer() {
+        let mut outage = outage();
+        let next = |outage: &mut Outage| {
+            outage.begin();
+            outage.wait(|| u64::MAX).map_or(0, |wait| wait.as_millis())
+        };
+        pass(1000).await;
+        assert_eq!(next(&mut outage), 0, "the first one has lasted");
+        // It opens, and is lost before the session has gone on over it; or right after that.
+        assert_eq!(next(&mut outage), 50);
+        assert_eq!(next(&mut outage), 99);
+        outage.end();
+        pass(999).await;
+        assert_eq!(next(&mut outage), 199);
+        assert_eq!((0..5).map(|_| next(&mut outage)).collect::<Vec<_>>(), [399, 799, 1000, 1000, 1000]);
+        outage.end();
+        pass(1000).await;
+        assert_eq!(next(&mut outage), 0);
+        outage.fail(LinkClosed::TimedOut.into());
+        assert_eq!(outage.wait(|| u64::MAX).unwrap().as_millis(), 50, "and the waits begin anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_user_is_told_once_if_it_takes_longer_than_a_moment() {
+        let mut outage = outage();
+        outage.begin();
+        outage.watch(pass(2999)).await;
+        assert!(!outage.told);
+        outage.fail(LinkClosed::TimedOut.into());
+        assert!(outage.watch(async { 7 }).await == 7 && !outage.told);
+        outage.watch(pass(2)).await;
+        assert!(outage.told);
+        // Another attempt is no other outage.
+        outage.begin();
+        outage.watch(pass(10_000)).await;
+        outage.end();
+        assert!(!outage.told && outage.since.is_none());
+    }
+}

@@ -37,9 +37,30 @@ pub enum PeerError {
         /// Who it is.
         found: Identity,
     },
+    /// It does not take this end's certificate.
+    #[error("{by} refuses this end: {reason}; make a new certificate with `towline identity`")]
+    CertificateRefused {
+        /// Who refuses.
+        by: Identity,
+        /// What it has against it.
+        reason: &'static str,
+    },
     /// It took too long.
     #[error("the other end of the tunnel does not show in time that it is {0}")]
     TimedOut(Identity),
+}
+
+impl PeerError {
+    /// Whether it will be so again: who the other end is, and who this one is, does not change while a session goes on.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Handshake { error, .. } => {
+                matches!(error, HandshakeError::Tls(Error::InvalidCertificate(_)))
+            }
+            Self::SomebodyElse { .. } | Self::CertificateRefused { .. } => true,
+            Self::TimedOut(_) => false,
+        }
+    }
 }
 
 /// What the device's end needs.

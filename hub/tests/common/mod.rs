@@ -87,8 +87,13 @@ impl World {
 
     /// A hub where another one has listened, as soon as that does not any more.
     pub async fn successor(&self, listen: &str) -> Hub {
+        self.successor_with(listen, || Box::new(AllowAll)).await
+    }
+
+    /// As [`successor`](Self::successor), with rules.
+    pub async fn successor_with(&self, listen: &str, rules: impl Fn() -> Box<dyn Policy>) -> Hub {
         loop {
-            match self.try_hub(listen, Limits::default(), Box::new(AllowAll)).await {
+            match self.try_hub(listen, Limits::default(), rules()).await {
                 Ok(hub) => return hub,
                 Err(StartError::Listen { .. }) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),

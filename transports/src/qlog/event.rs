@@ -130,6 +130,8 @@ pub enum Event {
     PipeClosed { epoch: u64, how: Ending },
     #[serde(rename = "towline:timeout")]
     Timeout {},
+    #[serde(rename = "towline:give_up")]
+    GiveUp {},
     #[serde(rename = "towline:copy_out")]
     CopyOut {},
     #[serde(rename = "towline:transmit")]

@@ -185,6 +185,14 @@ impl Recorded {
         self.session.handle_timeout(now);
     }
 
+    /// As [`Session::give_up`].
+    pub fn give_up(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.verb(&Event::GiveUp {});
+        }
+        self.session.give_up();
+    }
+
     /// As [`Session::copy_out`].
     pub fn copy_out(&mut self) {
         if let Some(log) = &mut self.log {

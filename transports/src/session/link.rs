@@ -11,8 +11,10 @@ use super::driver::Driver;
 use super::shared::{FIRST, Shared, index};
 use super::stream::{Held, RecvStream, SendStream};
 use super::successive::{Pipes, Successive};
-use crate::LinkStats;
 use crate::error::LinkClosed;
+use crate::link::Reconnect;
+use crate::tls::TlsPipe;
+use crate::{LinkStats, Pipe};
 
 /// A handle to a session, as [`crate::Link`].
 #[derive(Clone, Debug)]
@@ -62,16 +64,16 @@ impl Link {
     }
 
     /// A session that goes on over other pipes, which `connect` opens, until it is over. It is the end that opens them.
-    pub(crate) fn resumable<C: Carrier, F: Future<Output = C> + Send + 'static>(
-        first: C,
+    pub(crate) fn resumable<P: Pipe>(
+        first: TlsPipe<P>,
         config: Config,
-        connect: impl FnMut() -> F + Send + 'static,
+        reconnect: impl Reconnect<P>,
     ) -> Self {
         let shared = Arc::new(Shared::new(Side::Client, config, "session"));
         shared.lock().session.attach(shared.now(), FIRST).expect("a new session takes a pipe");
         let (pipes, next) = Successive::new(first);
         tokio::spawn(Box::new(Driver::new(shared.clone(), pipes)).run());
-        tokio::spawn(keep_connected(shared.clone(), next, connect));
+        tokio::spawn(keep_connected(shared.clone(), next, reconnect));
         Self { owner: Arc::new(Owner { shared }) }
     }
 
@@ -182,38 +184,51 @@ impl Link {
 }
 
 /// Brings a session its next pipe whenever it has none, or is to have another one, until it is over.
-async fn keep_connected<C, F: Future<Output = C>>(
+async fn keep_connected<P: Pipe>(
     shared: Arc<Shared>,
-    pipes: Pipes<C>,
-    mut connect: impl FnMut() -> F,
+    pipes: Pipes<TlsPipe<P>>,
+    mut reconnect: impl Reconnect<P>,
 ) {
     let mut closed = pin!(shared.closed());
-    let Epoch(mut epoch) = FIRST;
+    let mut newest = FIRST;
+    let mut told = None;
     loop {
         tokio::select! {
             biased;
             _ = &mut closed => return,
+            () = shared.pipe_news.notified() => {
+                let news = shared.lock().pipes;
+                if news.gone_on_over == Some(newest) && told != Some(newest) {
+                    told = Some(newest);
+                    reconnect.has_gone_on();
+                }
+                // What is lost may be an older one: the newest is on its way to the driver then.
+                if news.lost != Some(newest) {
+                    continue;
+                }
+            }
             () = shared.renewal.notified() => {
                 // Before both ends have agreed on that, it has no other pipe than its first.
                 if shared.lock().session.id().is_none() {
                     continue;
                 }
             }
-            () = shared.detached.notified() => {
-                if !shared.lock().session.is_detached() {
-                    continue;
-                }
-            }
         }
+        let last_words = shared.lock().pipe_error.clone();
         let pipe = tokio::select! {
             biased;
             _ = &mut closed => return,
-            pipe = connect() => pipe,
+            pipe = reconnect.connect(last_words) => pipe,
         };
-        epoch += 1;
-        // The driver is gone if the session is over.
-        if pipes.send((Epoch(epoch), pipe)).is_err() {
-            return;
+        match pipe {
+            Ok(pipe) => {
+                newest = Epoch(newest.0 + 1);
+                // The driver is gone if the session is over.
+                if pipes.send((newest, pipe)).is_err() {
+                    return;
+                }
+            }
+            Err(why) => shared.give_up(why),
         }
     }
 }

@@ -199,8 +199,10 @@ impl<P: Pipe> Sessions<P> {
                 Some(Entry::Over(None)) | None => acceptor.refuse(),
             }
         };
-        say(&mut pipe, &mut acceptor).await?;
-        poll_fn(|context| pipe.poll_close(context)).await?;
+        // Who hangs up before it has heard all of that has been refused as well.
+        if say(&mut pipe, &mut acceptor).await.is_ok() {
+            let _ = poll_fn(|context| pipe.poll_close(context)).await;
+        }
         Err(AcceptError::Refused(refused))
     }
 

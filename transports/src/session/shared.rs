@@ -10,9 +10,9 @@ use std::task::{Context, Waker};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use towline_engine::{Code, Config, Dir, Epoch, Event, Side, StreamId};
+use towline_engine::{CloseReason, Code, Config, Dir, Epoch, Event, Side, StreamId};
 
-use crate::error::LinkClosed;
+use crate::error::{LinkClosed, NoWay};
 use crate::qlog::Recorded;
 
 /// The number of a session's first pipe. Most have no other.
@@ -31,8 +31,8 @@ pub(crate) struct Shared {
     outcome: OnceLock<LinkClosed>,
     /// Wakes those who wait for that.
     ended: Notify,
-    /// Wakes whoever brings the next pipe.
-    pub(crate) detached: Notify,
+    /// Wakes whoever brings the next pipe: there is [news of pipes](PipeNews).
+    pub(crate) pipe_news: Notify,
     /// The session is to have another pipe, though it has one.
     pub(crate) renewal: Notify,
 }
@@ -50,6 +50,17 @@ pub(crate) struct State {
     pub(crate) closed: Option<LinkClosed>,
     /// What the pipe said when it failed.
     pub(crate) pipe_error: Option<Arc<io::Error>>,
+    /// The newest pipe over which the session has gone on, and the newest that it has lost.
+    pub(crate) pipes: PipeNews,
+    /// Why there will be no other pipe, if somebody knows that.
+    no_way: Option<NoWay>,
+}
+
+/// What has become of the pipes of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PipeNews {
+    pub(crate) gone_on_over: Option<Epoch>,
+    pub(crate) lost: Option<Epoch>,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +87,8 @@ impl Shared {
             waiting: BTreeMap::new(),
             closed: None,
             pipe_error: None,
+            pipes: PipeNews::default(),
+            no_way: None,
         };
         Self {
             state: Mutex::new(state),
@@ -84,7 +97,7 @@ impl Shared {
             incoming: Default::default(),
             outcome: OnceLock::new(),
             ended: Notify::new(),
-            detached: Notify::new(),
+            pipe_news: Notify::new(),
             renewal: Notify::new(),
         }
     }
@@ -116,6 +129,14 @@ impl Shared {
     pub(crate) fn close(&self, code: Code, reason: &[u8]) {
         let now = self.now();
         self.with_news(|state| state.session.close(now, code, reason));
+    }
+
+    /// There will be no other pipe. A session that has one goes on over that.
+    pub(crate) fn give_up(&self, why: NoWay) {
+        self.with_news(|state| {
+            state.no_way = Some(why);
+            state.session.give_up();
+        });
     }
 
     /// Waits until the driver has ended.
@@ -161,13 +182,21 @@ impl Shared {
                 }
                 Event::Incoming(dir) => self.incoming[index(dir)].notify_waiters(),
                 Event::Openable(dir) => self.openable[index(dir)].notify_waiters(),
+                Event::Attached(epoch) => {
+                    state.pipes.gone_on_over = Some(epoch);
+                    self.pipe_news.notify_one();
+                }
                 Event::Detached(how) => {
                     tracing::debug!(?how, "session without a pipe");
-                    self.detached.notify_one();
+                    state.pipes.lost = Some(state.epoch);
+                    self.pipe_news.notify_one();
                 }
                 Event::Closed(reason) => {
                     tracing::debug!(%reason, "link over");
-                    state.closed = Some(LinkClosed::new(reason, state.pipe_error.clone()));
+                    state.closed = Some(match (reason, state.no_way.take()) {
+                        (CloseReason::Expired, Some(why)) => LinkClosed::NoWay(why),
+                        (reason, _) => LinkClosed::new(reason, state.pipe_error.clone()),
+                    });
                     for (_, waiting) in std::mem::take(&mut state.waiting) {
                         wakes.extend(waiting.read);
                         wakes.extend(waiting.write);

@@ -66,9 +66,15 @@ pub(super) async fn shake_hands<P: Pipe>(
         if let Err(error) = say(&mut pipe, &mut output).await {
             lost.get_or_insert(error);
         }
-        // A peer that is gone may have said why before it went.
-        if step.map_err(HandshakeError::Tls)? == Step::Done && lost.is_none() {
-            break;
+        match step {
+            // A peer that is gone may have said why before it went.
+            Ok(step) if step == Step::Done && lost.is_none() => break,
+            Ok(_) => {}
+            Err(error) => {
+                // What was said last is why: a pipe that is dropped may take it back.
+                let _ = pipe.shutdown().await;
+                return Err(HandshakeError::Tls(error));
+            }
         }
         let mut why = |error| HandshakeError::Io(lost.take().unwrap_or(error));
         match pipe.read_buf(&mut input).await {
