@@ -73,6 +73,7 @@ mod hub;
 pub mod identity;
 mod memory;
 pub mod message;
+mod on_demand;
 mod places;
 pub mod policy;
 pub mod refusal;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use towline_transports::tls::Credentials;
@@ -22,6 +22,7 @@ use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupEr
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Name, Role};
 use crate::message::{self, Accepted, Answer, DeviceStatus, List, MessageError, Open, Profile, Request};
+use crate::on_demand::OnDemand;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::relay::{Gone, Leg, Read, StreamLeg};
 use crate::tunnel::Tunnel;
@@ -55,7 +56,7 @@ struct Inner {
 #[derive(Debug)]
 struct HubLink {
     endpoint: Endpoint,
-    link: Mutex<Option<Kept>>,
+    link: OnDemand<Arc<Kept>, OpenError>,
 }
 
 #[derive(Debug)]
@@ -108,6 +109,9 @@ pub enum OpenError {
     /// The link was lost, or made no sense, before the answer came.
     #[error("the answer did not come: {0}; try again")]
     Lost(#[from] MessageError),
+    /// Somebody else has asked for the same link or session at that moment, and this is what came of it.
+    #[error(transparent)]
+    Shared(Arc<OpenError>),
 }
 
 impl From<LinkClosed> for OpenError {
@@ -137,7 +141,7 @@ impl Service {
     ) -> Result<Self, SetupError> {
         let hub = |config| {
             let endpoint = Endpoint::new(config, Role::Service, environment.clone())?;
-            Ok(Arc::new(HubLink { endpoint, link: Mutex::default() }))
+            Ok(Arc::new(HubLink { endpoint, link: OnDemand::default() }))
         };
         let hubs = configs.into_iter().map(hub).collect::<Result<Vec<_>, SetupError>>()?;
         if hubs.is_empty() {
@@ -247,10 +251,9 @@ impl Service {
     /// Closes the links, once everything has gone out. An older one, to a hub that drains, lives on for its tunnels.
     pub async fn close(&self) {
         join_all(self.inner.hubs.iter().map(async |hub| {
-            let kept = hub.link.lock().await.take();
-            if let Some(Kept { link, .. }) = kept {
-                link.close(codes::NONE, "");
-                link.closed().await;
+            if let Some(kept) = hub.link.take() {
+                kept.link.close(codes::NONE, "");
+                kept.link.closed().await;
             }
         }))
         .await;
@@ -295,44 +298,38 @@ impl Service {
         hub: &Arc<HubLink>,
         request: &Request,
     ) -> Result<(SendStream, RecvStream), OpenError> {
-        let mut last = None;
-        // A link that was kept may turn out to be lost; a new one that is lost at once is bad news.
-        for _ in 0..2 {
-            let link = self.link(hub, last.is_some()).await?;
-            let attempt = async {
-                let (mut send, recv) = link.open_bi().await?;
-                message::write(&mut send, request).await?;
-                Ok((send, recv))
-            };
-            match attempt.await {
-                Ok(streams) => return Ok(streams),
-                Err(error) => last = Some(error),
-            }
+        let link = self.link(hub, None).await?;
+        if let Ok(streams) = ask_on(&link.link, request).await {
+            return Ok(streams);
         }
-        let error: MessageError = last.expect("the loop ran");
-        Err(error.into())
+        // One that was kept may turn out to be lost; a new one that is lost at once is bad news.
+        let link = self.link(hub, Some(&link)).await?;
+        Ok(ask_on(&link.link, request).await?)
     }
 
-    /// The link to a hub that is kept, or a new one.
-    async fn link(&self, hub: &Arc<HubLink>, renew: bool) -> Result<Link, ConnectError> {
-        let mut kept = hub.link.lock().await;
-        if let Some(kept) = &mut *kept
-            && !renew
-            && kept.is_open()
-        {
-            return Ok(kept.link.clone());
-        }
-        // It lives on while there are tunnels over it.
-        *kept = None;
-        let connected = hub.endpoint.connect().await?;
-        let link = connected.link.clone();
-        let (is_leaving, unwanted) = (Arc::<AtomicBool>::default(), CancellationToken::new());
-        let goodbyes = self.inner.goodbyes.clone();
-        let listening = listen_for_goodbye(hub.clone(), connected, is_leaving.clone(), goodbyes);
-        tokio::spawn(unwanted.clone().run_until_cancelled_owned(listening));
-        *kept = Some(Kept { link: link.clone(), is_leaving, _listening: unwanted.drop_guard() });
-        Ok(link)
+    /// The link to a hub that is kept, unless that is `lost`, or a new one. Those who come while it is made share it.
+    async fn link(&self, hub: &Arc<HubLink>, lost: Option<&Arc<Kept>>) -> Result<Arc<Kept>, OpenError> {
+        let does = |kept: &Arc<Kept>| kept.is_open() && !lost.is_some_and(|lost| Arc::ptr_eq(kept, lost));
+        let (to, goodbyes) = (hub.clone(), self.inner.goodbyes.clone());
+        hub.link.get(does, || connect(to, goodbyes)).await.map_err(OpenError::shared)
     }
+}
+
+/// Makes a link to a hub, and listens for its goodbye. The link lives on while there are tunnels over it.
+async fn connect(hub: Arc<HubLink>, goodbyes: watch::Sender<u64>) -> Result<Arc<Kept>, OpenError> {
+    let connected = hub.endpoint.connect().await?;
+    let link = connected.link.clone();
+    let (is_leaving, unwanted) = (Arc::<AtomicBool>::default(), CancellationToken::new());
+    let listening = listen_for_goodbye(hub, connected, is_leaving.clone(), goodbyes);
+    tokio::spawn(unwanted.clone().run_until_cancelled_owned(listening));
+    Ok(Arc::new(Kept { link, is_leaving, _listening: unwanted.drop_guard() }))
+}
+
+/// Opens a stream and writes `request` on it.
+async fn ask_on(link: &Link, request: &Request) -> Result<(SendStream, RecvStream), MessageError> {
+    let (mut send, recv) = link.open_bi().await?;
+    message::write(&mut send, request).await?;
+    Ok((send, recv))
 }
 
 /// Waits until the hub says goodbye, and lets go of the link then: it lives on for its tunnels only, which the hub waits for.
@@ -345,7 +342,7 @@ async fn listen_for_goodbye(
     if connected.goodbye().await.is_ok() {
         is_leaving.store(true, Ordering::Release);
         goodbyes.send_modify(|count| *count += 1);
-        hub.link.lock().await.take_if(|kept| Arc::ptr_eq(&kept.is_leaving, &is_leaving));
+        hub.link.take_if(|kept| Arc::ptr_eq(&kept.is_leaving, &is_leaving));
     }
 }
 
@@ -395,16 +392,29 @@ impl Refusals {
 }
 
 impl OpenError {
+    /// What has happened, whoever has asked.
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Shared(error) => error.root(),
+            error => error,
+        }
+    }
+
+    /// One that others may have got as well.
+    pub(crate) fn shared(error: Arc<Self>) -> Self {
+        Arc::try_unwrap(error).unwrap_or_else(Self::Shared)
+    }
+
     /// Whether whoever says so will say so again: that it may not be, that there is no such service, or that somebody is not
     /// who they should be. A device that is away, a hub that goes and a network that does not work may be there later.
     fn is_final(&self) -> bool {
-        match self {
+        match self.root() {
             Self::Refused(refusal) | Self::Connect(ConnectError::Refused(refusal)) => {
                 matches!(refusal.code, RefusalCode::Forbidden | RefusalCode::ServiceUnknown)
             }
             Self::Connect(error) => matches!(error, ConnectError::CertificateRefused { .. }),
             Self::Peer(error) => error.is_final(),
-            Self::Lost(_) => false,
+            Self::Lost(_) | Self::Shared(_) => false,
         }
     }
 
@@ -413,7 +423,7 @@ impl OpenError {
         use RefusalCode::{
             BadRequest, Rejected, ServiceUnknown, TargetRefused, TargetTimedOut, TargetUnreachable,
         };
-        let Self::Refused(refusal) = self else { return false };
+        let Self::Refused(refusal) = self.root() else { return false };
         matches!(
             refusal.code,
             BadRequest | Rejected | ServiceUnknown | TargetRefused | TargetUnreachable | TargetTimedOut
@@ -423,8 +433,8 @@ impl OpenError {
     /// How far it got. Among refusals, that of a hub which has not seen the device says least.
     fn distance(&self) -> u8 {
         use RefusalCode::{DeviceOffline, DeviceUnknown, HubDraining, RateLimited};
-        match self {
-            Self::Connect(_) => 0,
+        match self.root() {
+            Self::Connect(_) | Self::Shared(_) => 0,
             Self::Lost(_) => 1,
             Self::Refused(refusal) => match refusal.code {
                 DeviceUnknown => 2,

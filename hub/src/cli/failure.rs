@@ -131,9 +131,9 @@ pub(crate) fn cannot_listen(address: &str, error: &std::io::Error) -> Failure {
     Failure::new(SYSTEM, format!("cannot listen on {address}: {error}; {remedy}"))
 }
 
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        let status = match &error {
+impl From<&ConnectError> for Failure {
+    fn from(error: &ConnectError) -> Self {
+        let status = match error {
             ConnectError::Refused(refusal) => refusal.code.exit_status(),
             ConnectError::NotTrusted { error: HandshakeError::Io(_), .. } => UNAVAILABLE,
             ConnectError::NotTrusted { .. }
@@ -148,7 +148,7 @@ impl From<ConnectError> for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        match error {
+        match error.root() {
             OpenError::Connect(error) => error.into(),
             OpenError::Refused(refusal) => Self::new(refusal.code.exit_status(), refusal.to_string()),
             error => Self::new(UNAVAILABLE, error.to_string()),
