@@ -212,7 +212,7 @@ async fn keep_connected<C, F: Future<Output = C>>(
         };
         epoch += 1;
         // The driver is gone if the session is over.
-        if pipes.send((Epoch(epoch), pipe)).is_err() {
+        if pipes.send(Box::new((Epoch(epoch), pipe))).is_err() {
             return;
         }
     }
