@@ -202,6 +202,12 @@ async fn after_the_grace_period_a_connection_is_reset_and_it_is_said_what_was_de
     );
 }
 
+/// Whether those who sleep do so for as long as laptops do: 45 s, and ten minutes. `TOWLINE_LONG=1` asks for that; without it,
+/// they sleep for as long as it takes until they are missed.
+fn sleep_is_long() -> bool {
+    std::env::var_os("TOWLINE_LONG").is_some()
+}
+
 /// A laptop that sleeps: its process does not run for a while, and goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_sleeps_goes_on_where_it_was() {
@@ -211,6 +217,9 @@ async fn a_service_that_sleeps_goes_on_where_it_was() {
     let (forward, local) = field.forward(address, "x");
     let connections = half_way(&[local], 5).await;
     signal(forward.pid(), "STOP");
+    if sleep_is_long() {
+        tokio::time::sleep(Duration::from_secs(45)).await;
+    }
     until("the hub misses it", || log_of(&hub_log).contains("tunnel closed"));
     signal(forward.pid(), "CONT");
     all_end(connections).await;
@@ -223,7 +232,10 @@ async fn a_service_that_sleeps_for_too_long_hears_so_at_once() {
     let (_hub, address) = field.hub("127.0.0.1:0");
     let log = field.path().join("device.log");
     let mut device = field.towline("device");
-    device.args(["--grace", "1", "--hub", &address.to_string()]);
+    device.args(["--hub", &address.to_string()]);
+    if !sleep_is_long() {
+        device.args(["--grace", "1"]);
+    }
     device.args(["--service", &format!("x={}", echo().await)]).stderr(File::create(&log).unwrap());
     let _device = Running::start(&mut device);
     field.wait_until_online(address);
@@ -233,6 +245,9 @@ async fn a_service_that_sleeps_for_too_long_hears_so_at_once() {
     socket.write_all(b"words").await.unwrap();
     socket.read_exact(&mut [0; 5]).await.unwrap();
     signal(forward.pid(), "STOP");
+    if sleep_is_long() {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
     // It keeps sessions for its grace period and two idle timeouts more, so as not to be the first to forget.
     timeout(PATIENCE, async {
         while !log_of(&log).contains("session over") {
@@ -244,7 +259,12 @@ async fn a_service_that_sleeps_for_too_long_hears_so_at_once() {
     signal(forward.pid(), "CONT");
     let error = timeout(PATIENCE, socket.read_exact(&mut [0])).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    until("the forward says so", || log_of(&forward_log).contains("5 bytes at least had been delivered"));
+    let says_so = || {
+        let log = log_of(&forward_log);
+        println!("{log}");
+        log.contains("5 bytes at least had been delivered")
+    };
+    until("the forward says so", says_so);
     // The next connection begins another session.
     let mut socket = TcpStream::connect(local).await.unwrap();
     socket.write_all(b"words").await.unwrap();

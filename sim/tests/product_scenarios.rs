@@ -72,4 +72,7 @@ stories! {
     a_session_that_hops_from_kind_to_kind: "product-kind-hop",
     sessions_through_a_hub_that_crashes: "product-session-hub-crash",
     a_session_whose_ends_move: "product-session-moves",
+    a_network_that_is_gone_for_a_while: "product-session-outage",
+    two_hubs_of_which_one_dies: "product-two-hubs",
+    two_hubs_of_which_one_drains: "product-drain-two-hubs",
 }

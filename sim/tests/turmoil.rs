@@ -249,8 +249,6 @@ fn what_cannot_be_modelled_is_refused() {
     let survival = with_fault("tls", fault, "no_failure = true");
     let suspended = with_fault("tls", &fault.replace("cut", "suspend"), "");
     let jumps = with_fault("tls", &fault.replace("cut", "clock-jump"), "");
-    let two_hubs =
-        with_fault("tls", fault, "").replace("[[device]]", "[[hub]]\nname = \"other\"\n\n[[device]]");
     let drained = "kind = \"drain-sessions\"\nhost = \"device\"\nat = \"5 s\"";
     let drained = with_fault("tls", drained, "");
     let late = with_fault("tls", fault, "").replace("rounds =", "late_resets = \"10 %\"\nrounds =");
@@ -260,7 +258,6 @@ fn what_cannot_be_modelled_is_refused() {
         (survival, "do not outlive"),
         (suspended, "cannot stop one host"),
         (jumps, "share a clock"),
-        (two_hubs, "know one hub"),
         (drained, "out of reach"),
         (late, "have let go"),
         (window, "cannot look into"),

@@ -21,7 +21,7 @@ use towline::core::Limits;
 use towline::policy::AllowAll;
 use towline::{Environment, Hub, HubConfig};
 
-use super::{Name, Who};
+use super::{Name, Who, sessions};
 use crate::alloc::{self, Sizes};
 use crate::transports::contender::{Listen, Transport, Use, Visit};
 use crate::transports::far::serve;
@@ -34,7 +34,7 @@ pub const COMMAND: &str = "hold";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether all are there.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 /// What the memory of the process is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -124,6 +124,48 @@ impl Drop for Holder {
     }
 }
 
+/// What the process is asked: how many connections there will be; and how it answers.
+pub(crate) struct Asked {
+    counts: mpsc::UnboundedReceiver<usize>,
+    sizes: Sizes,
+}
+
+impl Asked {
+    /// Listens to the standard input, in a thread of its own.
+    fn listen() -> Self {
+        let (ask, counts) = mpsc::unbounded_channel();
+        thread::spawn(move || {
+            for line in io::stdin().lines().map_while(Result::ok) {
+                let count = serde_json::from_str(&line);
+                if !count.is_ok_and(|count| ask.send(count).is_ok()) {
+                    break;
+                }
+            }
+        });
+        Self { counts, sizes: alloc::sizes() }
+    }
+
+    /// How many there will be, until nobody asks any more.
+    pub(crate) async fn next(&mut self) -> Option<usize> {
+        self.counts.recv().await
+    }
+
+    pub(crate) fn answer(&mut self, answer: &impl Serialize) -> anyhow::Result<()> {
+        println!("{}", serde_json::to_string(answer)?);
+        self.sizes = alloc::sizes();
+        Ok(())
+    }
+
+    pub(crate) fn answer_with_memory(&mut self) -> anyhow::Result<()> {
+        let now = alloc::sizes();
+        let grown = now.since(&self.sizes);
+        let held = Held { rss_bytes: rss_bytes()?, heap_bytes: alloc::heap().live_bytes, grown };
+        println!("{}", serde_json::to_string(&held)?);
+        self.sizes = now;
+        Ok(())
+    }
+}
+
 /// Is that process.
 ///
 /// # Errors
@@ -134,28 +176,21 @@ pub fn run(name: Name, settle: Duration) -> anyhow::Result<()> {
     let mut trust = String::new();
     io::stdin().lock().read_line(&mut trust)?;
     let trust: Trust = serde_json::from_str(&trust)?;
-    let (ask, asked) = mpsc::unbounded_channel();
-    thread::spawn(move || {
-        for line in io::stdin().lines().map_while(Result::ok) {
-            let count = serde_json::from_str(&line);
-            if !count.is_ok_and(|count| ask.send(count).is_ok()) {
-                break;
-            }
-        }
-    });
+    let asked = Asked::listen();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match name.who() {
         Who::Contender(contender) => {
             runtime.block_on(contender.visit(Use::Idle, Hold { trust, settle, asked }))
         }
         Who::Hub(_) => runtime.block_on(hold_hub(trust, settle, asked)),
+        Who::DetachedSessions => runtime.block_on(sessions::hold(trust, settle, asked)),
     }
 }
 
 struct Hold {
     trust: Trust,
     settle: Duration,
-    asked: mpsc::UnboundedReceiver<usize>,
+    asked: Asked,
 }
 
 impl Visit for Hold {
@@ -184,11 +219,7 @@ async fn accept_all(mut listener: impl Listen, count: Arc<AtomicUsize>) {
     }
 }
 
-async fn hold_hub(
-    trust: Trust,
-    settle: Duration,
-    asked: mpsc::UnboundedReceiver<usize>,
-) -> anyhow::Result<()> {
+async fn hold_hub(trust: Trust, settle: Duration, asked: Asked) -> anyhow::Result<()> {
     let environment = Environment { tls: trust::environment(), ..Environment::system() };
     let config = HubConfig {
         listen: format!("{HOST}:0"),
@@ -205,14 +236,13 @@ async fn hold_hub(
 async fn answer(
     address: SocketAddr,
     settle: Duration,
-    mut asked: mpsc::UnboundedReceiver<usize>,
+    mut asked: Asked,
     count: impl Fn() -> usize,
 ) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(&address)?);
-    let mut sizes = alloc::sizes();
-    while let Some(wanted) = asked.recv().await {
+    asked.answer(&address)?;
+    while let Some(wanted) = asked.next().await {
         while count() < wanted {
-            if asked.is_closed() {
+            if asked.counts.is_closed() {
                 return Ok(());
             }
             sleep(LOOK).await;
@@ -221,16 +251,9 @@ async fn answer(
         if count() != wanted {
             bail!("there should be {wanted} connections, and there are {}", count());
         }
-        println!("{}", serde_json::to_string(&held(&mut sizes)?)?);
+        asked.answer_with_memory()?;
     }
     Ok(())
-}
-
-fn held(sizes: &mut Sizes) -> anyhow::Result<Held> {
-    let now = alloc::sizes();
-    let grown = now.since(sizes);
-    *sizes = now;
-    Ok(Held { rss_bytes: rss_bytes()?, heap_bytes: alloc::heap().live_bytes, grown })
 }
 
 /// This process's resident memory (proc(5): the second field of `statm`, in pages).

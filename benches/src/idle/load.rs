@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use towline::{Device, EndpointConfig, Environment, Route, Status, Transport as Way};
 
-use super::{Held, Holder, Name, Who};
+use super::{Held, Holder, Name, Who, sessions};
 use crate::transports::contender::{Connect, Transport, Use, Visit};
 use crate::transports::trust::{self, Trust};
 
@@ -27,6 +27,7 @@ pub(crate) fn load(
     match name.who() {
         Who::Contender(contender) => contender.visit(Use::Idle, Load { holder, trust, counts }),
         Who::Hub(way) => run(load_hub(way, holder, trust, counts)),
+        Who::DetachedSessions => run(sessions::load(holder, trust, counts)),
     }
 }
 

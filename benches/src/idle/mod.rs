@@ -5,6 +5,7 @@
 
 pub mod holder;
 mod load;
+mod sessions;
 
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub enum Name {
     TowlineQuic,
     /// Devices of a whole hub, over QUIC
     HubQuic,
+    /// Sessions end to end that have lost their tunnel, at a device
+    DetachedSession,
 }
 
 /// Who holds connections.
@@ -50,6 +53,7 @@ pub enum Name {
 pub(crate) enum Who {
     Contender(contender::Name),
     Hub(Transport),
+    DetachedSessions,
 }
 
 impl Name {
@@ -70,6 +74,7 @@ impl Name {
             Self::HubTls => Who::Hub(Transport::Tls),
             Self::HubWss => Who::Hub(Transport::WebSocket),
             Self::HubQuic => Who::Hub(Transport::Quic),
+            Self::DetachedSession => Who::DetachedSessions,
         }
     }
 }

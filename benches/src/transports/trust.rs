@@ -16,6 +16,9 @@ use towline_transports::tls::{self, Credentials, Environment};
 /// Where the far end is, as its certificate says.
 pub(crate) const HOST: &str = "127.0.0.1";
 
+/// The name of the end that connects, which is a device.
+pub(crate) const NEAR: &str = "near";
+
 /// How long certificates are valid.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -56,7 +59,7 @@ impl Trust {
         let issue = |identity: &str, hosts: &[String]| -> anyhow::Result<Pem> {
             Ok(authority.issue(&identity.parse()?, hosts, now, LIFETIME)?.into())
         };
-        let near = issue("spiffe://bench/device/near", &[])?;
+        let near = issue(&format!("spiffe://bench/device/{NEAR}"), &[])?;
         let far = issue("spiffe://bench/hub/far", &[HOST.into()])?;
         Ok(Self { root: root.into(), near, far })
     }
@@ -73,13 +76,22 @@ impl Trust {
 
     /// Of so many devices, each with a name of its own.
     pub(crate) fn devices(&self, count: usize) -> anyhow::Result<Vec<Credentials>> {
+        self.many("device/d", count)
+    }
+
+    /// Of so many services.
+    pub(crate) fn services(&self, count: usize) -> anyhow::Result<Vec<Credentials>> {
+        self.many("service/s", count)
+    }
+
+    fn many(&self, path: &str, count: usize) -> anyhow::Result<Vec<Credentials>> {
         let now = DefaultTimeProvider.current_time().context("the system does not know what day it is")?;
         let authority = self.authority()?;
-        let device = |n| {
-            let identity = format!("spiffe://bench/device/d{n}").parse()?;
+        let each = |n| {
+            let identity = format!("spiffe://bench/{path}{n}").parse()?;
             Ok(authority.credentials(&authority.issue(&identity, &[], now, LIFETIME)?)?)
         };
-        (0..count).map(device).collect()
+        (0..count).map(each).collect()
     }
 
     fn authority(&self) -> anyhow::Result<Authority> {

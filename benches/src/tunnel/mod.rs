@@ -1,7 +1,10 @@
-//! The whole product on loopback, beside the same shape made of socat, beside `ssh -R`, and beside no tunnel at all.
+//! The whole product on loopback, beside the same shape made of socat, beside `ssh -R` and rathole,
+//! which are one leg, and beside no tunnel at all.
 
 mod chain;
+mod keys;
 mod product;
+mod rathole;
 mod round;
 mod socat;
 mod ssh;
@@ -20,7 +23,8 @@ use round::{Round, Way};
 pub struct Options {
     /// How many bytes a transfer has.
     pub bytes: u64,
-    /// How many tunnels are opened in a round. Socat, which needs a hundred times as long, opens a tenth of that.
+    /// How many tunnels are opened in a round, and how many keys are typed. Socat, which needs a hundred times as long, opens
+    /// a tenth of that.
     pub opens: usize,
     /// How many rounds there are.
     pub rounds: usize,
@@ -65,28 +69,41 @@ pub struct Outcome {
     pub request_p99_us: Spread,
     /// What a request cost.
     pub request_cpu_us: Spread,
+    /// Until a key that is typed has come back, in microseconds, where a client can connect.
+    pub key_p50_us: Option<Spread>,
+    /// The same of the slowest hundredth.
+    pub key_p99_us: Option<Spread>,
+    /// The same while another connection uploads as much as it can.
+    pub key_beside_bulk_p50_us: Option<Spread>,
+    /// The same of the slowest hundredth.
+    pub key_beside_bulk_p99_us: Option<Spread>,
 }
 
 /// Another program that carries bytes from a local port to the target.
 struct Rival {
+    name: &'static str,
     /// What it takes.
     programs: &'static [&'static str],
-    /// The packages of Debian that have those.
-    packages: &'static str,
+    /// How one gets those.
+    install: &'static str,
     start: fn(std::net::SocketAddr) -> anyhow::Result<chain::Chain>,
-    way: fn(chain::Chain) -> Way,
 }
 
-impl Rival {
-    const SOCAT: Self =
-        Self { programs: &["socat"], packages: "socat", start: socat::start, way: Way::Socat };
-    const SSH: Self = Self {
+const RIVALS: [Rival; 3] = [
+    Rival { name: socat::NAME, programs: &["socat"], install: "apt install socat", start: socat::start },
+    Rival {
+        name: "ssh -R",
         programs: &["ssh", "sshd", "ssh-keygen"],
-        packages: "openssh-client openssh-server",
+        install: "apt install openssh-client openssh-server",
         start: ssh::start,
-        way: Way::Ssh,
-    };
-}
+    },
+    Rival {
+        name: "rathole, TLS",
+        programs: &["rathole", "openssl"],
+        install: "apt install openssl libssl-dev pkg-config; cargo install rathole",
+        start: rathole::start,
+    },
+];
 
 /// Measures all ways, in rounds that take turns.
 ///
@@ -104,13 +121,10 @@ pub async fn measure(options: Options) -> anyhow::Result<Results> {
         Way::Session(product.session),
     ];
     let mut missing = Vec::new();
-    for rival in [Rival::SOCAT, Rival::SSH] {
-        match rival.programs.iter().find(|program| !chain::is_installed(program)) {
-            None => ways.push((rival.way)(tokio::task::block_in_place(|| (rival.start)(target))?)),
-            Some(absent) => {
-                let packages = rival.packages;
-                missing.push(format!("there is no {absent} to compare with (apt install {packages})"));
-            }
+    for Rival { name, programs, install, start } in RIVALS {
+        match programs.iter().find(|program| !chain::is_installed(program)) {
+            None => ways.push(Way::Rival(name, tokio::task::block_in_place(|| start(target))?)),
+            Some(absent) => missing.push(format!("there is no {absent} to compare with ({install})")),
         }
     }
 
@@ -143,6 +157,10 @@ fn outcome(way: &Way, rounds: &[Round]) -> Outcome {
         request_p50_us: all(|round| round.requests.done[0]),
         request_p99_us: all(|round| round.requests.done[1]),
         request_cpu_us: all(|round| round.requests.cpu_us),
+        key_p50_us: some(|round| round.keys.map(|keys| keys.alone[0])),
+        key_p99_us: some(|round| round.keys.map(|keys| keys.alone[1])),
+        key_beside_bulk_p50_us: some(|round| round.keys.map(|keys| keys.beside_bulk[0])),
+        key_beside_bulk_p99_us: some(|round| round.keys.map(|keys| keys.beside_bulk[1])),
     }
 }
 
@@ -176,6 +194,13 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
             cell(Some(way.request_p99_us)),
             cell(Some(way.request_cpu_us)),
         ]);
+    }
+    println!("{table}\n");
+    let mut table = report::table(["A KEY", "ALONE p50 us", "p99 us", "BESIDE BULK p50 us", "p99 us"], 1);
+    for way in ways {
+        let cells = [way.key_p50_us, way.key_p99_us, way.key_beside_bulk_p50_us, way.key_beside_bulk_p99_us];
+        let cells = cells.map(|cell| cell.map_or("-".into(), |cell| cell.to_string()));
+        table.add_row([way.way.to_owned()].into_iter().chain(cells));
     }
     println!("{table}\n");
     println!("{bytes} bytes a transfer, {rounds} rounds: median (min..max)");

@@ -7,7 +7,7 @@ use tokio::task::{block_in_place, yield_now};
 use towline::Service;
 
 use super::chain::Chain;
-use super::{Options, product, target};
+use super::{Options, product, socat, target};
 use crate::clock;
 use crate::stats::percentile;
 
@@ -22,10 +22,8 @@ pub(crate) enum Way {
     Forward(SocketAddr),
     /// The product's session end to end, through a local port.
     Session(SocketAddr),
-    /// Socat, through a local port.
-    Socat(Chain),
-    /// `ssh -R`, through a port of the server's.
-    Ssh(Chain),
+    /// Other programs in a row, through a local port.
+    Rival(&'static str, Chain),
 }
 
 impl Way {
@@ -35,8 +33,7 @@ impl Way {
             Self::Handle(_) => "towline, as a library",
             Self::Forward(_) => "towline, tunnels",
             Self::Session(_) => "towline, end to end",
-            Self::Socat(_) => "socat",
-            Self::Ssh(_) => "ssh -R",
+            Self::Rival(name, _) => name,
         }
     }
 
@@ -44,9 +41,18 @@ impl Way {
     fn cpu(&self) -> anyhow::Result<Duration> {
         let others = match self {
             Self::Direct(_) | Self::Handle(_) | Self::Forward(_) | Self::Session(_) => Duration::ZERO,
-            Self::Socat(chain) | Self::Ssh(chain) => block_in_place(|| chain.cpu())?,
+            Self::Rival(_, chain) => block_in_place(|| chain.cpu())?,
         };
         Ok(clock::process_cpu() + others)
+    }
+
+    /// Where a client connects, if it does not use the product as a library.
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Direct(address) | Self::Forward(address) | Self::Session(address) => Some(*address),
+            Self::Rival(_, chain) => Some(chain.address),
+            Self::Handle(_) => None,
+        }
     }
 
     async fn upload(&self, bytes: u64) -> anyhow::Result<Duration> {
@@ -54,8 +60,9 @@ impl Way {
             Self::Direct(address)
             | Self::Forward(address)
             | Self::Session(address)
-            | Self::Socat(Chain { address, .. })
-            | Self::Ssh(Chain { address, .. }) => Ok(block_in_place(|| target::upload(*address, bytes))?),
+            | Self::Rival(_, Chain { address, .. }) => {
+                Ok(block_in_place(|| target::upload(*address, bytes))?)
+            }
             Self::Handle(service) => product::upload(service, bytes).await,
         }
     }
@@ -65,8 +72,9 @@ impl Way {
             Self::Direct(address)
             | Self::Forward(address)
             | Self::Session(address)
-            | Self::Socat(Chain { address, .. })
-            | Self::Ssh(Chain { address, .. }) => Ok(block_in_place(|| target::download(*address, bytes))?),
+            | Self::Rival(_, Chain { address, .. }) => {
+                Ok(block_in_place(|| target::download(*address, bytes))?)
+            }
             Self::Handle(service) => product::download(service, bytes).await,
         }
     }
@@ -78,8 +86,7 @@ impl Way {
             Self::Direct(address)
             | Self::Forward(address)
             | Self::Session(address)
-            | Self::Socat(Chain { address, .. })
-            | Self::Ssh(Chain { address, .. }) => {
+            | Self::Rival(_, Chain { address, .. }) => {
                 let requests = || (0..count).map(|_| target::request(*address)).collect::<Result<_, _>>();
                 Ok([Vec::new(), block_in_place(requests)?])
             }
@@ -102,6 +109,14 @@ pub(crate) struct Round {
     pub(crate) up: Transfer,
     pub(crate) down: Transfer,
     pub(crate) requests: Requests,
+    pub(crate) keys: Option<Keys>,
+}
+
+/// How long a key takes to come back: the median and the 99th percentile, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keys {
+    pub(crate) alone: [f64; 2],
+    pub(crate) beside_bulk: [f64; 2],
 }
 
 #[derive(Clone, Debug)]
@@ -137,8 +152,18 @@ pub(crate) async fn measure(way: &Way, options: Options) -> anyhow::Result<Round
     let up = Transfer::new(bytes, wall, between - before);
     let wall = way.download(bytes).await?;
     let down = Transfer::new(bytes, wall, way.cpu()? - between);
-    let count = if matches!(way, Way::Socat(_)) { (opens / 10).max(1) } else { opens };
-    Ok(Round { up, down, requests: requests(way, count).await? })
+    let count = if matches!(way, Way::Rival(socat::NAME, _)) { (opens / 10).max(1) } else { opens };
+    let requests = requests(way, count).await?;
+    yield_now().await;
+    let keys = way.address().map(|address| block_in_place(|| keys(address, opens))).transpose()?;
+    Ok(Round { up, down, requests, keys })
+}
+
+fn keys(address: SocketAddr, count: usize) -> anyhow::Result<Keys> {
+    let percentiles = |mut latencies: Vec<Duration>| [0.5, 0.99].map(|part| percentile(&mut latencies, part));
+    let alone = percentiles(target::keystrokes(address, count)?);
+    let beside_bulk = percentiles(target::keystrokes_beside_bulk(address, count)?);
+    Ok(Keys { alone, beside_bulk })
 }
 
 async fn requests(way: &Way, count: usize) -> anyhow::Result<Requests> {

@@ -14,6 +14,12 @@ pub(crate) const PIECE: usize = 64 << 10;
 /// How long anything may stand still.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long it is from key to key.
+const BETWEEN_KEYS: Duration = Duration::from_millis(3);
+
+/// How long a bulk transfer takes to fill whatever there is on its way.
+const WARM_UP: Duration = Duration::from_millis(300);
+
 /// The bytes of a request.
 pub(crate) const REQUEST: usize = 1 << 10;
 
@@ -103,6 +109,39 @@ pub(crate) fn request(address: SocketAddr) -> io::Result<Duration> {
     socket.read_exact(&mut message[9..])?;
     drop(socket);
     Ok(start.elapsed())
+}
+
+/// Sends `count` keys through `address`, one at a time, as somebody types who is fast. Returns how long each took to come
+/// back.
+pub(crate) fn keystrokes(address: SocketAddr, count: usize) -> io::Result<Vec<Duration>> {
+    let mut socket = connect(address)?;
+    socket.write_all(&head(Wants::Echo, 0))?;
+    let mut latencies = Vec::with_capacity(count);
+    for _ in 0..count {
+        thread::sleep(BETWEEN_KEYS);
+        let start = Instant::now();
+        socket.write_all(&[7])?;
+        socket.read_exact(&mut [0])?;
+        latencies.push(start.elapsed());
+    }
+    Ok(latencies)
+}
+
+/// The same while another connection through `address` uploads as much as it can.
+pub(crate) fn keystrokes_beside_bulk(address: SocketAddr, count: usize) -> io::Result<Vec<Duration>> {
+    let mut bulk = connect(address)?;
+    bulk.write_all(&head(Wants::Up, u64::MAX))?;
+    let other = bulk.try_clone()?;
+    // It ends when the socket is shut down.
+    let bulk = thread::spawn(move || send(&mut bulk, u64::MAX));
+    thread::sleep(WARM_UP);
+    let latencies = keystrokes(address, count);
+    other.shutdown(std::net::Shutdown::Both)?;
+    let ended_early = bulk.join().expect("it does not panic").err();
+    match ended_early.map(|error| error.kind()) {
+        Some(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => latencies,
+        kind => Err(io::Error::other(format!("the bulk beside the keys ended by itself: {kind:?}"))),
+    }
 }
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {

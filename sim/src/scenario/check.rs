@@ -291,7 +291,6 @@ impl Scenario {
             Feature::Mtu => link(|it| it.mtu.is_some(), "mtu"),
             Feature::Nat => link(|it| it.nat_timeout.is_some(), "nat_timeout"),
             Feature::Memory => vec!["expect", "memory_below"],
-            Feature::Hubs => vec!["hub"],
             Feature::Session => vec!["session"],
             Feature::Survival if self.expect.no_failure => vec!["expect", "no_failure"],
             Feature::Survival => vec!["expect", "resumes_at_least"],

@@ -83,6 +83,13 @@ pub struct Host {
     pub unauthenticated: Option<u64>,
 }
 
+impl Host {
+    /// The hubs that it knows, by name, as one text.
+    pub fn known_hubs(&self) -> String {
+        self.hubs.join(", ")
+    }
+}
+
 /// A stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -44,8 +44,6 @@ pub enum Feature {
     LossUnderTcp,
     /// Streams that live on when what carried them is lost.
     Survival,
-    /// An endpoint that knows several hubs.
-    Hubs,
     /// Sessions with limits of their own.
     Session,
     /// A largest packet.
@@ -106,9 +104,8 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
         (Turmoil, Feature::Survival) => {
             Err("tunnels do not outlive their links: say `session = true` in each [[work]]")
         }
-        (Turmoil, Feature::Hubs) => Err("the product's endpoints know one hub: say which, with `hubs`"),
         (Turmoil, Feature::Session) => Err("the product's sessions have the limits that they have"),
-        (Des, Feature::Survival | Feature::Hubs | Feature::Session) => Ok(()),
+        (Des, Feature::Survival | Feature::Session) => Ok(()),
         (Des, Feature::Mtu) => Err("it carries connections, which have no largest packet"),
         (Turmoil, Feature::Handshake) => {
             Err("the product's own handshakes take what they take, in no simulated time")
@@ -136,7 +133,6 @@ impl Scenario {
             (loses, Feature::Loss),
             (self.loses_under_tcp(), Feature::LossUnderTcp),
             (self.wants_survival(), Feature::Survival),
-            (endpoints().any(|endpoint| self.knows(endpoint) > 1), Feature::Hubs),
             (self.session_has_limits(), Feature::Session),
             (links().any(|link| link.mtu.is_some()), Feature::Mtu),
             (links().any(|link| link.nat_timeout.is_some()), Feature::Nat),
@@ -161,11 +157,6 @@ impl Scenario {
         let shared = self.hubs.iter().any(|hub| loses(&hub.link))
             || self.proxies.iter().any(|proxy| loses(&proxy.link));
         endpoints().any(|endpoint| uses_tcp(endpoint) && (shared || loses(&endpoint.link)))
-    }
-
-    /// How many hubs an endpoint knows.
-    fn knows(&self, endpoint: &EndpointSpec) -> usize {
-        if endpoint.hubs.is_empty() { self.hubs.len() } else { endpoint.hubs.len() }
     }
 
     fn session_has_limits(&self) -> bool {
@@ -230,7 +221,6 @@ pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
         ("link `loss`, `burst`, `duplicate`", Feature::Loss),
         ("the same under TCP", Feature::LossUnderTcp),
         ("`no_failure`, with faults that break links, without `session`", Feature::Survival),
-        ("an endpoint with several hubs", Feature::Hubs),
         ("limits in `session`", Feature::Session),
         ("link `mtu`", Feature::Mtu),
         ("link `nat_timeout`", Feature::Nat),

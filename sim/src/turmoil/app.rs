@@ -49,7 +49,7 @@ async fn open(stage: &Stage, service: &Service, plan: &StreamPlan) -> Option<Tun
     loop {
         match service.open(identity, APP).await {
             Ok(tunnel) => {
-                let hub = stage.plan.host(&plan.service)?.hubs.first().cloned().unwrap_or_default();
+                let hub = stage.plan.host(&plan.service)?.known_hubs();
                 stage.emit(&plan.service, What::TunnelOpened { device: plan.device.clone(), hub });
                 return Some(tunnel);
             }

@@ -86,7 +86,7 @@ impl Cast {
     }
 
     /// What an endpoint of the hub `hub` needs.
-    pub fn endpoint(&self, identity: &str, hub: &str, route: Route) -> EndpointConfig {
-        EndpointConfig { hub: format!("{hub}:443"), credentials: self.credentials(identity, &[]), route }
+    pub fn endpoint(&self, hub: &str, credentials: Credentials, route: Route) -> EndpointConfig {
+        EndpointConfig { hub: format!("{hub}:443"), credentials, route }
     }
 }

@@ -90,7 +90,7 @@ pub(super) async fn device(stage: Rc<Stage>, host: Host, site: String) -> Played
     let environment = stage.cast.environment(&host.name, &site, start);
     let mut listener = environment.network.listen("127.0.0.1:0").await?;
     let address = format!("127.0.0.1:{}", listener.local_addr()?.port());
-    let mut device = Device::register(config(&stage, &host, "device"), environment.clone())?;
+    let mut device = Device::register_with(configs(&stage, &host, "device"), environment.clone())?;
     let status = device.status();
     let (watching, name) = (stage.clone(), host.clone());
     tokio::task::spawn_local(watch(watching, name, status));
@@ -111,9 +111,9 @@ pub(super) async fn device(stage: Rc<Stage>, host: Host, site: String) -> Played
     remain().await
 }
 
-/// Writes down how it stands between a device and its hub.
+/// Writes down how it stands between a device and its hubs.
 async fn watch(stage: Rc<Stage>, host: Host, mut status: tokio::sync::watch::Receiver<Status>) {
-    let hub = host.hubs.first().cloned().unwrap_or_default();
+    let hub = host.known_hubs();
     loop {
         let now = status.borrow_and_update().clone();
         match now {
@@ -144,7 +144,7 @@ pub(super) async fn service(stage: Rc<Stage>, host: Host, site: String) -> Playe
     let start = stage.start(&host.name);
     stage.forget_sessions(&host.name);
     let environment = stage.cast.environment(&host.name, &site, start);
-    let service = Service::new(config(&stage, &host, "service"), environment)?;
+    let service = Service::of_hubs(configs(&stage, &host, "service"), environment)?;
     for (index, stream) in stage.plan.streams.iter().enumerate() {
         let wanted = stage.streams.borrow()[index].wanted;
         if stream.service != host.name || wanted {
@@ -158,9 +158,11 @@ pub(super) async fn service(stage: Rc<Stage>, host: Host, site: String) -> Playe
     }
     until(&stage.idle).await;
     for place in stage.sessions_of(&host.name) {
-        if let Some(session) = place.lock().await.take() {
+        let mut place = place.lock().await;
+        if let Some(session) = &*place {
             session.close();
             session.closed().await;
+            *place = None;
         }
     }
     until(&stage.over).await;
@@ -168,8 +170,8 @@ pub(super) async fn service(stage: Rc<Stage>, host: Host, site: String) -> Playe
     remain().await
 }
 
-/// Where an endpoint's hub is, and how it gets there.
-fn config(stage: &Stage, host: &Host, role: &str) -> EndpointConfig {
+/// Where an endpoint's hubs are, and how it gets there.
+fn configs(stage: &Stage, host: &Host, role: &str) -> Vec<EndpointConfig> {
     let transport = match host.transport {
         Transport::Auto => None,
         Transport::Tls => Some(towline::Transport::Tls),
@@ -181,10 +183,10 @@ fn config(stage: &Stage, host: &Host, role: &str) -> EndpointConfig {
         ProxySettings::through(url.parse().expect("it is a URL"))
     });
     let route = Route { transport, proxy, ..Route::default() };
-    let hub = host.hubs.first().map_or("", String::as_str);
     let identity = format!("{role}/{}", host.identity);
     let credentials = stage.cast.credentials_for(&identity, &[], lifetime(stage, host));
-    EndpointConfig { credentials, ..stage.cast.endpoint(&identity, hub, route) }
+    let config = |hub: &String| stage.cast.endpoint(hub, credentials.clone(), route.clone());
+    host.hubs.iter().map(config).collect()
 }
 
 /// How long a host's credentials hold, from the beginning: until they are to expire, if they are. Whoever starts anew

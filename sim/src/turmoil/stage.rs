@@ -118,6 +118,11 @@ impl Stage {
         sessions.iter().filter(|((of, _), _)| of == service).map(|(_, place)| place.clone()).collect()
     }
 
+    /// Whether all sessions are over, and none begins. One without a tunnel would never hear that everybody goes home.
+    pub(super) fn has_no_session(&self) -> bool {
+        self.sessions.borrow().values().all(|place| place.try_lock().is_ok_and(|session| session.is_none()))
+    }
+
     /// The process of a service has no sessions any more.
     pub(super) fn forget_sessions(&self, service: &str) {
         self.sessions.borrow_mut().retain(|(of, _), _| of != service);

@@ -270,8 +270,8 @@ impl Director {
         }
     }
 
-    /// Everything was said: the hubs have no tunnels any more, and once everybody has gone home, there are no links and no
-    /// connections.
+    /// Everything was said: there are no sessions, the hubs have no tunnels any more, and once everybody has gone home,
+    /// there are no links and no connections.
     fn look_at_residue(&mut self, sim: &mut Sim<'_>) -> anyhow::Result<()> {
         let online = self.stage.online.borrow().len() as u64;
         self.with_sink(|sink| sink.most(expect::ONLINE, online));
@@ -282,7 +282,7 @@ impl Director {
                 .fold((0, 0), |(tunnels, links), (more, and)| (tunnels + more, links + and))
         };
         self.stage.idle.set(true);
-        self.wait(sim, |stage| tunnels(stage).0 == 0)?;
+        self.wait(sim, |stage| tunnels(stage).0 == 0 && stage.has_no_session())?;
         let left = tunnels(&self.stage).0;
         self.stage.over.set(true);
         self.wait(sim, |stage| tunnels(stage) == (0, 0) && stage.air.connections() == 0)?;

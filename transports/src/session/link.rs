@@ -224,7 +224,7 @@ async fn keep_connected<P: Pipe>(
             Ok(pipe) => {
                 newest = Epoch(newest.0 + 1);
                 // The driver is gone if the session is over.
-                if pipes.send((newest, pipe)).is_err() {
+                if pipes.send(Box::new((newest, pipe))).is_err() {
                     return;
                 }
             }

@@ -189,7 +189,7 @@ impl<P: Pipe> Sessions<P> {
                     match resumed {
                         Ok(()) => {
                             // If the driver is gone, so is the session, and the peer will see the pipe end.
-                            let _ = pipes.send((epoch, pipe.forget_peer()));
+                            let _ = pipes.send(Box::new((epoch, pipe.forget_peer())));
                             return Ok(Accepted::Resumed);
                         }
                         Err(refused) => refused,

@@ -14,11 +14,12 @@ use crate::read_buffer::Room;
 #[derive(Debug)]
 pub(crate) struct Successive<C> {
     pipe: Option<C>,
-    next: mpsc::UnboundedReceiver<(Epoch, C)>,
+    next: mpsc::UnboundedReceiver<Box<(Epoch, C)>>,
 }
 
-/// Where the next pipes go.
-pub(crate) type Pipes<C> = mpsc::UnboundedSender<(Epoch, C)>;
+/// Where the next pipes go. Boxed, since a channel has room for 32 of what it carries from the beginning, and a pipe takes a
+/// kibibyte.
+pub(crate) type Pipes<C> = mpsc::UnboundedSender<Box<(Epoch, C)>>;
 
 impl<C> Successive<C> {
     pub(crate) fn new(first: C) -> (Self, Pipes<C>) {
@@ -62,7 +63,8 @@ impl<C: Carrier> Carrier for Successive<C> {
 
     fn poll_replaced(&mut self, context: &mut Context<'_>) -> Poll<Epoch> {
         match self.next.poll_recv(context) {
-            Poll::Ready(Some((epoch, pipe))) => {
+            Poll::Ready(Some(next)) => {
+                let (epoch, pipe) = *next;
                 self.pipe = Some(pipe);
                 Poll::Ready(epoch)
             }

@@ -1,0 +1,112 @@
+//! Sessions end to end that have lost their tunnel, at the device: its process has the hub as well, and stops it.
+//!
+//! Nobody's sessions are measured with their tunnels: those would be the hub's too.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use towline::core::Limits;
+use towline::policy::AllowAll;
+use towline::{
+    Device, EndToEnd, EndpointConfig, Environment, Hub, HubConfig, Route, Service, SessionOptions, Transport,
+    agent,
+};
+
+use super::Held;
+use super::holder::{Asked, Holder, LOOK};
+use crate::transports::trust::{self, HOST, Trust};
+
+const SERVICE: &str = "x";
+
+/// Longer than all of it takes.
+const GRACE: Duration = Duration::from_secs(10 * 60);
+
+/// How many sessions each service has. A device lets it have no more than 256.
+const EACH: usize = 128;
+
+/// Until the device is back at the hub.
+const WAIT: Duration = Duration::from_secs(60);
+
+fn environment() -> Environment {
+    Environment { tls: trust::environment(), ..Environment::system() }
+}
+
+fn endpoint(hub: &str, credentials: towline_transports::tls::Credentials) -> EndpointConfig {
+    let route = Route { transport: Some(Transport::Tls), ..Route::default() };
+    EndpointConfig { hub: hub.to_owned(), credentials, route }
+}
+
+/// Is the device and the hub. Each time it is asked, it stops the hub once all sessions are there, and starts it again after
+/// that.
+pub(super) async fn hold(trust: Trust, settle: Duration, mut asked: Asked) -> anyhow::Result<()> {
+    let environment = environment();
+    let start = async |listen: String| -> anyhow::Result<Hub> {
+        let config = HubConfig {
+            listen,
+            credentials: trust.far()?,
+            limits: Limits::default().opens(1_000_000, 1_000_000).tunnels_per_device(1_000_000),
+            policy: Box::new(AllowAll),
+            quic: false,
+        };
+        Ok(Hub::start(config, environment.clone()).await?)
+    };
+    let mut hub = start(format!("{HOST}:0")).await?;
+    let address = hub.local_addr().to_string();
+    let mut device = Device::register(endpoint(&address, trust.near()?), environment.clone())?;
+    device.keep_sessions_for(GRACE);
+    // Nobody connects to it.
+    let targets = vec![format!("{SERVICE}={address}").parse()?];
+    let there = environment.clone();
+    tokio::spawn(async move { agent::serve(&mut device, targets, there).await });
+    asked.answer(&hub.local_addr())?;
+    while let Some(wanted) = asked.next().await {
+        while hub.stats().tunnels < wanted {
+            sleep(LOOK).await;
+        }
+        drop(hub);
+        sleep(settle).await;
+        asked.answer_with_memory()?;
+        hub = start(address.clone()).await?;
+    }
+    Ok(())
+}
+
+/// Has the sessions.
+pub(super) async fn load(
+    holder: &mut Holder,
+    trust: &Trust,
+    [first, last]: [usize; 2],
+) -> anyhow::Result<[Held; 2]> {
+    let hub = holder.address().await?.to_string();
+    let service = |credentials| Service::new(endpoint(&hub, credentials), environment());
+    let services =
+        trust.services(last.div_ceil(EACH))?.into_iter().map(service).collect::<Result<Vec<_>, _>>()?;
+    let mut sessions = open(&services, 0..first).await?;
+    let before = holder.measure(first).await?;
+    sessions.extend(open(&services, first..last).await?);
+    let after = holder.measure(last).await?;
+    holder.stop();
+    Ok([before, after])
+}
+
+async fn open(services: &[Service], numbers: std::ops::Range<usize>) -> anyhow::Result<Vec<EndToEnd>> {
+    let mut options = SessionOptions::default();
+    (options.grace, options.wait) = (GRACE, WAIT);
+    let (mut sessions, mut tasks) = (Vec::new(), JoinSet::new());
+    for number in numbers {
+        if tasks.len() == AT_ONCE {
+            sessions.push(tasks.join_next().await.context("there are some")???);
+        }
+        let service = services[number / EACH].clone();
+        tasks.spawn(async move { service.session(trust::NEAR, SERVICE, options).await });
+    }
+    while let Some(session) = tasks.join_next().await {
+        sessions.push(session??);
+    }
+    Ok(sessions)
+}
+
+/// How many are opened at a time.
+const AT_ONCE: usize = 8;
