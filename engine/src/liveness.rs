@@ -141,6 +141,11 @@ impl Liveness {
         self.ping_owed || self.pong_owed
     }
 
+    /// Whether something went out since something came.
+    pub(crate) fn is_owed_an_answer(&self) -> bool {
+        self.spoke
+    }
+
     /// Takes the pong that is owed.
     pub(crate) fn take_pong(&mut self) -> Option<u64> {
         core::mem::take(&mut self.pong_owed).then(|| self.next_asked - 1)

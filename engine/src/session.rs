@@ -436,6 +436,12 @@ impl Session {
         self.pipe.as_ref()?.liveness.rtt()
     }
 
+    /// Whether something was handed to the pipe since something came from it. If nothing comes for long after that, not even
+    /// the answer to a [`ping`](Self::ping), the pipe may be dead, though it is not the idle timeout yet.
+    pub fn is_owed_an_answer(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.liveness.is_owed_an_answer())
+    }
+
     /// What has passed through since the session began.
     pub fn stats(&self) -> Stats {
         self.stats

@@ -43,6 +43,11 @@ impl<T, E> OnDemand<T, E> {
         lock(&self.state)
     }
 
+    /// Whether there is one, and `is_it`.
+    pub(crate) fn is(&self, is_it: impl FnOnce(&T) -> bool) -> bool {
+        self.lock().kept.as_ref().is_some_and(is_it)
+    }
+
     /// Gives up the one that there is, if `is_it`.
     pub(crate) fn take_if(&self, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
         self.lock().kept.take_if(|kept| is_it(kept))

@@ -59,8 +59,9 @@ struct HubLink {
     link: OnDemand<Arc<Kept>, OpenError>,
 }
 
+/// A link to a hub.
 #[derive(Debug)]
-struct Kept {
+pub(crate) struct Kept {
     link: Link,
     /// The hub has said goodbye.
     is_leaving: Arc<AtomicBool>,
@@ -191,16 +192,19 @@ impl Service {
         service: &str,
         options: OpenOptions,
     ) -> Result<Opening, OpenError> {
-        Ok(self.begin_or_not(device, service, options).await?)
+        let (opening, _) = self.begin_or_not(device, service, options, None).await?;
+        Ok(opening)
     }
 
-    /// As [`begin`](Self::begin), for somebody who would try again.
+    /// As [`begin`](Self::begin), for somebody who would try again, and not over a link that is in `doubt`: its hub comes last,
+    /// and has another link then. Returns the link as well.
     pub(crate) async fn begin_or_not(
         &self,
         device: &str,
         service: &str,
         options: OpenOptions,
-    ) -> Result<Opening, Unopened> {
+        doubt: Option<&Arc<Kept>>,
+    ) -> Result<(Opening, Arc<Kept>), Unopened> {
         // The hub would say the same, if the names are not too long for a message.
         for name in [device, service] {
             let bad = |bad: BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
@@ -216,12 +220,15 @@ impl Service {
         };
         let request = Request::Open(open);
         if let [hub] = &self.inner.hubs[..] {
-            let (send, recv) = self.ask(hub, &request).await?;
-            return Ok(Opening::new(options, send, recv));
+            let Asked { over, send, recv } = self.ask(hub, &request, doubt).await?;
+            return Ok((Opening::new(options, send, recv), over));
+        }
+        if let Some(doubt) = doubt {
+            self.prefer_another_than(doubt);
         }
         self.try_hubs(|hub| async {
-            let (send, recv) = self.ask(hub, &request).await?;
-            Opening::new(options, send, recv).with_answer().await
+            let Asked { over, send, recv } = self.ask(hub, &request, doubt).await?;
+            Ok((Opening::new(options, send, recv).with_answer().await?, over))
         })
         .await
     }
@@ -236,7 +243,7 @@ impl Service {
     }
 
     async fn devices_of(&self, hub: &Arc<HubLink>) -> Result<Vec<DeviceStatus>, OpenError> {
-        let (_send, mut recv) = self.ask(hub, &Request::List(List {})).await?;
+        let Asked { send: _send, mut recv, .. } = self.ask(hub, &Request::List(List {}), None).await?;
         match message::read(&mut recv).await? {
             Answer::Refused(refusal) => return Err(refusal.into()),
             Answer::Accepted(_) => {}
@@ -292,19 +299,29 @@ impl Service {
         }
     }
 
-    /// Opens a stream to a hub and writes `request` on it.
+    /// Has the hub of this link tried last.
+    fn prefer_another_than(&self, doubt: &Arc<Kept>) {
+        let Inner { hubs, preferred, .. } = &*self.inner;
+        let first = preferred.load(Ordering::Relaxed);
+        if hubs[first].link.is(|kept| Arc::ptr_eq(kept, doubt)) {
+            preferred.store((first + 1) % hubs.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Opens a stream to a hub and writes `request` on it, but not over a link that is in `doubt`.
     async fn ask(
         &self,
         hub: &Arc<HubLink>,
         request: &Request,
-    ) -> Result<(SendStream, RecvStream), OpenError> {
-        let link = self.link(hub, None).await?;
-        if let Ok(streams) = ask_on(&link.link, request).await {
-            return Ok(streams);
+        doubt: Option<&Arc<Kept>>,
+    ) -> Result<Asked, OpenError> {
+        let over = self.link(hub, doubt).await?;
+        if let Ok(asked) = ask_on(&over, request).await {
+            return Ok(asked);
         }
         // One that was kept may turn out to be lost; a new one that is lost at once is bad news.
-        let link = self.link(hub, Some(&link)).await?;
-        Ok(ask_on(&link.link, request).await?)
+        let over = self.link(hub, Some(&over)).await?;
+        Ok(ask_on(&over, request).await?)
     }
 
     /// The link to a hub that is kept, unless that is `lost`, or a new one. Those who come while it is made share it.
@@ -325,11 +342,18 @@ async fn connect(hub: Arc<HubLink>, goodbyes: watch::Sender<u64>) -> Result<Arc<
     Ok(Arc::new(Kept { link, is_leaving, _listening: unwanted.drop_guard() }))
 }
 
+/// A stream with a request on it.
+struct Asked {
+    over: Arc<Kept>,
+    send: SendStream,
+    recv: RecvStream,
+}
+
 /// Opens a stream and writes `request` on it.
-async fn ask_on(link: &Link, request: &Request) -> Result<(SendStream, RecvStream), MessageError> {
-    let (mut send, recv) = link.open_bi().await?;
+async fn ask_on(over: &Arc<Kept>, request: &Request) -> Result<Asked, MessageError> {
+    let (mut send, recv) = over.link.open_bi().await?;
     message::write(&mut send, request).await?;
-    Ok((send, recv))
+    Ok(Asked { over: over.clone(), send, recv })
 }
 
 /// Waits until the hub says goodbye, and lets go of the link then: it lives on for its tunnels only, which the hub waits for.

@@ -294,6 +294,7 @@ impl<'a> Replay<'a> {
             }
             Event::Timeout {} => session.handle_timeout(now),
             Event::GiveUp {} => session.give_up(),
+            Event::Ping {} => session.ping(),
             Event::CopyOut {} => session.copy_out(),
             Event::Transmit { max, .. } => {
                 let max = usize::try_from(*max).unwrap_or(usize::MAX);

@@ -47,7 +47,7 @@ mod unread;
 pub mod websocket;
 
 pub use error::{LinkClosed, NoWay, ReadError, WriteError};
-pub use link::{Link, LinkStats, Reconnect, WeakLink};
+pub use link::{Link, LinkStats, Occasion, Reconnect, WeakLink};
 pub use network::{Listener, Network, Socket, TcpNetwork, UdpSocket};
 pub use read_buffer::{ReadBuffer, Room};
 pub use session::{AcceptError, Accepted, Sessions};

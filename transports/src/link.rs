@@ -80,19 +80,30 @@ impl WeakLink {
 ///
 /// A function that opens a pipe, however long that takes, is one as well.
 pub trait Reconnect<P>: Send + 'static {
-    /// Opens the next pipe, and takes the time that it takes: the session ends this if it ends itself. `last_words` is what
-    /// the pipe before said when it failed, if it said anything.
+    /// Opens the next pipe, and takes the time that it takes: the session ends this if it ends itself, or if it was for
+    /// [doubt](Occasion::Doubt) that is dispelled.
     ///
     /// # Errors
     ///
     /// There will be none: the session ends at once, unless it has a pipe still.
-    fn connect(
-        &mut self,
-        last_words: Option<Arc<io::Error>>,
-    ) -> impl Future<Output = Result<TlsPipe<P>, NoWay>> + Send;
+    fn connect(&mut self, occasion: Occasion) -> impl Future<Output = Result<TlsPipe<P>, NoWay>> + Send;
 
-    /// The session has gone on over the pipe that was opened last, or has begun over its first.
+    /// The session has gone on over the pipe that was opened last, or has begun over its first; or it turns out that it needs
+    /// no other one.
     fn has_gone_on(&mut self) {}
+}
+
+/// Why a session is to have another pipe.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Occasion {
+    /// It has none; and what the last one said when it failed, if it said anything.
+    Lost(Option<Arc<io::Error>>),
+    /// [`Link::renew`]: it is to go on over another one, before this one is lost.
+    Renewal,
+    /// The peer owes an answer, and not even one to a ping has come for a second: the pipe may be dead. The session gives it
+    /// up only after the idle timeout, but another way would be welcome now.
+    Doubt,
 }
 
 impl<P, F, C> Reconnect<P> for C
@@ -101,7 +112,7 @@ where
     F: Future<Output = TlsPipe<P>> + Send,
     C: FnMut() -> F + Send + 'static,
 {
-    async fn connect(&mut self, _: Option<Arc<io::Error>>) -> Result<TlsPipe<P>, NoWay> {
+    async fn connect(&mut self, _: Occasion) -> Result<TlsPipe<P>, NoWay> {
         Ok(self().await)
     }
 }

@@ -15,8 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use towline_transports::tls::{self, ALPN_LINK, TlsPipe};
 use towline_transports::{
-    AcceptError, Accepted, Code, Config, Link, LinkClosed, NoWay, ReadError, Reconnect, Resumption, Secret,
-    SessionId, Sessions, Side,
+    AcceptError, Accepted, Code, Config, Link, LinkClosed, NoWay, Occasion, ReadError, Reconnect, Resumption,
+    Secret, SessionId, Sessions, Side,
 };
 
 const NAME: SessionId = SessionId([7; SessionId::LEN]);
@@ -30,8 +30,8 @@ struct Network {
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
     listener: mpsc::UnboundedSender<DuplexStream>,
-    /// What carries the present pipe, and how many there were.
-    carrier: Mutex<Option<JoinHandle<()>>>,
+    /// What carries the present pipe, what it asks before it passes anything on, and how many there were.
+    carrier: Mutex<Option<(JoinHandle<()>, Arc<Semaphore>)>>,
     pipes: AtomicUsize,
     /// After how many bytes each pipe is cut by itself.
     cut_after: usize,
@@ -53,7 +53,9 @@ impl Network {
             let (far, theirs) = duplex(32 << 10);
             self.listener.send(theirs).unwrap();
             let left = self.cut_after;
-            *self.carrier.lock().unwrap() = Some(tokio::spawn(carry(near, far, left)));
+            let passes = Arc::new(Semaphore::new(1));
+            let carrying = tokio::spawn(carry(near, far, left, passes.clone()));
+            *self.carrier.lock().unwrap() = Some((carrying, passes));
             self.pipes.fetch_add(1, Ordering::Relaxed);
             // It may be cut in the middle of the handshake.
             if let Ok(pipe) = tls::connect(ours, "hub.test".try_into().unwrap(), self.client.clone()).await {
@@ -63,7 +65,14 @@ impl Network {
     }
 
     fn cut(&self) {
-        self.carrier.lock().unwrap().take().unwrap().abort();
+        self.carrier.lock().unwrap().take().unwrap().0.abort();
+    }
+
+    /// From now on nothing passes through the present pipe, which is not cut, until what this returns is added to.
+    async fn silence(&self) -> Arc<Semaphore> {
+        let passes = self.carrier.lock().unwrap().as_ref().unwrap().1.clone();
+        passes.acquire().await.unwrap().forget();
+        passes
     }
 
     fn pipes(&self) -> usize {
@@ -85,17 +94,19 @@ async fn nameless(network: &Arc<Network>) -> Link {
 }
 
 /// Carries bytes both ways until so many have passed, and then drops both ends with whatever is in between.
-async fn carry(mut near: DuplexStream, mut far: DuplexStream, mut left: usize) {
+async fn carry(mut near: DuplexStream, mut far: DuplexStream, mut left: usize, passes: Arc<Semaphore>) {
     let (mut up, mut down) = ([0; 1000], [0; 1000]);
     while left > 0 {
         let count = tokio::select! {
             Ok(count) = near.read(&mut up) => {
+                let _pass = passes.acquire().await;
                 if count == 0 || far.write_all(&up[..count]).await.is_err() {
                     return;
                 }
                 count
             }
             Ok(count) = far.read(&mut down) => {
+                let _pass = passes.acquire().await;
                 if count == 0 || near.write_all(&down[..count]).await.is_err() {
                     return;
                 }
@@ -341,7 +352,7 @@ impl Told {
 }
 
 impl Reconnect<DuplexStream> for Gated {
-    async fn connect(&mut self, _: Option<Arc<std::io::Error>>) -> Result<TlsPipe<DuplexStream>, NoWay> {
+    async fn connect(&mut self, _: Occasion) -> Result<TlsPipe<DuplexStream>, NoWay> {
         self.told.asked.fetch_add(1, Ordering::Relaxed);
         match self.gate.acquire().await {
             Ok(permit) => permit.forget(),
@@ -438,4 +449,61 @@ async fn a_session_that_has_a_pipe_does_not_mind_that_there_is_no_other() {
     // Until that one is lost as well.
     network.cut();
     assert!(matches!(service.closed().await, LinkClosed::NoWay(_)));
+}
+
+/// A pipe that nothing comes out of is given up after 15 s. Somebody who waits for an answer has it through another one
+/// before two have passed.
+#[tokio::test(start_paused = true)]
+async fn a_pipe_that_is_silent_is_left_long_before_it_is_given_up() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
+    let gate = Arc::new(Semaphore::new(10));
+    let (service, told) = gated(&network, &gate).await;
+    let device = first_link(&mut outcomes).await;
+    says(&service, &device).await;
+    let _never = network.silence().await;
+    let start = tokio::time::Instant::now();
+    says(&service, &device).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "after {:?}", start.elapsed());
+    assert_eq!((told.counts(), network.pipes()), ([1, 2], 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_at_rest_has_no_doubt() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
+    let gate = Arc::new(Semaphore::new(10));
+    let (service, told) = gated(&network, &gate).await;
+    let device = first_link(&mut outcomes).await;
+    let (mut send, _recv) = service.open_bi().await.unwrap();
+    send.write_all(b"x").await.unwrap();
+    let _there = device.accept_bi().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((told.counts(), network.pipes()), ([0, 1], 1));
+}
+
+/// While another pipe is looked for, something comes out of the old one after all.
+#[tokio::test(start_paused = true)]
+async fn a_doubt_that_is_dispelled_leads_to_no_other_pipe() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
+    let gate = Arc::new(Semaphore::new(0));
+    let (service, told) = gated(&network, &gate).await;
+    let device = first_link(&mut outcomes).await;
+    says(&service, &device).await;
+    let passes = network.silence().await;
+    let word = tokio::spawn({
+        let (service, device) = (service.clone(), device.clone());
+        async move { says(&service, &device).await }
+    });
+    while told.counts()[0] == 0 {
+        quiet().await;
+    }
+    passes.add_permits(1);
+    word.await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    gate.add_permits(1);
+    says(&service, &device).await;
+    assert_eq!(network.pipes(), 1);
+    assert_eq!(told.counts(), [1, 2], "it is told that there is no need any more");
 }

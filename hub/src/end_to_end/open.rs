@@ -1,8 +1,7 @@
 //! The service's side: a session with a device, and the tunnels that carry it one after the other.
 
-use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -11,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use towline_transports::tls::{self, TlsPipe};
 use towline_transports::{
-    Code, Link, LinkClosed, NoWay, Reconnect, Resumption, Secret, SessionId, StreamPipe, WeakLink,
+    Code, Link, LinkClosed, NoWay, Occasion, Reconnect, Resumption, Secret, SessionId, StreamPipe, WeakLink,
     stream_pipe,
 };
 
@@ -22,7 +21,7 @@ use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
 use crate::refusal::{Refusal, RefusalCode};
-use crate::service::{OpenError, OpenOptions, Opening, Service, Unopened};
+use crate::service::{Kept, OpenError, OpenOptions, Opening, Service, Unopened};
 
 /// How to have a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +70,9 @@ impl Service {
         limits.resumption = Resumption::Offer(name, Secret::new(environment.random_bytes()));
         // One that is said from now on, while the first tunnel opens, counts as well.
         let goodbyes = self.goodbyes();
-        let first = tunnels.first(options.wait).await?;
+        let (first, over) = tunnels.first(options.wait).await?;
         let outage = Outage::new(device, options.grace);
-        let link = Link::resumable(first, limits, Returning { tunnels, outage });
+        let link = Link::resumable(first, limits, Returning { tunnels, over, outage });
         tokio::spawn(move_in_time(link.downgrade(), goodbyes));
         Ok(EndToEnd { link, deadline: options.deadline })
     }
@@ -140,12 +139,14 @@ impl Tunnels {
         self.service.at_the_ends().1
     }
 
-    /// A tunnel to the device, and TLS with it.
-    async fn next(&self, wait: Duration) -> Result<TlsPipe<StreamPipe>, Unopened> {
+    /// A tunnel to the device, not over a link that is in `doubt`, and TLS with it; and over which link.
+    async fn next(&self, wait: Duration, doubt: Option<&Arc<Kept>>) -> Result<Returned, Unopened> {
         let options = OpenOptions { wait, ..self.options };
-        let opening = self.service.begin_or_not(self.device.name.as_str(), &self.name, options).await?;
+        let device = self.device.name.as_str();
+        let (opening, over) = self.service.begin_or_not(device, &self.name, options, doubt).await?;
         let (send, recv) = opening.answered().await?.into_split();
-        Ok(self.meet(stream_pipe(send, recv)).await.map_err(OpenError::from)?)
+        let pipe = self.meet(stream_pipe(send, recv)).await.map_err(OpenError::from)?;
+        Ok((pipe, Arc::downgrade(&over)))
     }
 
     /// Runs TLS with the device.
@@ -158,12 +159,12 @@ impl Tunnels {
     }
 
     /// The first tunnel. A device that is lost while it is asked is waited for as well, as long as there is time.
-    async fn first(&self, wait: Duration) -> Result<TlsPipe<StreamPipe>, OpenError> {
+    async fn first(&self, wait: Duration) -> Result<Returned, OpenError> {
         let until = Instant::now() + wait;
         let mut backoff = Backoff::default();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.next(left).await {
+            match self.next(left, None).await {
                 Err(Unopened { error: OpenError::Refused(refusal), .. })
                     if refusal.code == RefusalCode::DeviceOffline && Instant::now() < until =>
                 {
@@ -175,28 +176,42 @@ impl Tunnels {
     }
 }
 
+/// A tunnel with TLS in it, and the link that it is over.
+type Returned = (TlsPipe<StreamPipe>, Weak<Kept>);
+
 /// Brings a session its later tunnels.
 struct Returning {
     tunnels: Tunnels,
+    /// The link of the last one.
+    over: Weak<Kept>,
     outage: Outage,
 }
 
 impl Reconnect<StreamPipe> for Returning {
     /// Tries until the session is given up, or until it is known that this leads nowhere.
-    async fn connect(&mut self, last_words: Option<Arc<io::Error>>) -> Result<TlsPipe<StreamPipe>, NoWay> {
-        let Self { tunnels, outage } = self;
-        // The device says that only once this end holds the handshake to be done.
-        if let Some(reason) = last_words.as_deref().and_then(tls::as_tls).and_then(tls::refused_certificate) {
-            return Err(Arc::new(PeerError::CertificateRefused { by: tunnels.device.clone(), reason }));
-        }
+    async fn connect(&mut self, occasion: Occasion) -> Result<TlsPipe<StreamPipe>, NoWay> {
+        let Self { tunnels, over, outage } = self;
+        let doubt = match occasion {
+            // The device says that only once this end holds the handshake to be done.
+            Occasion::Lost(Some(words))
+                if let Some(reason) = tls::as_tls(&words).and_then(tls::refused_certificate) =>
+            {
+                return Err(Arc::new(PeerError::CertificateRefused { by: tunnels.device.clone(), reason }));
+            }
+            Occasion::Doubt => over.upgrade(),
+            _ => None,
+        };
         let random = || tunnels.environment().random();
         outage.begin();
         loop {
             if let Some(wait) = outage.wait(random) {
                 outage.watch(sleep(wait)).await;
             }
-            match outage.watch(tunnels.next(RETURN)).await {
-                Ok(pipe) => return Ok(pipe),
+            match outage.watch(tunnels.next(RETURN, doubt.as_ref())).await {
+                Ok((pipe, link)) => {
+                    *over = link;
+                    return Ok(pipe);
+                }
                 Err(Unopened { error, is_final: true }) => return Err(Arc::new(error)),
                 Err(Unopened { error, .. }) => outage.fail(error),
             }

@@ -132,6 +132,8 @@ pub enum Event {
     Timeout {},
     #[serde(rename = "towline:give_up")]
     GiveUp {},
+    #[serde(rename = "towline:ping")]
+    Ping {},
     #[serde(rename = "towline:copy_out")]
     CopyOut {},
     #[serde(rename = "towline:transmit")]

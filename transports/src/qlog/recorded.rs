@@ -193,6 +193,14 @@ impl Recorded {
         self.session.give_up();
     }
 
+    /// As [`Session::ping`].
+    pub fn ping(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.verb(&Event::Ping {});
+        }
+        self.session.ping();
+    }
+
     /// As [`Session::copy_out`].
     pub fn copy_out(&mut self) {
         if let Some(log) = &mut self.log {

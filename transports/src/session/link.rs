@@ -7,12 +7,13 @@ use std::time::Duration;
 use towline_engine::{Code, Config, Dir, Epoch, OpenError, Side, StreamId};
 
 use super::carrier::Carrier;
+use super::doubt::Doubt;
 use super::driver::Driver;
 use super::shared::{FIRST, Shared, index};
 use super::stream::{Held, RecvStream, SendStream};
 use super::successive::{Pipes, Successive};
 use crate::error::LinkClosed;
-use crate::link::Reconnect;
+use crate::link::{Occasion, Reconnect};
 use crate::tls::TlsPipe;
 use crate::{LinkStats, Pipe};
 
@@ -159,7 +160,10 @@ impl Link {
                 Err(_) => Some(Err(state.why_closed())),
             });
             match opened {
-                Some(outcome) => return outcome,
+                Some(outcome) => {
+                    shared.opened.notify_waiters();
+                    return outcome;
+                }
                 None => openable.await,
             }
         }
@@ -183,7 +187,7 @@ impl Link {
     }
 }
 
-/// Brings a session its next pipe whenever it has none, or is to have another one, until it is over.
+/// Brings a session its next pipe whenever it has none, is to have another one, or has one that is in doubt; until it is over.
 async fn keep_connected<P: Pipe>(
     shared: Arc<Shared>,
     pipes: Pipes<TlsPipe<P>>,
@@ -192,8 +196,9 @@ async fn keep_connected<P: Pipe>(
     let mut closed = pin!(shared.closed());
     let mut newest = FIRST;
     let mut told = None;
+    let mut doubt = Doubt::default();
     loop {
-        tokio::select! {
+        let occasion = tokio::select! {
             biased;
             _ = &mut closed => return,
             () = shared.pipe_news.notified() => {
@@ -206,19 +211,26 @@ async fn keep_connected<P: Pipe>(
                 if news.lost != Some(newest) {
                     continue;
                 }
+                Occasion::Lost(shared.lock().pipe_error.clone())
             }
             () = shared.renewal.notified() => {
                 // Before both ends have agreed on that, it has no other pipe than its first.
                 if shared.lock().session.id().is_none() {
                     continue;
                 }
+                Occasion::Renewal
             }
-        }
-        let last_words = shared.lock().pipe_error.clone();
+            () = doubt.arises(&shared) => Occasion::Doubt,
+        };
+        let is_in_doubt = matches!(occasion, Occasion::Doubt);
         let pipe = tokio::select! {
             biased;
             _ = &mut closed => return,
-            pipe = reconnect.connect(last_words) => pipe,
+            pipe = reconnect.connect(occasion) => pipe,
+            () = doubt.is_dispelled(&shared), if is_in_doubt => {
+                reconnect.has_gone_on();
+                continue;
+            }
         };
         match pipe {
             Ok(pipe) => {

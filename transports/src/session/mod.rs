@@ -4,6 +4,7 @@
 //! what it moves bytes through, and [`shared`] is what it and the handles have in common.
 
 pub(crate) mod carrier;
+mod doubt;
 mod driver;
 mod link;
 mod registry;

@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     start: Instant,
     /// Wakes those who wait to open a stream.
     pub(crate) openable: [Notify; 2],
+    /// Wakes who looks on when a stream was opened.
+    pub(crate) opened: Notify,
     /// Wakes those who wait to accept one.
     pub(crate) incoming: [Notify; 2],
     /// Why the driver has ended, once it has.
@@ -94,6 +96,7 @@ impl Shared {
             state: Mutex::new(state),
             start,
             openable: Default::default(),
+            opened: Notify::new(),
             incoming: Default::default(),
             outcome: OnceLock::new(),
             ended: Notify::new(),
