@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use towline_transports::{Code, ReadBuffer, ReadError, RecvStream, SendStream, Socket, WriteError};
 
 use crate::codes;
-use crate::core::{Ended, Fate, Splice, Way};
+use crate::core::{Ended, Fate, Pace, Splice, Way};
 use crate::message::Profile;
 
 /// What reading a leg gave.
@@ -211,13 +211,24 @@ fn lose(splice: &mut Splice, way: Way, gone: Gone) {
 /// A stream of a link as a leg.
 ///
 /// If its link is lost, each half says so by itself: what had arrived before, the end of the stream for one, is still
-/// there to be read.
+/// there to be read. While little is written to it at a time, what is written is urgent.
 #[derive(Debug)]
 pub struct StreamLeg {
     /// Its sending half.
     pub send: SendStream,
     /// Its receiving half.
     pub recv: RecvStream,
+    pace: Pace,
+    /// How much is left of the piece that is being written.
+    left: usize,
+}
+
+impl StreamLeg {
+    /// Takes the halves of a stream over.
+    pub fn new(mut send: SendStream, recv: RecvStream) -> Self {
+        send.set_urgency(Pace::FIRST);
+        Self { send, recv, pace: Pace::default(), left: 0 }
+    }
 }
 
 impl Leg for StreamLeg {
@@ -231,7 +242,15 @@ impl Leg for StreamLeg {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>> {
-        self.send.poll_write_chunk(context, data).map_err(gone)
+        // A piece that does not fit comes again.
+        if self.left == 0 {
+            if let Some(urgency) = self.pace.handle_piece(data.len()) {
+                self.send.set_urgency(urgency);
+            }
+        }
+        let written = self.send.poll_write_chunk(context, data);
+        self.left = data.len();
+        written.map_err(gone)
     }
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {

@@ -524,7 +524,7 @@ impl Opening {
             Some(_) => None,
             None => Some((message::Reader::default(), Box::pin(sleep(deadline + DEADLINE_SLACK)))),
         };
-        OpeningLeg { leg: StreamLeg { send, recv }, answer, refused: None, session }
+        OpeningLeg { leg: StreamLeg::new(send, recv), answer, refused: None, session }
     }
 }
 

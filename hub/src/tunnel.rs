@@ -42,7 +42,7 @@ impl Tunnel {
 
     /// It as one side of a [`relay`](crate::relay::relay).
     pub fn into_leg(self) -> StreamLeg {
-        StreamLeg { send: self.send, recv: self.recv }
+        StreamLeg::new(self.send, self.recv)
     }
 }
 

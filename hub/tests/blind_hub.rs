@@ -143,7 +143,7 @@ impl Inner {
         message::write(&mut to_device, &offer).await.unwrap();
         let answer: Answer = message::read(&mut from_device).await.unwrap();
         message::write(&mut to_service, &answer).await.unwrap();
-        let recorded = |send, recv| Recorded { leg: StreamLeg { send, recv }, seen: self.seen.clone() };
+        let recorded = |send, recv| Recorded { leg: StreamLeg::new(send, recv), seen: self.seen.clone() };
         let mut service_leg = recorded(to_service, from_service);
         let mut device_leg = recorded(to_device, from_device);
         relay(&mut service_leg, &mut device_leg, profile).await;

@@ -260,7 +260,8 @@ async fn a_service_that_sleeps_for_too_long_hears_so_at_once() {
     let error = timeout(PATIENCE, socket.read_exact(&mut [0])).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     // After ten minutes the device remembers nothing that it could say.
-    let why = if sleep_is_long() { "does not know the session" } else { "5 bytes at least had been delivered" };
+    let why =
+        if sleep_is_long() { "does not know the session" } else { "5 bytes at least had been delivered" };
     until("the forward says so", || log_of(&forward_log).contains(why));
     // The next connection begins another session.
     let mut socket = TcpStream::connect(local).await.unwrap();

@@ -7,6 +7,7 @@
 mod backoff;
 mod limits;
 mod lobby;
+mod pace;
 mod parking;
 mod registry;
 mod splice;
@@ -20,6 +21,7 @@ use towline_engine::Instant;
 pub use backoff::{Backoff, MAX_HINTED_WAIT, MAX_WAIT, MIN_WAIT, SETTLED};
 pub use limits::{Limits, MAX_DEADLINE, MAX_PARKED, MAX_PARKED_OF_SERVICE, TUNNELS_PER_DEVICE};
 pub use lobby::{Lobby, Visitor};
+pub use pace::Pace;
 pub use splice::{Ended, Fate, Flow, MAX_HELD, Splice, Way};
 
 use crate::identity::{Identity, Name, Role};

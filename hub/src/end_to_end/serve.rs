@@ -108,7 +108,7 @@ async fn connect(mut send: SendStream, mut recv: RecvStream, service: &Name, tar
             if message::write(&mut send, &Answer::Accepted(message::Accepted::default())).await.is_err() {
                 return;
             }
-            let mut stream = StreamLeg { send, recv };
+            let mut stream = StreamLeg::new(send, recv);
             let relayed = relay(&mut SocketLeg::new(socket), &mut stream, Profile::Native).await;
             tracing::debug!(%service, bytes = ?relayed.bytes, ended = ?relayed.ended, "connection closed");
         }

@@ -212,8 +212,8 @@ async fn offer(
 /// Joins the two legs of a tunnel until it is over.
 async fn splice(mut record: Record, joined: Joined, send: SendStream, recv: RecvStream) {
     let Joined { live: _live, send: to_device, recv: from_device, replaced, .. } = joined;
-    let mut service_leg = StreamLeg { send, recv };
-    let mut device_leg = StreamLeg { send: to_device, recv: from_device };
+    let mut service_leg = StreamLeg::new(send, recv);
+    let mut device_leg = StreamLeg::new(to_device, from_device);
     let relaying = relay_through(&mut record.splice, &mut service_leg, &mut device_leg);
     record.end = match replaced.run_until_cancelled(relaying).await {
         Some(relayed) => End::Ways(relayed.ended),
