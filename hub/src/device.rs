@@ -11,7 +11,7 @@ use towline_transports::{LinkClosed, RecvStream, SendStream, WeakLink};
 
 use crate::codes;
 use crate::core::Backoff;
-use crate::end_to_end::serve::Serving;
+use crate::end_to_end::serve::{Owned, Serving};
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
 use crate::identity::{Identity, Name, Role};
@@ -31,14 +31,15 @@ const OFFER_DEADLINE: Duration = Duration::from_secs(10);
 /// A device that is, or tries to be, registered with its hubs.
 ///
 /// A task of its own keeps the link to each: it connects again when the link is lost, after a wait that grows and honours
-/// what the hub says. A link to a hub that drains lives on for its tunnels meanwhile. Dropping the device closes all.
+/// what the hub says. A link to a hub that drains lives on for its tunnels meanwhile. Dropping the device closes all, sessions
+/// included, and waits for none; [`close`](Self::close) does so in good order.
 #[derive(Debug)]
 pub struct Device {
     identity: Identity,
     offers: mpsc::Receiver<Offer>,
     status: watch::Receiver<Status>,
     links: TaskTracker,
-    sessions: Serving,
+    sessions: Owned,
     /// Ends the tasks when this is dropped.
     unwanted: DropGuard,
 }
@@ -84,7 +85,7 @@ impl Device {
         let endpoints = configs.into_iter().map(endpoint).collect::<Result<Vec<_>, SetupError>>()?;
         let first = endpoints.first().ok_or(SetupError::NoHub)?;
         let identity = first.identity.clone();
-        let sessions = Serving::new(first.credentials.clone(), &environment.tls)?;
+        let sessions = Owned(Serving::new(first.credentials.clone(), &environment.tls)?);
         let (offer, offers) = mpsc::channel(OFFERS);
         let (publish, status) = watch::channel(Status::Connecting);
         let board = Board::new(endpoints.len(), publish);
@@ -100,7 +101,7 @@ impl Device {
     /// Keeps sessions end to end for so long without a way to the service, if that does not want less; 60 s unless this is
     /// called. Those that there are stay as they are.
     pub fn keep_sessions_for(&mut self, grace: Duration) {
-        self.sessions.keep_for(grace);
+        self.sessions.0.keep_for(grace);
     }
 
     /// Who this device is.
@@ -115,13 +116,13 @@ impl Device {
 
     /// The sessions that services have with this device.
     pub(crate) fn sessions(&self) -> &Serving {
-        &self.sessions
+        &self.sessions.0
     }
 
     /// Ends the sessions, unregisters, and waits until the links are closed. Tunnels over it end.
     pub async fn close(self) {
-        // One that has no tunnel hears nothing.
-        let _ = timeout(FAREWELL, self.sessions.close()).await;
+        // While there are tunnels to say so in.
+        let _ = timeout(FAREWELL, self.sessions.0.close()).await;
         drop(self.unwanted);
         self.links.wait().await;
     }

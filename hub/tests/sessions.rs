@@ -296,3 +296,22 @@ async fn who_loses_a_connection_reads_why_and_what_was_delivered() {
     // Each 64 KiB are acknowledged at once.
     assert!((64 << 10..=100_000).contains(&bytes), "{why}");
 }
+
+/// And not only once their grace period is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_end_with_a_device_that_is_dropped() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let targets = named(&[("echo", listener.local_addr().unwrap())]);
+    let mut device = world.device("press-7", &hub).await;
+    let environment = world.environment.clone();
+    let serving = tokio::spawn(async move { agent::serve(&mut device, targets, environment).await });
+    let service = world.service("ops", &hub);
+    let session = service.session("press-7", "echo", SessionOptions::default()).await.unwrap();
+    let (_connection, accepted) = tokio::join!(connect(&session), listener.accept());
+    let (mut socket, _) = accepted.unwrap();
+    serving.abort();
+    let read = timeout(Duration::from_secs(30), socket.read(&mut [0])).await.unwrap();
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}

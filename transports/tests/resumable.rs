@@ -439,3 +439,47 @@ async fn a_session_that_has_a_pipe_does_not_mind_that_there_is_no_other() {
     network.cut();
     assert!(matches!(service.closed().await, LinkClosed::NoWay(_)));
 }
+
+/// `one_terminal_event`: nobody is waited for, and what comes later is turned away.
+#[tokio::test(start_paused = true)]
+async fn sessions_that_are_closed_end_with_their_pipes_and_no_other_begins() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let gate = Arc::new(Semaphore::new(0));
+    // One that has no pipe, and one that has.
+    let (_away, _) = gated(&network, &gate).await;
+    let detached = first_link(&mut outcomes).await;
+    network.cut();
+    quiet().await;
+    let there = network.service(SessionId([1; SessionId::LEN]), |_| ()).await;
+    let attached = first_link(&mut outcomes).await;
+    sessions.close(Code::from(3), "done").await;
+    let closed = detached.closed().await;
+    assert!(matches!(&closed, LinkClosed::NoWay(_)), "{closed}");
+    let closed = attached.closed().await;
+    assert!(matches!(&closed, LinkClosed::Local(_)), "{closed}");
+    let closed = there.closed().await;
+    assert!(matches!(&closed, LinkClosed::Peer { reason, .. } if reason == "done"), "{closed}");
+    let late = network.service(SessionId([2; SessionId::LEN]), |_| ()).await;
+    assert!(matches!(outcomes.recv().await.unwrap(), Err(AcceptError::Closed)));
+    assert!(matches!(late.closed().await, LinkClosed::Peer { .. }));
+}
+
+/// What was to be said is owed for as long as the pipe lasts.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_abandoned_ends_with_its_pipe() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let (service, _) = gated(&network, &Arc::new(Semaphore::new(0))).await;
+    let device = first_link(&mut outcomes).await;
+    says(&service, &device).await;
+    let (mut answer, _question) = device.open_bi().await.unwrap();
+    // More than the network holds.
+    answer.write_all(&pattern(60_000)).await.unwrap();
+    sessions.abandon(Code::from(3), "done");
+    network.cut();
+    let closed = device.closed().await;
+    assert!(matches!(&closed, LinkClosed::NoWay(_)), "{closed}");
+}
