@@ -129,10 +129,9 @@ mod tests {
     use towline_transports::{Listener, Network, Socket};
 
     use super::*;
-    use crate::authority::Authority;
-    use crate::dial::Transport;
-    use crate::endpoint::{CONNECT_DEADLINE, EndpointConfig, Route};
+    use crate::endpoint::CONNECT_DEADLINE;
     use crate::environment::Environment;
+    use crate::service::tests::endpoint;
 
     type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -155,14 +154,7 @@ mod tests {
 
     fn service(network: &Arc<Silence>) -> Service {
         let environment = Environment { network: network.clone(), ..Environment::system() };
-        let now = environment.tls.time.current_time().unwrap();
-        let authority = Authority::new(now).unwrap().0;
-        let identity = "spiffe://test/service/ops".parse().unwrap();
-        let issued = authority.issue(&identity, &[], now, Duration::from_secs(3600)).unwrap();
-        let credentials = authority.credentials(&issued).unwrap();
-        let route = Route { transport: Some(Transport::Tls), ..Route::default() };
-        let config = EndpointConfig { hub: "192.0.2.1:443".to_owned(), credentials, route };
-        Service::new(config, environment).unwrap()
+        Service::new(endpoint("192.0.2.1:443", &environment), environment).unwrap()
     }
 
     fn connectors(network: &Arc<Silence>) -> [Connector; 2] {

@@ -207,9 +207,13 @@ impl Place {
             Status::Connecting => 1,
             Status::Waiting { .. } => 2,
         };
-        if let Some(best) = each.iter().min_by_key(rank) {
-            self.board.publish.send_replace(best.clone());
-        }
+        let Some(best) = each.iter().min_by_key(rank) else { return };
+        // Who looks on is woken only if there is news: with another hub it may stand badly, again and again.
+        self.board.publish.send_if_modified(|shown| {
+            let is_news = !matches!((&*shown, best), (Status::Online, Status::Online));
+            shown.clone_from(best);
+            is_news
+        });
     }
 }
 
@@ -343,4 +347,45 @@ async fn receive_offer(mut send: SendStream, mut recv: RecvStream) -> Option<Off
         return None;
     };
     Some(Offer { tunnel, service, from, profile, answer_by, send, recv })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn waiting(why: &str) -> Status {
+        Status::Waiting { why: why.to_owned(), wait: Duration::from_secs(1) }
+    }
+
+    /// What is shown, if it is news.
+    fn news(status: &mut watch::Receiver<Status>) -> Option<String> {
+        let has_changed = status.has_changed().unwrap();
+        let shown = status.borrow_and_update().clone();
+        has_changed.then(|| match shown {
+            Status::Waiting { why, .. } => why,
+            other => format!("{other:?}"),
+        })
+    }
+
+    /// A device can be reached as soon as one of its hubs has it.
+    #[test]
+    fn the_board_shows_the_hub_with_which_it_stands_best() {
+        let (publish, mut status) = watch::channel(Status::Connecting);
+        let board = Board::new(2, publish);
+        let [first, second] = [0, 1].map(|number| Place { number, board: board.clone() });
+        first.write(waiting("the first is down"));
+        assert_eq!(news(&mut status).as_deref(), Some("Connecting"), "the second may do yet");
+        second.write(waiting("the second is down"));
+        assert_eq!(news(&mut status).as_deref(), Some("the first is down"));
+        second.write(Status::Online);
+        assert_eq!(news(&mut status).as_deref(), Some("Online"));
+        for status in [Status::Connecting, waiting("the first is down")] {
+            first.write(status);
+        }
+        assert_eq!(news(&mut status), None, "that is no news");
+        second.write(waiting("the second has gone"));
+        first.write(Status::Connecting);
+        assert_eq!(news(&mut status).as_deref(), Some("Connecting"));
+    }
 }

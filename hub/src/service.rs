@@ -474,9 +474,15 @@ impl Opening {
         Self { profile: Profile::Native, deadline, send, recv, session: Some((session, asked)), answer: None }
     }
 
+    /// Whose answer it waits for: on a stream of a session the device's, as the hub sees none.
+    fn answerer(&self) -> Answerer {
+        if self.session.is_some() { Answerer::Device } else { Answerer::Hub }
+    }
+
     /// It once its answer is there.
     async fn with_answer(mut self) -> Result<Self, OpenError> {
-        self.answer = Some(read_answer(&mut self.recv, self.deadline).await?);
+        let by = self.answerer();
+        self.answer = Some(read_answer(&mut self.recv, self.deadline, by).await?);
         Ok(self)
     }
 
@@ -486,9 +492,10 @@ impl Opening {
     ///
     /// Why there is no tunnel.
     pub async fn answered(mut self) -> Result<Tunnel, OpenError> {
+        let by = self.answerer();
         let Accepted { tunnel } = match self.answer {
             Some(accepted) => accepted,
-            None => read_answer(&mut self.recv, self.deadline).await?,
+            None => read_answer(&mut self.recv, self.deadline, by).await?,
         };
         Ok(Tunnel::new(tunnel, self.profile, self.send, self.recv))
     }
@@ -504,17 +511,28 @@ impl Opening {
     }
 }
 
-async fn read_answer(recv: &mut RecvStream, deadline: Duration) -> Result<Accepted, OpenError> {
+async fn read_answer(recv: &mut RecvStream, deadline: Duration, by: Answerer) -> Result<Accepted, OpenError> {
     match timeout(deadline + DEADLINE_SLACK, message::read(recv)).await {
         Ok(Ok(Answer::Accepted(accepted))) => Ok(accepted),
         Ok(Ok(Answer::Refused(refusal))) => Err(refusal.into()),
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(too_late().into()),
+        Err(_) => Err(too_late(by).into()),
     }
 }
 
-fn too_late() -> Refusal {
-    Refusal::new(RefusalCode::DeadlinePassed, "the hub has not answered in time")
+/// Who was to answer.
+#[derive(Clone, Copy, Debug)]
+enum Answerer {
+    Hub,
+    Device,
+}
+
+fn too_late(by: Answerer) -> Refusal {
+    let text = match by {
+        Answerer::Hub => "the hub has not answered in time",
+        Answerer::Device => "the device has not answered in time",
+    };
+    Refusal::new(RefusalCode::DeadlinePassed, text)
 }
 
 /// A tunnel that may still be refused, as a leg: what the answer is, the first read learns.
@@ -552,7 +570,8 @@ impl OpeningLeg {
             Poll::Ready(answer) => answer,
             Poll::Pending => {
                 ready!(patience.as_mut().poll(context));
-                return Poll::Ready(Err(too_late().into()));
+                let by = if self.session.is_some() { Answerer::Device } else { Answerer::Hub };
+                return Poll::Ready(Err(too_late(by).into()));
             }
         };
         self.answer = None;
@@ -602,8 +621,83 @@ impl Leg for OpeningLeg {
 }
 
 #[cfg(test)]
-mod tests {
+#[allow(clippy::unwrap_used, reason = "tests")]
+pub(crate) mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::authority::Authority;
+    use crate::dial::Transport;
+    use crate::endpoint::Route;
+
+    /// A service endpoint called `ops`, and where its hub is. It tries TLS only.
+    pub(crate) fn endpoint(hub: &str, environment: &Environment) -> EndpointConfig {
+        let now = environment.tls.time.current_time().unwrap();
+        let authority = Authority::new(now).unwrap().0;
+        let identity = "spiffe://test/service/ops".parse().unwrap();
+        let issued = authority.issue(&identity, &[], now, Duration::from_secs(3600)).unwrap();
+        let credentials = authority.credentials(&issued).unwrap();
+        let route = Route { transport: Some(Transport::Tls), ..Route::default() };
+        EndpointConfig { hub: hub.to_owned(), credentials, route }
+    }
+
+    /// What a hub of a test does: after how many milliseconds it says what.
+    type Says = (u64, Result<u8, RefusalCode>);
+
+    /// A service with as many hubs, and what became of it when each was asked.
+    struct Hubs {
+        service: Service,
+        asked: Mutex<Vec<usize>>,
+    }
+
+    impl Hubs {
+        fn new(count: usize) -> Self {
+            let environment = Environment::system();
+            let configs = (0..count).map(|number| endpoint(&format!("192.0.2.{number}:443"), &environment));
+            let service = Service::of_hubs(configs, environment.clone()).unwrap();
+            Self { service, asked: Mutex::default() }
+        }
+
+        /// The outcome, after how many milliseconds, and who was asked.
+        async fn ask(&self, says: &[Says]) -> (Result<u8, RefusalCode>, u128, Vec<usize>) {
+            let start = Instant::now();
+            let outcome = self.service.try_hubs(|hub| async {
+                let (number, _) = hub.endpoint.hub()["192.0.2.".len()..].split_once(':').unwrap();
+                let number: usize = number.parse().unwrap();
+                self.asked.lock().unwrap().push(number);
+                let (after, what) = says[number];
+                sleep(Duration::from_millis(after)).await;
+                what.map_err(|code| Refusal::new(code, "").into())
+            });
+            let outcome = outcome.await.map_err(|unopened| match unopened.error {
+                OpenError::Refused(refusal) => refusal.code,
+                other => panic!("{other}"),
+            });
+            (outcome, start.elapsed().as_millis(), std::mem::take(&mut self.asked.lock().unwrap()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_hub_is_asked_when_one_fails_or_has_had_its_head_start() {
+        use RefusalCode::{DeviceOffline, DeviceUnknown, TargetRefused};
+        let hubs = Hubs::new(3);
+        // The clock stands still while anybody works.
+        let slow = [(5000, Ok(0)), (300, Ok(1)), (0, Ok(2))];
+        assert_eq!(hubs.ask(&slow).await, (Ok(1), 1300, vec![0, 1]));
+        // The one that did is asked first from now on, and alone if it does.
+        assert_eq!(hubs.ask(&slow).await, (Ok(1), 300, vec![1]));
+        let fails = [(0, Ok(0)), (10, Err(DeviceOffline)), (20, Err(DeviceUnknown))];
+        assert_eq!(hubs.ask(&fails).await, (Ok(0), 30, vec![1, 2, 0]), "at once when one fails");
+        // One that was slow may still be the one that does.
+        let late = [(2500, Ok(0)), (5000, Ok(1)), (5000, Ok(2))];
+        assert_eq!(hubs.ask(&late).await, (Ok(0), 2500, vec![0, 1, 2]));
+        let none = [(0, Err(DeviceUnknown)), (0, Err(DeviceOffline)), (0, Err(DeviceUnknown))];
+        assert_eq!(hubs.ask(&none).await, (Err(DeviceOffline), 0, vec![0, 1, 2]), "the one that knows most");
+        let device = [(5000, Ok(0)), (100, Err(TargetRefused)), (0, Ok(2))];
+        assert_eq!(hubs.ask(&device).await, (Err(TargetRefused), 1100, vec![0, 1]), "no other knows better");
+    }
 
     /// Of two hubs, the one that was just restarted has not seen the device; the other one knows what is wrong.
     #[test]

@@ -28,7 +28,8 @@ use crate::service::{OpenError, OpenOptions, Opening, Service, Unopened};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionOptions {
-    /// How long each tunnel, and each stream, may take to open. Default: 30 s.
+    /// How long each tunnel, and each connection, may take to open. A connection has [`grace`](Self::grace) besides, since it
+    /// may begin while there is no tunnel. Default: 30 s.
     pub deadline: Duration,
     /// How long the session is kept while there is no tunnel; the shorter of both ends'. Default: 60 s.
     pub grace: Duration,
@@ -75,7 +76,7 @@ impl Service {
         let outage = Outage::new(device, options.grace);
         let link = Link::resumable(first, limits, Returning { tunnels, outage });
         tokio::spawn(move_in_time(link.downgrade(), goodbyes));
-        Ok(EndToEnd { link, deadline: options.deadline })
+        Ok(EndToEnd { link, deadline: options.deadline.saturating_add(options.grace) })
     }
 }
 
