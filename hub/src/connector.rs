@@ -6,7 +6,8 @@ use towline_transports::LinkClosed;
 use crate::end_to_end::{EndToEnd, SessionOptions};
 use crate::message::Profile;
 use crate::on_demand::OnDemand;
-use crate::service::{OpenError, OpenOptions, Opening, OpeningLeg, Service};
+use crate::opening::{Opening, OpeningLeg};
+use crate::service::{OpenError, OpenOptions, Service};
 
 /// Opens connections to a service of a device.
 ///

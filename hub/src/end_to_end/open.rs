@@ -21,8 +21,9 @@ use crate::core::Backoff;
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
+use crate::opening::Opening;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::service::{OpenError, OpenOptions, Opening, Service, Unopened};
+use crate::service::{OpenError, OpenOptions, Service, Unopened};
 
 /// How to have a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
