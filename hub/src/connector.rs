@@ -6,7 +6,8 @@ use towline_transports::LinkClosed;
 use crate::end_to_end::{EndToEnd, SessionOptions};
 use crate::message::Profile;
 use crate::on_demand::OnDemand;
-use crate::service::{OpenError, OpenOptions, Opening, OpeningLeg, Service};
+use crate::opening::{Opening, OpeningLeg};
+use crate::service::{OpenError, OpenOptions, Service};
 
 /// Opens connections to a service of a device.
 ///
@@ -129,10 +130,9 @@ mod tests {
     use towline_transports::{Listener, Network, Socket};
 
     use super::*;
-    use crate::authority::Authority;
-    use crate::dial::Transport;
-    use crate::endpoint::{CONNECT_DEADLINE, EndpointConfig, Route};
+    use crate::endpoint::CONNECT_DEADLINE;
     use crate::environment::Environment;
+    use crate::service::tests::endpoint;
 
     type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -155,14 +155,7 @@ mod tests {
 
     fn service(network: &Arc<Silence>) -> Service {
         let environment = Environment { network: network.clone(), ..Environment::system() };
-        let now = environment.tls.time.current_time().unwrap();
-        let authority = Authority::new(now).unwrap().0;
-        let identity = "spiffe://test/service/ops".parse().unwrap();
-        let issued = authority.issue(&identity, &[], now, Duration::from_secs(3600)).unwrap();
-        let credentials = authority.credentials(&issued).unwrap();
-        let route = Route { transport: Some(Transport::Tls), ..Route::default() };
-        let config = EndpointConfig { hub: "192.0.2.1:443".to_owned(), credentials, route };
-        Service::new(config, environment).unwrap()
+        Service::new(endpoint("192.0.2.1:443", &environment), environment).unwrap()
     }
 
     fn connectors(network: &Arc<Silence>) -> [Connector; 2] {

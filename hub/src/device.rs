@@ -11,7 +11,7 @@ use towline_transports::{LinkClosed, RecvStream, SendStream, WeakLink};
 
 use crate::codes;
 use crate::core::Backoff;
-use crate::end_to_end::serve::Serving;
+use crate::end_to_end::serve::{Owned, Serving};
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
 use crate::identity::{Identity, Name, Role};
@@ -31,14 +31,15 @@ const OFFER_DEADLINE: Duration = Duration::from_secs(10);
 /// A device that is, or tries to be, registered with its hubs.
 ///
 /// A task of its own keeps the link to each: it connects again when the link is lost, after a wait that grows and honours
-/// what the hub says. A link to a hub that drains lives on for its tunnels meanwhile. Dropping the device closes all.
+/// what the hub says. A link to a hub that drains lives on for its tunnels meanwhile. Dropping the device closes all, sessions
+/// included, and waits for none; [`close`](Self::close) does so in good order.
 #[derive(Debug)]
 pub struct Device {
     identity: Identity,
     offers: mpsc::Receiver<Offer>,
     status: watch::Receiver<Status>,
     links: TaskTracker,
-    sessions: Serving,
+    sessions: Owned,
     /// Ends the tasks when this is dropped.
     unwanted: DropGuard,
 }
@@ -84,7 +85,7 @@ impl Device {
         let endpoints = configs.into_iter().map(endpoint).collect::<Result<Vec<_>, SetupError>>()?;
         let first = endpoints.first().ok_or(SetupError::NoHub)?;
         let identity = first.identity.clone();
-        let sessions = Serving::new(first.credentials.clone(), &environment.tls)?;
+        let sessions = Owned(Serving::new(first.credentials.clone(), &environment.tls)?);
         let (offer, offers) = mpsc::channel(OFFERS);
         let (publish, status) = watch::channel(Status::Connecting);
         let board = Board::new(endpoints.len(), publish);
@@ -100,7 +101,7 @@ impl Device {
     /// Keeps sessions end to end for so long without a way to the service, if that does not want less; 60 s unless this is
     /// called. Those that there are stay as they are.
     pub fn keep_sessions_for(&mut self, grace: Duration) {
-        self.sessions.keep_for(grace);
+        self.sessions.0.keep_for(grace);
     }
 
     /// Who this device is.
@@ -115,13 +116,13 @@ impl Device {
 
     /// The sessions that services have with this device.
     pub(crate) fn sessions(&self) -> &Serving {
-        &self.sessions
+        &self.sessions.0
     }
 
     /// Ends the sessions, unregisters, and waits until the links are closed. Tunnels over it end.
     pub async fn close(self) {
-        // One that has no tunnel hears nothing.
-        let _ = timeout(FAREWELL, self.sessions.close()).await;
+        // While there are tunnels to say so in.
+        let _ = timeout(FAREWELL, self.sessions.0.close()).await;
         drop(self.unwanted);
         self.links.wait().await;
     }
@@ -206,9 +207,13 @@ impl Place {
             Status::Connecting => 1,
             Status::Waiting { .. } => 2,
         };
-        if let Some(best) = each.iter().min_by_key(rank) {
-            self.board.publish.send_replace(best.clone());
-        }
+        let Some(best) = each.iter().min_by_key(rank) else { return };
+        // Who looks on is woken only if there is news: with another hub it may stand badly, again and again.
+        self.board.publish.send_if_modified(|shown| {
+            let is_news = !matches!((&*shown, best), (Status::Online, Status::Online));
+            shown.clone_from(best);
+            is_news
+        });
     }
 }
 
@@ -342,4 +347,45 @@ async fn receive_offer(mut send: SendStream, mut recv: RecvStream) -> Option<Off
         return None;
     };
     Some(Offer { tunnel, service, from, profile, answer_by, send, recv })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn waiting(why: &str) -> Status {
+        Status::Waiting { why: why.to_owned(), wait: Duration::from_secs(1) }
+    }
+
+    /// What is shown, if it is news.
+    fn news(status: &mut watch::Receiver<Status>) -> Option<String> {
+        let has_changed = status.has_changed().unwrap();
+        let shown = status.borrow_and_update().clone();
+        has_changed.then(|| match shown {
+            Status::Waiting { why, .. } => why,
+            other => format!("{other:?}"),
+        })
+    }
+
+    /// A device can be reached as soon as one of its hubs has it.
+    #[test]
+    fn the_board_shows_the_hub_with_which_it_stands_best() {
+        let (publish, mut status) = watch::channel(Status::Connecting);
+        let board = Board::new(2, publish);
+        let [first, second] = [0, 1].map(|number| Place { number, board: board.clone() });
+        first.write(waiting("the first is down"));
+        assert_eq!(news(&mut status).as_deref(), Some("Connecting"), "the second may do yet");
+        second.write(waiting("the second is down"));
+        assert_eq!(news(&mut status).as_deref(), Some("the first is down"));
+        second.write(Status::Online);
+        assert_eq!(news(&mut status).as_deref(), Some("Online"));
+        for status in [Status::Connecting, waiting("the first is down")] {
+            first.write(status);
+        }
+        assert_eq!(news(&mut status), None, "that is no news");
+        second.write(waiting("the second has gone"));
+        first.write(Status::Connecting);
+        assert_eq!(news(&mut status).as_deref(), Some("Connecting"));
+    }
 }

@@ -53,7 +53,7 @@
 //! # Where to start reading
 //!
 //! [`core`] is the hub without its sockets: who is here, who may open what, until when, and the splice. `hub.rs`,
-//! `device.rs` and `service.rs` are the sockets and tasks around it; [`message`] is what they say to each other, and
+//! `device.rs`, `service.rs` and `opening.rs` are the sockets and tasks around it; [`message`] is what they say to each other, and
 //! [`relay`] carries the bytes. The program `towline` is in `main.rs` and `cli/`.
 
 pub mod agent;
@@ -74,6 +74,7 @@ pub mod identity;
 mod memory;
 pub mod message;
 mod on_demand;
+mod opening;
 mod places;
 pub mod policy;
 pub mod refusal;
@@ -90,5 +91,6 @@ pub use endpoint::{AGENT, CONNECT_DEADLINE, ConnectError, EndpointConfig, Route,
 pub use environment::Environment;
 pub use forward::forward;
 pub use hub::{Hub, HubConfig, HubStats, ReloadError, StartError};
-pub use service::{OpenError, OpenOptions, Opening, OpeningLeg, Service};
+pub use opening::{Opening, OpeningLeg};
+pub use service::{OpenError, OpenOptions, Service};
 pub use tunnel::Tunnel;

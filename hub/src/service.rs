@@ -1,34 +1,28 @@
 //! The service's side: it opens tunnels to devices, by their ID.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use towline_transports::tls::Credentials;
-use towline_transports::{Code, Link, LinkClosed, RecvStream, SendStream};
+use towline_transports::{Link, LinkClosed, RecvStream, SendStream};
 
 use crate::codes;
-use crate::end_to_end::{EndToEnd, PeerError};
+use crate::end_to_end::PeerError;
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Name, Role};
-use crate::message::{self, Accepted, Answer, DeviceStatus, List, MessageError, Open, Profile, Request};
+use crate::message::{self, Answer, DeviceStatus, List, MessageError, Open, Profile, Request};
 use crate::on_demand::OnDemand;
+use crate::opening::Opening;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::relay::{Gone, Leg, Read, StreamLeg};
 use crate::tunnel::Tunnel;
-
-/// How long the hub may be late with its refusal when a deadline has passed, before the service gives up on it.
-const DEADLINE_SLACK: Duration = Duration::from_secs(2);
 
 /// How long a hub may take before another one is tried as well.
 const HEAD_START: Duration = Duration::from_secs(1);
@@ -472,162 +466,84 @@ impl OpenError {
     }
 }
 
-/// A tunnel that was asked for and not answered yet.
-#[derive(Debug)]
-pub struct Opening {
-    profile: Profile,
-    deadline: Duration,
-    /// What is written here follows the request; if that is refused, it is dropped.
-    pub send: SendStream,
-    recv: RecvStream,
-    /// The session that it is in, if any, and how many bytes the request took.
-    session: Option<(EndToEnd, u64)>,
-    /// The answer, if it was waited for.
-    answer: Option<Accepted>,
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+pub(crate) mod tests {
+    use std::sync::Mutex;
 
-impl Opening {
-    fn new(options: OpenOptions, send: SendStream, recv: RecvStream) -> Self {
-        let OpenOptions { profile, deadline, wait } = options;
-        Self { profile, deadline: wait + deadline, send, recv, session: None, answer: None }
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::authority::Authority;
+    use crate::dial::Transport;
+    use crate::endpoint::Route;
+
+    /// A service endpoint called `ops`, and where its hub is. It tries TLS only.
+    pub(crate) fn endpoint(hub: &str, environment: &Environment) -> EndpointConfig {
+        let now = environment.tls.time.current_time().unwrap();
+        let authority = Authority::new(now).unwrap().0;
+        let identity = "spiffe://test/service/ops".parse().unwrap();
+        let issued = authority.issue(&identity, &[], now, Duration::from_secs(3600)).unwrap();
+        let credentials = authority.credentials(&issued).unwrap();
+        let route = Route { transport: Some(Transport::Tls), ..Route::default() };
+        EndpointConfig { hub: hub.to_owned(), credentials, route }
     }
 
-    /// One in `session`, whose request took `asked` bytes and was written.
-    pub(crate) fn of_session(session: EndToEnd, send: SendStream, recv: RecvStream, asked: u64) -> Self {
-        let deadline = session.deadline();
-        Self { profile: Profile::Native, deadline, send, recv, session: Some((session, asked)), answer: None }
+    /// What a hub of a test does: after how many milliseconds it says what.
+    type Says = (u64, Result<u8, RefusalCode>);
+
+    /// A service with as many hubs, and what became of it when each was asked.
+    struct Hubs {
+        service: Service,
+        asked: Mutex<Vec<usize>>,
     }
 
-    /// It once its answer is there.
-    async fn with_answer(mut self) -> Result<Self, OpenError> {
-        self.answer = Some(read_answer(&mut self.recv, self.deadline).await?);
-        Ok(self)
-    }
+    impl Hubs {
+        fn new(count: usize) -> Self {
+            let environment = Environment::system();
+            let configs = (0..count).map(|number| endpoint(&format!("192.0.2.{number}:443"), &environment));
+            let service = Service::of_hubs(configs, environment.clone()).unwrap();
+            Self { service, asked: Mutex::default() }
+        }
 
-    /// Waits for the answer.
-    ///
-    /// # Errors
-    ///
-    /// Why there is no tunnel.
-    pub async fn answered(mut self) -> Result<Tunnel, OpenError> {
-        let Accepted { tunnel } = match self.answer {
-            Some(accepted) => accepted,
-            None => read_answer(&mut self.recv, self.deadline).await?,
-        };
-        Ok(Tunnel::new(tunnel, self.profile, self.send, self.recv))
-    }
-
-    /// It as one side of a relay, which carries what is written before the answer comes.
-    pub fn into_leg(self) -> OpeningLeg {
-        let Self { deadline, send, recv, session, answer, .. } = self;
-        let answer = match answer {
-            Some(_) => None,
-            None => Some((message::Reader::default(), Box::pin(sleep(deadline + DEADLINE_SLACK)))),
-        };
-        OpeningLeg { leg: StreamLeg::new(send, recv), answer, refused: None, session }
-    }
-}
-
-async fn read_answer(recv: &mut RecvStream, deadline: Duration) -> Result<Accepted, OpenError> {
-    match timeout(deadline + DEADLINE_SLACK, message::read(recv)).await {
-        Ok(Ok(Answer::Accepted(accepted))) => Ok(accepted),
-        Ok(Ok(Answer::Refused(refusal))) => Err(refusal.into()),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(too_late().into()),
-    }
-}
-
-fn too_late() -> Refusal {
-    Refusal::new(RefusalCode::DeadlinePassed, "the hub has not answered in time")
-}
-
-/// A tunnel that may still be refused, as a leg: what the answer is, the first read learns.
-#[derive(Debug)]
-pub struct OpeningLeg {
-    leg: StreamLeg,
-    /// The answer as far as it has come, and when to give up on it. `None` once it is here.
-    answer: Option<(message::Reader, Pin<Box<Sleep>>)>,
-    refused: Option<OpenError>,
-    session: Option<(EndToEnd, u64)>,
-}
-
-impl OpeningLeg {
-    /// How many of the bytes that were written the device's end has for certain. `None` outside of sessions, where nobody
-    /// says.
-    pub fn delivered(&self) -> Option<u64> {
-        let (_, asked) = self.session.as_ref()?;
-        Some(self.leg.send.acknowledged()?.saturating_sub(*asked))
-    }
-
-    /// Why the session that it is in is over, if it is.
-    pub(crate) async fn session_over(&self) -> Option<LinkClosed> {
-        let (session, _) = self.session.as_ref().filter(|(session, _)| session.is_closed())?;
-        Some(session.closed().await)
-    }
-
-    /// Why there was no tunnel, if that is how the relay ended.
-    pub fn take_refusal(&mut self) -> Option<OpenError> {
-        self.refused.take()
-    }
-
-    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), OpenError>> {
-        let Some((reader, patience)) = &mut self.answer else { return Poll::Ready(Ok(())) };
-        let answer = match reader.poll_next(context, &mut self.leg.recv) {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => {
-                ready!(patience.as_mut().poll(context));
-                return Poll::Ready(Err(too_late().into()));
-            }
-        };
-        self.answer = None;
-        Poll::Ready(match answer {
-            Ok(Some(Answer::Accepted(_))) => Ok(()),
-            Ok(Some(Answer::Refused(refusal))) => Err(refusal.into()),
-            Ok(None) => Err(MessageError::Truncated.into()),
-            Err(error) => Err(error.into()),
-        })
-    }
-}
-
-impl Leg for OpeningLeg {
-    fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<Read> {
-        match ready!(self.poll_answer(context)) {
-            Ok(()) => self.leg.poll_read(context, max),
-            Err(error) => {
-                self.refused = Some(error);
-                Poll::Ready(Read::Lost(codes::REFUSED))
-            }
+        /// The outcome, after how many milliseconds, and who was asked.
+        async fn ask(&self, says: &[Says]) -> (Result<u8, RefusalCode>, u128, Vec<usize>) {
+            let start = Instant::now();
+            let outcome = self.service.try_hubs(|hub| async {
+                let (number, _) = hub.endpoint.hub()["192.0.2.".len()..].split_once(':').unwrap();
+                let number: usize = number.parse().unwrap();
+                self.asked.lock().unwrap().push(number);
+                let (after, what) = says[number];
+                sleep(Duration::from_millis(after)).await;
+                what.map_err(|code| Refusal::new(code, "").into())
+            });
+            let outcome = outcome.await.map_err(|unopened| match unopened.error {
+                OpenError::Refused(refusal) => refusal.code,
+                other => panic!("{other}"),
+            });
+            (outcome, start.elapsed().as_millis(), std::mem::take(&mut self.asked.lock().unwrap()))
         }
     }
 
-    fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>> {
-        self.leg.poll_write(context, data)
+    #[tokio::test(start_paused = true)]
+    async fn the_next_hub_is_asked_when_one_fails_or_has_had_its_head_start() {
+        use RefusalCode::{DeviceOffline, DeviceUnknown, TargetRefused};
+        let hubs = Hubs::new(3);
+        // The clock stands still while anybody works.
+        let slow = [(5000, Ok(0)), (300, Ok(1)), (0, Ok(2))];
+        assert_eq!(hubs.ask(&slow).await, (Ok(1), 1300, vec![0, 1]));
+        // The one that did is asked first from now on, and alone if it does.
+        assert_eq!(hubs.ask(&slow).await, (Ok(1), 300, vec![1]));
+        let fails = [(0, Ok(0)), (10, Err(DeviceOffline)), (20, Err(DeviceUnknown))];
+        assert_eq!(hubs.ask(&fails).await, (Ok(0), 30, vec![1, 2, 0]), "at once when one fails");
+        // One that was slow may still be the one that does.
+        let late = [(2500, Ok(0)), (5000, Ok(1)), (5000, Ok(2))];
+        assert_eq!(hubs.ask(&late).await, (Ok(0), 2500, vec![0, 1, 2]));
+        let none = [(0, Err(DeviceUnknown)), (0, Err(DeviceOffline)), (0, Err(DeviceUnknown))];
+        assert_eq!(hubs.ask(&none).await, (Err(DeviceOffline), 0, vec![0, 1, 2]), "the one that knows most");
+        let device = [(5000, Ok(0)), (100, Err(TargetRefused)), (0, Ok(2))];
+        assert_eq!(hubs.ask(&device).await, (Err(TargetRefused), 1100, vec![0, 1]), "no other knows better");
     }
-
-    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        self.leg.poll_finish(context)
-    }
-
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone> {
-        self.leg.poll_gone(context)
-    }
-
-    fn reset(&mut self, code: Code) {
-        self.leg.reset(code);
-    }
-
-    fn stop(&mut self, code: Code) {
-        self.leg.stop(code);
-    }
-
-    fn reset_ends_whole(&self) -> bool {
-        self.leg.reset_ends_whole()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     /// Of two hubs, the one that was just restarted has not seen the device; the other one knows what is wrong.
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{World, online, pattern, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 use towline::core::Limits;
 use towline::message::Profile;
 use towline::policy::{AllowAll, Rules};
@@ -290,6 +291,34 @@ async fn a_device_that_is_closed_takes_its_tunnels_over_a_draining_hub_along() {
     tokio::time::timeout(SOON, device.close()).await.expect("the links are closed");
     assert!(opened.unwrap().read(&mut [0]).await.is_err());
     drop(kept);
+}
+
+/// A network that has just gone is noticed late: the device is asked over a link that leads nowhere.
+#[tokio::test]
+async fn who_waits_for_a_device_waits_for_one_that_is_lost_while_it_is_asked() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let service = world.service("ops", &hub);
+    for wait in [Duration::from_secs(60), Duration::ZERO] {
+        let mut device = world.device("press-7", &hub).await;
+        let mut options = OpenOptions::default();
+        options.wait = wait;
+        let opening = service.begin("press-7", "echo", options).await.unwrap();
+        let answer = tokio::spawn(opening.answered());
+        // It is asked, and says nothing.
+        let _offer = device.next_offer().await;
+        drop(device);
+        until(|| hub.stats().devices == 0).await;
+        let device = echo(world.device("press-7", &hub).await);
+        let answer = timeout(Duration::from_secs(30), answer).await.unwrap().unwrap();
+        if wait.is_zero() {
+            assert_eq!(code(answer), RefusalCode::DeviceOffline);
+        } else {
+            check(&mut answer.unwrap()).await;
+        }
+        device.abort();
+        until(|| hub.stats().devices == 0).await;
+    }
 }
 
 #[tokio::test]

@@ -10,13 +10,13 @@ use std::time::Duration;
 use common::{Authority, config, environment, pattern};
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use towline_transports::tls::{self, ALPN_LINK, TlsPipe};
 use towline_transports::{
-    AcceptError, Accepted, Code, Config, Link, LinkClosed, NoWay, Occasion, ReadError, Reconnect, Resumption,
-    Secret, SessionId, Sessions, Side,
+    AcceptError, Accepted, Code, Config, Link, LinkClosed, NoWay, Occasion, ReadError, Reconnect, Refused,
+    Resumption, Secret, SendStream, SessionId, Sessions, Side,
 };
 
 const NAME: SessionId = SessionId([7; SessionId::LEN]);
@@ -35,6 +35,8 @@ struct Network {
     pipes: AtomicUsize,
     /// After how many bytes each pipe is cut by itself.
     cut_after: usize,
+    /// Cuts the present pipe so that the server alone notices.
+    half_cut: Arc<Notify>,
 }
 
 impl Network {
@@ -44,7 +46,8 @@ impl Network {
         let server = tls::server_config(authority.issue("hub.test"), &[ALPN_LINK], &environment()).unwrap();
         let (listener, accepts) = mpsc::unbounded_channel();
         let (carrier, pipes) = (Mutex::default(), AtomicUsize::new(0));
-        (Arc::new(Self { client, server, listener, carrier, pipes, cut_after }), accepts)
+        let half_cut = Arc::default();
+        (Arc::new(Self { client, server, listener, carrier, pipes, cut_after, half_cut }), accepts)
     }
 
     async fn connect(self: Arc<Self>) -> TlsPipe<DuplexStream> {
@@ -53,8 +56,8 @@ impl Network {
             let (far, theirs) = duplex(32 << 10);
             self.listener.send(theirs).unwrap();
             let left = self.cut_after;
-            let passes = Arc::new(Semaphore::new(1));
-            let carrying = tokio::spawn(carry(near, far, left, passes.clone()));
+            let (passes, half_cut) = (Arc::new(Semaphore::new(1)), self.half_cut.clone());
+            let carrying = tokio::spawn(carry(near, far, left, passes.clone(), half_cut));
             *self.carrier.lock().unwrap() = Some((carrying, passes));
             self.pipes.fetch_add(1, Ordering::Relaxed);
             // It may be cut in the middle of the handshake.
@@ -94,10 +97,21 @@ async fn nameless(network: &Arc<Network>) -> Link {
 }
 
 /// Carries bytes both ways until so many have passed, and then drops both ends with whatever is in between.
-async fn carry(mut near: DuplexStream, mut far: DuplexStream, mut left: usize, passes: Arc<Semaphore>) {
+async fn carry(
+    mut near: DuplexStream,
+    mut far: DuplexStream,
+    mut left: usize,
+    passes: Arc<Semaphore>,
+    half_cut: Arc<Notify>,
+) {
     let (mut up, mut down) = ([0; 1000], [0; 1000]);
     while left > 0 {
         let count = tokio::select! {
+            () = half_cut.notified() => {
+                drop(far);
+                // The client's end stays as it is, and nothing comes out of it.
+                return std::future::pending().await;
+            }
             Ok(count) = near.read(&mut up) => {
                 let _pass = passes.acquire().await;
                 if count == 0 || far.write_all(&up[..count]).await.is_err() {
@@ -506,4 +520,143 @@ async fn a_doubt_that_is_dispelled_leads_to_no_other_pipe() {
     says(&service, &device).await;
     assert_eq!(network.pipes(), 1);
     assert_eq!(told.counts(), [1, 2], "it is told that there is no need any more");
+}
+
+/// `one_terminal_event`: nobody is waited for, and what comes later is turned away.
+#[tokio::test(start_paused = true)]
+async fn sessions_that_are_closed_end_with_their_pipes_and_no_other_begins() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let gate = Arc::new(Semaphore::new(0));
+    // One that has no pipe, and one that has.
+    let (_away, _) = gated(&network, &gate).await;
+    let detached = first_link(&mut outcomes).await;
+    network.cut();
+    quiet().await;
+    let there = network.service(SessionId([1; SessionId::LEN]), |_| ()).await;
+    let attached = first_link(&mut outcomes).await;
+    sessions.close(Code::from(3), "done").await;
+    let closed = detached.closed().await;
+    assert!(matches!(&closed, LinkClosed::NoWay(_)), "{closed}");
+    let closed = attached.closed().await;
+    assert!(matches!(&closed, LinkClosed::Local(_)), "{closed}");
+    let closed = there.closed().await;
+    assert!(matches!(&closed, LinkClosed::Peer { reason, .. } if reason == "done"), "{closed}");
+    let late = network.service(SessionId([2; SessionId::LEN]), |_| ()).await;
+    assert!(matches!(outcomes.recv().await.unwrap(), Err(AcceptError::Closed)));
+    assert!(matches!(late.closed().await, LinkClosed::Peer { .. }));
+}
+
+/// What was to be said is owed for as long as the pipe lasts.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_abandoned_ends_with_its_pipe() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let (service, _) = gated(&network, &Arc::new(Semaphore::new(0))).await;
+    let device = first_link(&mut outcomes).await;
+    says(&service, &device).await;
+    let (mut answer, _question) = device.open_bi().await.unwrap();
+    // More than the network holds.
+    answer.write_all(&pattern(60_000)).await.unwrap();
+    sessions.abandon(Code::from(3), "done");
+    network.cut();
+    let closed = device.closed().await;
+    assert!(matches!(&closed, LinkClosed::NoWay(_)), "{closed}");
+}
+
+/// Accepts the next pipe, as one of `peer`'s.
+async fn accept(
+    network: &Network,
+    sessions: &Sessions<DuplexStream>,
+    accepts: &mut mpsc::UnboundedReceiver<DuplexStream>,
+    peer: &str,
+) -> Result<Accepted, AcceptError> {
+    let pipe = tls::accept(accepts.recv().await.unwrap(), network.server.clone()).await.unwrap();
+    sessions.accept(peer, pipe).await
+}
+
+/// Whose it is counts as much as the secret; and neither is told from a session that never was.
+#[tokio::test(start_paused = true)]
+async fn a_session_of_another_peer_is_as_good_as_none() {
+    let (network, mut accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut refusals = Vec::new();
+    for (number, comes_back_as) in [(1, "someone else"), (2, "ops"), (3, "ops")] {
+        let name = SessionId([number; SessionId::LEN]);
+        // The last one comes back to who has never heard of it.
+        let there = if number == 3 { Sessions::new(Config::default()) } else { sessions.clone() };
+        let first = accept(&network, &sessions, &mut accepts, "ops");
+        let (service, accepted) = tokio::join!(network.service(name, |_| ()), first);
+        let Ok(Accepted::New(device)) = accepted else { panic!("{accepted:?}") };
+        says(&service, &device).await;
+        network.cut();
+        match accept(&network, &there, &mut accepts, comes_back_as).await {
+            Ok(Accepted::Resumed) => says(&service, &device).await,
+            Err(AcceptError::Refused(why)) => refusals.push((why, service.closed().await.to_string())),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refusals.len(), 2, "who comes back as themselves goes on");
+    assert_eq!(refusals[0], refusals[1]);
+    assert_eq!(refusals[0].0, Refused::Unknown);
+}
+
+/// A session of which five bytes have arrived, and may not have been acknowledged; its ends, and who has sent them.
+async fn five_bytes(
+    network: &Arc<Network>,
+    gate: &Arc<Semaphore>,
+    outcomes: &mut mpsc::UnboundedReceiver<Result<Accepted, AcceptError>>,
+) -> (Link, Link, SendStream) {
+    let (service, _) = gated(network, gate).await;
+    let device = first_link(outcomes).await;
+    let (mut send, _recv) = service.open_bi().await.unwrap();
+    send.write_all(b"five!").await.unwrap();
+    let (_answer, mut question) = device.accept_bi().await.unwrap();
+    assert_eq!(question.read_chunk(10).await.unwrap().unwrap(), "five!");
+    (service, device, send)
+}
+
+/// `closed_truth`: after a valid proof the caller reads how it ended, and what had been delivered.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_to_a_session_that_was_closed_reads_so_and_what_was_delivered() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
+    let gate = Arc::new(Semaphore::new(0));
+    let (service, device, send) = five_bytes(&network, &gate, &mut outcomes).await;
+    assert_eq!(send.acknowledged(), Some(0), "it comes later");
+    network.cut();
+    quiet().await;
+    device.close(Code::from(3), "done");
+    // Nobody comes to hear it before the close timeout is over.
+    device.closed().await;
+    gate.add_permits(10);
+    let closed = service.closed().await;
+    assert!(
+        matches!(&closed, LinkClosed::NotResumed(Refused::Closed(code)) if *code == Code::from(3)),
+        "{closed}"
+    );
+    assert_eq!(closed.to_string(), "the session was not resumed: the peer closed the session with code 0x3");
+    assert_eq!(send.acknowledged(), Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_to_a_session_that_was_given_up_reads_so_and_what_was_delivered() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let sessions = Sessions::new(Config::default());
+    let mut outcomes = serve(network.clone(), sessions.clone(), accepts);
+    let gate = Arc::new(Semaphore::new(10));
+    let (service, device, send) = five_bytes(&network, &gate, &mut outcomes).await;
+    assert_eq!(send.acknowledged(), Some(0), "it comes later");
+    // This end finds out only when nothing has come for a while.
+    network.half_cut.notify_one();
+    quiet().await;
+    sessions.abandon(Code::from(3), "done");
+    assert!(matches!(device.closed().await, LinkClosed::NoWay(_)));
+    let closed = service.closed().await;
+    assert!(matches!(&closed, LinkClosed::NotResumed(Refused::Expired)), "{closed}");
+    let text = "the session was not resumed: the peer gave the session up before it was resumed";
+    assert_eq!(closed.to_string(), text);
+    assert_eq!(send.acknowledged(), Some(5));
 }

@@ -10,7 +10,8 @@ use towline::{Device, Environment};
 
 use super::failure::{Failure, USAGE};
 use super::signals::{self, Stops};
-use super::{EndpointArgs, GRACE, grace_seconds};
+use super::span::SPAN;
+use super::{EndpointArgs, GRACE, grace_span};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -20,9 +21,9 @@ pub(crate) struct DeviceArgs {
     /// A service that can be reached, and its address as seen from here; may be repeated
     #[arg(long, required = true, value_name = "NAME=HOST:PORT")]
     service: Vec<Target>,
-    /// For how long sessions with services are kept, in seconds, when there is no way to them; a service may want less
-    #[arg(long, default_value_t = GRACE, value_parser = grace_seconds(), value_name = "SECONDS")]
-    grace: u64,
+    /// For how long sessions with services are kept when there is no way to them, such as 90s or 2h; a service may want less
+    #[arg(long, default_value = GRACE, value_parser = grace_span(), value_name = SPAN)]
+    grace: Duration,
     #[command(flatten)]
     endpoint: EndpointArgs,
 }
@@ -37,7 +38,7 @@ pub(crate) async fn run(args: DeviceArgs, environment: Environment) -> Result<()
     let configs = args.endpoint.configs(Role::Device)?;
     let mut stops = Stops::new();
     let mut device = Device::register_with(configs, environment.clone())?;
-    device.keep_sessions_for(Duration::from_secs(args.grace));
+    device.keep_sessions_for(args.grace);
     let names: Vec<_> = args.service.iter().map(|target| target.name.as_str()).collect();
     tracing::info!(device = %device.identity(), services = names.join(","), "starting");
     tokio::select! {

@@ -13,6 +13,7 @@ use super::keys::KeyArgs;
 use super::listen_address;
 use super::output::print_line;
 use super::signals::{Stop, Stops, Terminal};
+use super::span::{SPAN, span};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -40,9 +41,9 @@ pub(crate) struct HubArgs {
     /// How many connections may be in the handshake; one more, and the oldest of them is dropped
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
     unauthenticated: u16,
-    /// How long live tunnels have to end when the hub is stopped, in seconds
-    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
-    drain: u64,
+    /// How long live tunnels have to end when the hub is stopped, such as 30s or 5m; at most a day
+    #[arg(long, default_value = "5s", value_parser = span(0, 24 * 60 * 60), value_name = SPAN)]
+    drain: Duration,
     /// Do not listen on UDP for QUIC links
     #[arg(long)]
     no_quic: bool,
@@ -77,7 +78,7 @@ pub(crate) async fn run(args: HubArgs, environment: Environment) -> Result<(), F
     let stats = hub.stats();
     tracing::info!(tunnels = stats.tunnels, links = stats.links, "stopping; once more to stop at once");
     tokio::select! {
-        () = hub.drain(RETRY, Duration::from_secs(args.drain)) => {}
+        () = hub.drain(RETRY, args.drain) => {}
         () = once_more(&mut stops) => {}
     }
     Ok(())

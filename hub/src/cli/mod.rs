@@ -13,6 +13,7 @@ mod keys;
 mod output;
 mod qlog;
 mod signals;
+mod span;
 mod why;
 
 use std::collections::BTreeSet;
@@ -36,6 +37,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use failure::{Failure, table_of_statuses};
 use keys::KeyArgs;
 use output::OutputError;
+use span::{SPAN, span};
 
 /// Reach any device by its ID, through connections that the device and the caller both make outward.
 #[derive(Debug, Parser)]
@@ -221,41 +223,39 @@ impl TransportArg {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 struct OpenArgs {
-    /// How long it may take to open a connection, in seconds, at most 60
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=60), value_name = "SECONDS")]
-    deadline: u64,
-    /// How long to wait for the device, in seconds, if it is away; at most 600
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600), value_name = "SECONDS")]
-    wait: u64,
-    /// For how long connections wait, in seconds, when there is no way to the device; then they are reset. The device may
-    /// want less
-    #[arg(long, default_value_t = GRACE, value_parser = grace_seconds(), value_name = "SECONDS")]
-    grace: u64,
+    /// How long it may take to open a connection, such as 10s; at most a minute
+    #[arg(long, default_value = "30s", value_parser = span(1, 60), value_name = SPAN)]
+    deadline: Duration,
+    /// How long to wait for the device if it is away, such as 30s or 5m; at most ten minutes
+    #[arg(long, default_value = "0s", value_parser = span(0, 600), value_name = SPAN)]
+    wait: Duration,
+    /// For how long connections wait when there is no way to the device, such as 90s or 2h; then they are reset. The device
+    /// may want less
+    #[arg(long, default_value = GRACE, value_parser = grace_span(), value_name = SPAN)]
+    grace: Duration,
     /// Do without encryption between the ends, and without going on after a loss; end the whole connection when either
     /// side closes, as the original device streams do
     #[arg(long, conflicts_with = "grace")]
     strict: bool,
 }
 
-/// For how long sessions are kept without a way, in seconds, unless one says otherwise.
-const GRACE: u64 = 60;
+/// For how long sessions are kept without a way, unless one says otherwise.
+const GRACE: &str = "60s";
 
 /// Reads for how long: at most a day, so that what is lost does not stay for ever.
-fn grace_seconds() -> clap::builder::RangedU64ValueParser {
-    clap::value_parser!(u64).range(1..=86_400)
+fn grace_span() -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    span(1, 24 * 60 * 60)
 }
 
 impl OpenArgs {
     fn connector(&self, service: Service, device: &Name, name: &Name) -> Connector {
-        let (deadline, wait) = (Duration::from_secs(self.deadline), Duration::from_secs(self.wait));
         if self.strict {
             let mut options = OpenOptions::default();
-            (options.profile, options.deadline, options.wait) = (Profile::Strict, deadline, wait);
+            (options.profile, options.deadline, options.wait) = (Profile::Strict, self.deadline, self.wait);
             return Connector::tunnels(service, device.as_str(), name.as_str(), options);
         }
         let mut options = SessionOptions::default();
-        (options.deadline, options.wait) = (deadline, wait);
-        options.grace = Duration::from_secs(self.grace);
+        (options.deadline, options.wait, options.grace) = (self.deadline, self.wait, self.grace);
         Connector::new(service, device.as_str(), name.as_str(), options)
     }
 }

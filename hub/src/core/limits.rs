@@ -79,7 +79,7 @@ impl Limits {
 pub const MAX_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The longest that a tunnel waits for its device to come, whatever the asker says: 10 min.
-pub(super) const MAX_PARKING: Duration = Duration::from_secs(600);
+pub const MAX_PARKING: Duration = Duration::from_secs(600);
 
 /// How many tunnels may wait for devices that are away, at a hub.
 pub const MAX_PARKED: usize = 10_000;

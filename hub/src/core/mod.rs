@@ -19,7 +19,7 @@ use std::time::Duration;
 use towline_engine::Instant;
 
 pub use backoff::{Backoff, MAX_HINTED_WAIT, MAX_WAIT, MIN_WAIT, SETTLED};
-pub use limits::{Limits, MAX_DEADLINE, MAX_PARKED, MAX_PARKED_OF_SERVICE, TUNNELS_PER_DEVICE};
+pub use limits::{Limits, MAX_DEADLINE, MAX_PARKED, MAX_PARKED_OF_SERVICE, MAX_PARKING, TUNNELS_PER_DEVICE};
 pub use lobby::{Lobby, Visitor};
 pub use pace::Pace;
 pub use splice::{Ended, Fate, Flow, MAX_HELD, Splice, Way};
@@ -28,7 +28,7 @@ use crate::identity::{Identity, Name, Role};
 use crate::message::{Answer, DeviceStatus, Hello, Open, Profile};
 use crate::policy::Policy;
 use crate::refusal::{Refusal, RefusalCode};
-use limits::{MAX_PARKING, TokenBucket};
+use limits::TokenBucket;
 use parking::Parking;
 use registry::{Absent, Arrival, Registry, Replaced};
 

@@ -20,14 +20,16 @@ use crate::core::Backoff;
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
+use crate::opening::Opening;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::service::{Kept, OpenError, OpenOptions, Opening, Service, Unopened};
+use crate::service::{Kept, OpenError, OpenOptions, Service, Unopened};
 
 /// How to have a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionOptions {
-    /// How long each tunnel, and each stream, may take to open. Default: 30 s.
+    /// How long each tunnel, and each connection, may take to open. A connection has [`grace`](Self::grace) besides, since it
+    /// may begin while there is no tunnel. Default: 30 s.
     pub deadline: Duration,
     /// How long the session is kept while there is no tunnel; the shorter of both ends'. Default: 60 s.
     pub grace: Duration,
@@ -74,7 +76,7 @@ impl Service {
         let outage = Outage::new(device, options.grace);
         let link = Link::resumable(first, limits, Returning { tunnels, over, outage });
         tokio::spawn(move_in_time(link.downgrade(), goodbyes));
-        Ok(EndToEnd { link, deadline: options.deadline })
+        Ok(EndToEnd { link, deadline: options.deadline.saturating_add(options.grace) })
     }
 }
 

@@ -21,6 +21,9 @@ use crate::relay::{SocketLeg, StreamLeg, relay};
 /// How long a session is kept without a tunnel, unless the service wants less.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// Why sessions end with the device.
+const STOPPED: &str = "the device is being stopped";
+
 /// How long the message that begins a stream may take, and its target.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -42,9 +45,9 @@ impl Serving {
         self.sessions = self.sessions.with(config(grace));
     }
 
-    /// Ends all sessions, and waits until they are over.
+    /// Ends all sessions, and waits until they are over. None begins from now on.
     pub(crate) async fn close(&self) {
-        self.sessions.close(codes::NONE, "the device is being stopped").await;
+        self.sessions.close(codes::NONE, STOPPED).await;
     }
 
     /// Accepts a tunnel, and has a session in it with whoever has opened it.
@@ -84,6 +87,16 @@ impl Serving {
         let pipe = trust::accept(pipe, self.tls.clone(), from).await?;
         // A session is for one service: the hub was asked for that one.
         Ok(self.sessions.accept(&format!("{from} {service}"), pipe).await?)
+    }
+}
+
+/// The sessions of a device, which end with it.
+#[derive(Debug)]
+pub(crate) struct Owned(pub(crate) Serving);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.sessions.abandon(codes::NONE, STOPPED);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use towline_transports::{Link, RecvStream, SendStream};
 
@@ -15,13 +15,16 @@ use super::Inner;
 use super::record::{End, Record};
 use super::waiting::News;
 use crate::codes;
-use crate::core::{LinkId, Offered, TunnelId};
+use crate::core::{LinkId, MAX_PARKING, Offered, TunnelId};
 use crate::message::{self, Accepted, Answer, MessageError, Offer, Open, Request, millis};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::relay::{StreamLeg, relay_through};
 
 /// How long the first message of a stream may take to come.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long to wait before a device is asked again that was lost while it was asked.
+const LOST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves a stream that an endpoint has opened.
 pub(super) async fn serve_request(
@@ -103,8 +106,34 @@ impl Drop for Live {
     }
 }
 
-/// Asks the device, and gives the service its answer.
+/// Asks the device, and gives the service its answer. A device that is lost while it is asked was away already, if the service
+/// would wait: it is asked again when it is back.
 async fn open_tunnel(
+    inner: &Arc<Inner>,
+    link: LinkId,
+    open: &Open,
+    answer_to: &mut SendStream,
+) -> Result<Joined, Refusal> {
+    let wait = Duration::from_millis(open.wait_ms.unwrap_or(0).into()).min(MAX_PARKING);
+    let until = Instant::now() + wait;
+    let mut open = open.clone();
+    loop {
+        let refusal = match try_tunnel(inner, link, &open, answer_to).await {
+            Err(refusal) if refusal.code == RefusalCode::DeviceOffline => refusal,
+            outcome => return outcome,
+        };
+        let left = until.saturating_duration_since(Instant::now() + LOST_PAUSE);
+        if left.is_zero() {
+            return Err(refusal);
+        }
+        // The link of the device may be a moment longer on the list than in this world.
+        sleep(LOST_PAUSE).await;
+        open.wait_ms = Some(u32::try_from(millis(left)).expect("it is less than the service has asked for"));
+    }
+}
+
+/// As [`open_tunnel`], once.
+async fn try_tunnel(
     inner: &Arc<Inner>,
     link: LinkId,
     open: &Open,
@@ -163,9 +192,9 @@ async fn await_device(
         let tunnel = state.core.handle_wait(inner.now(), link, open)?;
         let news = state.waiting.enter(tunnel);
         inner.perform(&mut state);
-        tracing::info!(%tunnel, device = open.device, service = open.service, "waiting for the device");
         (live(tunnel), news)
     };
+    tracing::info!(tunnel = %live.tunnel, device = open.device, service = open.service, "waiting for the device");
     let gone = |_| Refusal::new(RefusalCode::DeviceOffline, "the device does not come");
     tokio::select! {
         biased;

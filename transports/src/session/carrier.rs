@@ -49,8 +49,10 @@ pub(crate) trait Carrier: Send + 'static {
         Poll::Pending
     }
 
-    /// The pipe is of no use any more, and the session goes on without it.
-    fn give_up(&mut self) {}
+    /// The pipe is of no use any more, and the session goes on without it. Returns whether there was one to let go of.
+    fn give_up(&mut self) -> bool {
+        false
+    }
 }
 
 /// A pipe that carries the session as it is.

@@ -171,7 +171,7 @@ impl<C: Carrier> Driver<C> {
                     return Outcome::Over;
                 }
                 if self.pipe_is_lost {
-                    self.pipe.give_up();
+                    self.let_go();
                     may_read = false;
                 }
             }
@@ -195,6 +195,15 @@ impl<C: Carrier> Driver<C> {
             }
         }
         Outcome::GoOn
+    }
+
+    /// Lets go of a pipe that is lost, and of what was for it or came with it: the session may be without one for long, and
+    /// there may be many.
+    fn let_go(&mut self) {
+        if self.pipe.give_up() {
+            (self.pieces, self.batch) = Default::default();
+            self.shared.lock().session.copy_out();
+        }
     }
 
     /// There is another pipe. The end that opens pipes tells its session; the other's knows already.

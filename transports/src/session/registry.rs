@@ -35,7 +35,12 @@ pub struct Sessions<P> {
     config: Arc<Config>,
 }
 
-type Known<P> = BTreeMap<Key, Entry<P>>;
+#[derive(Debug)]
+struct Known<P> {
+    sessions: BTreeMap<Key, Entry<P>>,
+    /// No other session begins.
+    is_closed: bool,
+}
 
 /// Whose session it is, and which of theirs.
 type Key = (String, Label);
@@ -83,6 +88,9 @@ pub enum AcceptError {
     /// The peer has too many sessions. It was told.
     #[error("there are {SESSIONS_PER_PEER} sessions of this peer already; some must end first")]
     TooMany,
+    /// This end has closed all sessions. The peer was told.
+    #[error("this end has no sessions any more")]
+    Closed,
     /// The peer has, or had a moment ago, a session of the name that it would begin one under. It was told.
     #[error("there is a session of this name already")]
     NameTaken,
@@ -92,7 +100,8 @@ impl<P: Pipe> Sessions<P> {
     /// Sessions with these limits, each of which may outlive its pipes for the time that `config` says.
     pub fn new(mut config: Config) -> Self {
         config.resumption = Resumption::Accept;
-        Self { known: Arc::default(), config: Arc::new(config) }
+        let known = Known { sessions: BTreeMap::new(), is_closed: false };
+        Self { known: Arc::new(Mutex::new(known)), config: Arc::new(config) }
     }
 
     /// The same sessions, in which those that begin from now on have other limits.
@@ -153,10 +162,14 @@ impl<P: Pipe> Sessions<P> {
         pipes: Pipes<TlsPipe<P>>,
     ) -> Result<(), AcceptError> {
         let mut known = self.known();
-        if count(&known, peer, |entry| matches!(entry, Entry::Live { .. })) >= SESSIONS_PER_PEER {
+        if known.is_closed {
+            return Err(AcceptError::Closed);
+        }
+        let known = &mut known.sessions;
+        if count(known, peer, |entry| matches!(entry, Entry::Live { .. })) >= SESSIONS_PER_PEER {
             return Err(AcceptError::TooMany);
         }
-        let label = name.map_or_else(|| free_label(&known, peer), Label::Named);
+        let label = name.map_or_else(|| free_label(known, peer), Label::Named);
         let key = (peer.to_owned(), label);
         let btree_map::Entry::Vacant(place) = known.entry(key.clone()) else {
             return Err(AcceptError::NameTaken);
@@ -176,7 +189,7 @@ impl<P: Pipe> Sessions<P> {
     ) -> Result<Accepted, AcceptError> {
         let refused = {
             let known = self.known();
-            match known.get(&key) {
+            match known.sessions.get(&key) {
                 Some(Entry::Live { shared, pipes }) => {
                     let now = shared.now();
                     let mut resumed = Ok(());
@@ -213,7 +226,7 @@ impl<P: Pipe> Sessions<P> {
         let closed = shared.closed().await;
         let tombstone = shared.lock().session.tombstone();
         {
-            let mut known = self.known();
+            let known = &mut self.known().sessions;
             let is_ours =
                 |entry: &_| matches!(entry, Entry::Live { shared: its, .. } if Arc::ptr_eq(its, &shared));
             if !known.get(&key).is_some_and(is_ours) {
@@ -222,7 +235,7 @@ impl<P: Pipe> Sessions<P> {
             let is_over = |entry: &_| matches!(entry, Entry::Over(_));
             if matches!(closed, LinkClosed::Peer { .. })
                 || matches!(key.1, Label::Nameless(_))
-                || count(&known, &key.0, is_over) >= SESSIONS_PER_PEER
+                || count(known, &key.0, is_over) >= SESSIONS_PER_PEER
             {
                 known.remove(&key);
                 return;
@@ -231,7 +244,7 @@ impl<P: Pipe> Sessions<P> {
         }
         drop(shared);
         sleep_until(Instant::now() + self.time_to_live()).await;
-        self.known().remove(&key);
+        self.known().sessions.remove(&key);
     }
 
     /// How long who comes late is told how it ended.
@@ -239,22 +252,33 @@ impl<P: Pipe> Sessions<P> {
         self.config.grace + 2 * self.config.idle_timeout
     }
 
-    /// Closes all sessions that go on, and waits until they are over. `reason` is for the peers' eyes. Cancel-safe.
+    /// Closes all sessions that go on, and waits until they are over. From now on none begins, and no pipe is waited for: one
+    /// that has none ends at once. `reason` is for the peers' eyes. Cancel-safe.
     pub async fn close(&self, code: Code, reason: &str) {
-        let live: Vec<_> = self
-            .known()
-            .values()
-            .filter_map(|entry| match entry {
-                Entry::Live { shared, .. } => Some(shared.clone()),
-                Entry::Over(_) => None,
-            })
-            .collect();
-        for shared in &live {
-            shared.close(code, reason.as_bytes());
-        }
-        for shared in live {
+        for shared in self.begin_close(code, reason) {
             shared.closed().await;
         }
+    }
+
+    /// As [`close`](Self::close), without waiting.
+    pub fn abandon(&self, code: Code, reason: &str) {
+        self.begin_close(code, reason);
+    }
+
+    fn begin_close(&self, code: Code, reason: &str) -> Vec<Arc<Shared>> {
+        let mut known = self.known();
+        known.is_closed = true;
+        let live = |entry: &Entry<P>| match entry {
+            Entry::Live { shared, .. } => Some(shared.clone()),
+            Entry::Over(_) => None,
+        };
+        let live: Vec<_> = known.sessions.values().filter_map(live).collect();
+        drop(known);
+        for shared in &live {
+            shared.close(code, reason.as_bytes());
+            shared.do_without_pipes(Arc::new(io::Error::other("this end has closed its sessions")));
+        }
+        live
     }
 
     fn known(&self) -> MutexGuard<'_, Known<P>> {
@@ -263,18 +287,18 @@ impl<P: Pipe> Sessions<P> {
 
     /// How many sessions there are, with those that are over and remembered.
     pub fn count(&self) -> usize {
-        self.known().len()
+        self.known().sessions.len()
     }
 }
 
 /// How many of a peer's sessions are so.
-fn count<P>(known: &Known<P>, peer: &str, is_so: impl Fn(&Entry<P>) -> bool) -> usize {
+fn count<P>(known: &BTreeMap<Key, Entry<P>>, peer: &str, is_so: impl Fn(&Entry<P>) -> bool) -> usize {
     let from = (peer.to_owned(), Label::Named(SessionId([0; SessionId::LEN])));
     known.range(from..).take_while(|((whose, _), _)| whose == peer).filter(|(_, entry)| is_so(entry)).count()
 }
 
 /// A label for a session of the peer's that has no name.
-fn free_label<P>(known: &Known<P>, peer: &str) -> Label {
+fn free_label<P>(known: &BTreeMap<Key, Entry<P>>, peer: &str) -> Label {
     let nameless = |number| (peer.to_owned(), Label::Nameless(number));
     match known.range(nameless(0)..=nameless(u64::MAX)).next_back() {
         Some(((_, Label::Nameless(last)), _)) => Label::Nameless(last + 1),

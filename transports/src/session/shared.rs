@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) pipes: PipeNews,
     /// Why there will be no other pipe, if somebody knows that.
     no_way: Option<NoWay>,
+    /// The session ends when it has no pipe.
+    ends_without_pipe: bool,
 }
 
 /// What has become of the pipes of a session.
@@ -91,6 +93,7 @@ impl Shared {
             pipe_error: None,
             pipes: PipeNews::default(),
             no_way: None,
+            ends_without_pipe: false,
         };
         Self {
             state: Mutex::new(state),
@@ -138,6 +141,14 @@ impl Shared {
     pub(crate) fn give_up(&self, why: NoWay) {
         self.with_news(|state| {
             state.no_way = Some(why);
+            state.session.give_up();
+        });
+    }
+
+    /// There will be no other pipe, and so the session ends with the one that it has, or at once.
+    pub(crate) fn do_without_pipes(&self, why: NoWay) {
+        self.with_news(|state| {
+            (state.no_way, state.ends_without_pipe) = (Some(why), true);
             state.session.give_up();
         });
     }
@@ -193,6 +204,9 @@ impl Shared {
                     tracing::debug!(?how, "session without a pipe");
                     state.pipes.lost = Some(state.epoch);
                     self.pipe_news.notify_one();
+                    if state.ends_without_pipe {
+                        state.session.give_up();
+                    }
                 }
                 Event::Closed(reason) => {
                     tracing::debug!(%reason, "link over");

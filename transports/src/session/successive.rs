@@ -73,7 +73,7 @@ impl<C: Carrier> Carrier for Successive<C> {
         }
     }
 
-    fn give_up(&mut self) {
-        self.pipe = None;
+    fn give_up(&mut self) -> bool {
+        self.pipe.take().is_some()
     }
 }
