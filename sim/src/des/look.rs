@@ -319,7 +319,12 @@ impl World<'_> {
         conns.iter().all(|&conn| {
             let is_well = |host: usize| {
                 let it = &self.hosts[host];
-                it.is_alive && !it.is_suspended && it.holds == [0; 2] && it.cuts == 0 && it.slow == 0
+                it.is_alive
+                    && !it.is_suspended
+                    && it.holds == [0; 2]
+                    && it.cuts == 0
+                    && it.udp_blocks == 0
+                    && it.slow == 0
             };
             !self.conns[conn].is_lost && self.hosts_of(conn).into_iter().all(is_well)
         })

@@ -21,6 +21,7 @@ mod judge;
 mod look;
 mod network;
 mod queue;
+mod quic;
 mod session;
 mod watch;
 mod world;

@@ -288,7 +288,7 @@ impl Scenario {
                 link(|it| it.burst.is_some(), "burst")
             }
             Feature::Loss | Feature::LossUnderTcp => link(|it| it.duplicate.0 > 0, "duplicate"),
-            Feature::Mtu => link(|it| it.mtu.is_some(), "mtu"),
+            Feature::Mtu | Feature::MtuUnderTcp => link(|it| it.mtu.is_some(), "mtu"),
             Feature::Nat => link(|it| it.nat_timeout.is_some(), "nat_timeout"),
             Feature::Memory => vec!["expect", "memory_below"],
             Feature::Hubs => vec!["hub"],
