@@ -22,6 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the answer may take in round trips, where that is more: as long as it takes to ask twice.
 const PATIENCE_ROUND_TRIPS: u32 = 3;
 
+/// How long the answer may take at most: as long as a link over TLS may be silent by default. A round trip can be measured
+/// to any length by an end that was asleep while the answer waited for it, and QUIC's own timers then grow with it.
+const PATIENCE_AT_MOST: Duration = Duration::from_secs(15);
+
 /// How closely a link is watched.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -68,7 +72,7 @@ pub(super) async fn until_dark(shared: &Shared, at_rest: usize, keep_alive: Opti
 
 /// How long an answer may take on a path with this round trip.
 pub fn patience(rtt: Duration) -> Duration {
-    PATIENCE.max(rtt * PATIENCE_ROUND_TRIPS)
+    rtt.saturating_mul(PATIENCE_ROUND_TRIPS).clamp(PATIENCE, PATIENCE_AT_MOST)
 }
 
 /// What follows from a look.
@@ -162,5 +166,17 @@ mod tests {
             [Some(4), Some(12)],
             "1.8 s, and a look"
         );
+    }
+
+    /// The first acknowledgements after half a minute of sleep say that the way is as long as that.
+    #[test]
+    fn a_round_trip_that_was_slept_through_does_not_make_it_patient_for_a_minute() {
+        let slept = Duration::from_secs(25);
+        assert_eq!(
+            looks(&mut Silence::since(7), 400, Pace::IN_USE, slept),
+            [Some(4), Some(64)],
+            "1 s and 15 s"
+        );
+        assert_eq!(patience(Duration::MAX), PATIENCE_AT_MOST);
     }
 }
