@@ -2,7 +2,7 @@
 
 use towline_sim::event::{Event, What};
 use towline_sim::run::{Outcome, Sink, run};
-use towline_sim::scenario::{Count, FaultKind, FaultSpec, Range, Scenario, Span, Transport, parse};
+use towline_sim::scenario::{Backend, Count, FaultKind, FaultSpec, Range, Scenario, Span, Transport, parse};
 
 /// Two endpoints of a hub, each on a line of its own.
 const WORLD: &str = r#"
@@ -248,4 +248,46 @@ fn a_path_takes_no_packet_that_is_too_large_and_all_arrives() {
     };
     let probes = count(&events, too_large);
     assert!((1..40).contains(&probes), "{probes} looks for a larger one");
+}
+
+/// The acknowledgements that waited for it say that the way is as long as it slept.
+#[test]
+fn who_slept_through_the_end_of_a_hub_misses_it_soon_after() {
+    let mut scenario = with_fault(FaultKind::Suspend, "device", Span::millis(900), Some(Span::seconds(30)));
+    let power = with_fault(FaultKind::PowerLoss, "hub", Span::seconds(10), Some(Span::seconds(1)));
+    scenario.faults.extend(power.faults);
+    let (_, events) = played(&scenario, 2);
+    let is_missed = |event: &&Event| event.who == "device" && matches!(event.what, What::LinkDown { .. });
+    let at = events.iter().find(is_missed).expect("it is missed").time;
+    assert!((30_900_000_000..50_000_000_000).contains(&at), "at {at}");
+}
+
+#[test]
+fn a_hub_that_is_busy_asks_who_comes_for_a_proof_of_the_address() {
+    let mut scenario = world();
+    scenario.devices[0].count = Some(Count(150));
+    scenario.hubs[0].handshake = Span::millis(20);
+    scenario.work.clear();
+    let (outcome, events) = played(&scenario, 2);
+    assert_eq!(count(&events, |what| matches!(what, What::LinkUp { .. })), 151);
+    assert!(outcome.properties.sometimes["address_was_asked_for"] > 0);
+}
+
+/// What only datagrams can suffer is refused where links are TCP.
+#[test]
+fn under_tcp_nothing_is_lost_nor_blocked() {
+    let lossy = WORLD.replace("rate = \"8 Mbit/s\"", "loss = \"1 %\"");
+    let narrow = WORLD.replace("rate = \"8 Mbit/s\"", "mtu = 1300");
+    let blocked = format!("{WORLD}\n[[fault]]\nkind = \"block-udp\"\nhost = \"hub\"\nat = \"1 s\"\n");
+    for (text, why) in
+        [(lossy, "link laboratory"), (narrow, "have no packets here"), (blocked, "nobody falls back")]
+    {
+        let on_des = |text: &str| {
+            let scenario = parse("world.toml", text).map_err(|error| error.to_string())?;
+            scenario.expand(1, Some(Backend::Des)).map(|_| ()).map_err(|problem| problem.to_string())
+        };
+        assert_eq!(on_des(&text), Ok(()), "{why}");
+        let error = on_des(&text.replace("transport = \"quic\"\n", "")).expect_err(why);
+        assert!(error.contains(why), "{error}");
+    }
 }

@@ -30,7 +30,8 @@ impl Hub {
     }
 }
 
-fn limits(host: &Host) -> Limits {
+/// What a hub allows.
+pub(super) fn limits(host: &Host) -> Limits {
     let limits = Limits::default();
     match host.unauthenticated.map(|count| usize::try_from(count).unwrap_or(usize::MAX)) {
         Some(count) => limits.unauthenticated(count),

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use quinn_proto::{ConnectionError, TransportErrorCode};
 use towline_engine::{CloseReason, Code, Refused};
 
 use super::watch::{Ended, Half, Raised};
@@ -136,6 +137,29 @@ fn code_of(why: &CloseReason) -> Option<Code> {
     }
 }
 
+/// With which codes of QUIC's own a connection ends that nobody finds fault with: its application went away in the handshake,
+/// or the hub had no room.
+const PEACEFUL: [TransportErrorCode; 3] = [
+    TransportErrorCode::NO_ERROR,
+    TransportErrorCode::CONNECTION_REFUSED,
+    TransportErrorCode::APPLICATION_ERROR,
+];
+
+/// A connection of QUIC is closed by an application, refused by a hub that has no room, or missed; and no end finds fault.
+pub(super) fn no_violation_of_quic(why: &ConnectionError) -> Verdict {
+    let holds = match why {
+        ConnectionError::ApplicationClosed(_)
+        | ConnectionError::LocallyClosed
+        | ConnectionError::TimedOut
+        | ConnectionError::Reset => true,
+        ConnectionError::ConnectionClosed(close) => PEACEFUL.contains(&close.error_code),
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::CidsExhausted => false,
+    };
+    unless(!holds, || format!("a connection of QUIC ended: {why}"))
+}
+
 /// Who comes late hears how much had arrived.
 pub(super) fn closed_truth_of(acknowledged: u64, half: Half) -> Verdict {
     unless(acknowledged != half.arrived, || format!("told {acknowledged} bytes, and {half:?}"))
@@ -196,12 +220,19 @@ pub(super) fn no_violation(why: &CloseReason, expected: &[u64]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use quinn_proto::ConnectionClose;
     use towline_engine::{PipeClosed, StreamId, Violation};
 
     use super::*;
 
     const HALF: Half = Half { sent: 9, arrived: 5, ended: None };
     const WHOLE: Half = Half { sent: 9, arrived: 9, ended: Some(Ended::Fin) };
+
+    fn closed_by_quic(error_code: TransportErrorCode) -> ConnectionError {
+        let close = ConnectionClose { error_code, frame_type: None, reason: Bytes::new() };
+        ConnectionError::ConnectionClosed(close)
+    }
 
     /// What must pass, and what must not.
     #[test]
@@ -217,6 +248,16 @@ mod tests {
                 any_byte_is_life(999_999_999, second),
             ),
             ("rtt_at_wire", rtt_at_wire(Some(second), 1_000_000_000), rtt_at_wire(Some(second), 999_999_999)),
+            (
+                "no_violation of QUIC",
+                no_violation_of_quic(&ConnectionError::TimedOut),
+                no_violation_of_quic(&ConnectionError::CidsExhausted),
+            ),
+            (
+                "no_violation of QUIC, told by the peer",
+                no_violation_of_quic(&closed_by_quic(TransportErrorCode::CONNECTION_REFUSED)),
+                no_violation_of_quic(&closed_by_quic(TransportErrorCode::FLOW_CONTROL_ERROR)),
+            ),
             ("rtt_at_wire, none", Ok(()), rtt_at_wire(None, 1)),
             ("control_under_bulk", control_under_bulk(1), control_under_bulk(2)),
             ("resume_safe", resume_safe(5, HALF, 3, 3), resume_safe(6, HALF, 3, 3)),

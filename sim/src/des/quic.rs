@@ -22,10 +22,13 @@ use quinn_proto::{ConnectionError, ConnectionHandle, Endpoint, Incoming};
 use towline::core::Limits;
 use towline::identity;
 use towline::{hub_link_config, link_config};
+use towline_engine::Config;
 use towline_transports::quic::{self, Silence};
 use towline_transports::tls::Environment;
 
 use super::endpoint::nanos;
+use super::hub::limits;
+use super::judge;
 use super::network::{Body, Way};
 use super::world::{Far, Task, World};
 use crate::crypto::{self, FirstDay};
@@ -129,8 +132,7 @@ impl World<'_> {
             let issuer = self.quic.issuer.get_or_insert_with(|| Issuer::new(self.random));
             let credentials = issuer.credentials(&format!("hub/{name}"), &[&name]);
             let environment = self.environment_of(host, process);
-            let limits = hub_link_config(Limits::default().tunnels_per_device, None);
-            let config = quic::server_config(credentials, &environment, limits);
+            let config = quic::server_config(credentials, &environment, at_hub(None));
             let config = Arc::new(config.expect("the credentials are good").quinn().clone());
             let endpoint = Arc::new(quic::endpoint_config(&environment));
             let endpoint = Endpoint::new(endpoint, Some(config), true, None);
@@ -193,7 +195,7 @@ impl World<'_> {
         if far != Far::Unknown && !is_new_hub {
             return self.server(hub, process).endpoint.ignore(incoming);
         }
-        let limit = quic::RETRY_FROM.min(Limits::default().unauthenticated / 8);
+        let limit = quic::RETRY_FROM.min(limits(&self.plan.hosts[hub]).unauthenticated / 8);
         if self.hub(hub).visitors.len() >= limit && !incoming.remote_address_validated() {
             self.sink.sometimes("address_was_asked_for", true);
             let mut bytes = Vec::new();
@@ -219,8 +221,7 @@ impl World<'_> {
         match server.endpoint.accept(incoming, now, &mut bytes, None) {
             Ok((handle, connection)) => {
                 server.conns.insert(handle.0, conn);
-                let most = hub_link_config(Limits::default().tunnels_per_device, None).max_streams_bidi;
-                let side = Box::new(Side::new(handle, connection, most));
+                let side = Box::new(Side::new(handle, connection, at_hub(None).max_streams_bidi));
                 self.quic_of(conn).sides[1] = Some(side);
                 self.quic.dirty.insert((conn, 1));
             }
@@ -247,7 +248,7 @@ impl World<'_> {
     pub(super) fn welcome_quic(&mut self, conn: usize) {
         let is_device = self.hosts[self.conns[conn].endpoint].role == Role::Device;
         let role = if is_device { identity::Role::Device } else { identity::Role::Service };
-        let limits = hub_link_config(Limits::default().tunnels_per_device, Some(role));
+        let limits = at_hub(Some(role));
         if let Some(side) = self.conns[conn].quic.as_mut().and_then(|quic| quic.sides[1].as_mut()) {
             side.most_streams = limits.max_streams_bidi;
             side.allow(limits.max_streams_bidi.min(STREAMS_AT_FIRST));
@@ -300,20 +301,23 @@ impl World<'_> {
             (Way::ToHub, Heard::Word(body)) => self.arrive_at_endpoint(conn, body),
             (Way::ToEndpoint, Heard::Word(body)) => self.arrive_at_hub(conn, body),
             (Way::ToHub, Heard::Lost(why)) => {
-                self.note_silence(&why);
+                self.look_at_loss(conn, way, &why);
                 self.link_lost(conn, reason(&why, "closed by the hub"), None);
             }
             (Way::ToEndpoint, Heard::Lost(why)) => {
-                self.note_silence(&why);
+                self.look_at_loss(conn, way, &why);
                 self.hub_link_over(conn, reason(&why, "closed by the endpoint"));
             }
         }
     }
 
-    fn note_silence(&mut self, why: &ConnectionError) {
+    /// Connections end because somebody closes them, or nobody is there: neither end ever finds fault with the other.
+    fn look_at_loss(&mut self, conn: usize, way: Way, why: &ConnectionError) {
         if *why == ConnectionError::TimedOut {
             self.sink.sometimes("silent_link_found", true);
         }
+        let who = self.hosts[self.side_of(conn, way)].name.clone();
+        self.sink.judge("no_violation", judge::no_violation_of_quic(why), self.now, &who);
     }
 
     // Turns.
@@ -366,6 +370,8 @@ impl World<'_> {
         }
         for heard in heard {
             self.heard_over_quic(conn, way, heard);
+            // Sessions hear one thing after the other, as from a pipe.
+            self.settle_sessions();
         }
         if comes_into_use && way == Way::ToHub {
             self.watch_path(conn);
@@ -425,6 +431,11 @@ impl World<'_> {
             self.queue.push(at, Task::Quic(conn, end));
         }
     }
+}
+
+/// A hub's limits on a link to a peer in this role.
+fn at_hub(peer: Option<identity::Role>) -> Config {
+    hub_link_config(Limits::default().tunnels_per_device, peer)
 }
 
 /// Why a connection is over, in the words of links.

@@ -422,14 +422,16 @@ impl<'a> World<'a> {
 
     /// Lets everybody say what there is to say.
     fn settle(&mut self) {
-        loop {
-            if let Some(end) = self.dirty.pop_first() {
-                self.pump(end);
-            } else if let Some((conn, end)) = self.quic.dirty.pop_first() {
-                self.pump_quic(conn, end);
-            } else {
-                return;
-            }
+        self.settle_sessions();
+        while let Some((conn, end)) = self.quic.dirty.pop_first() {
+            self.pump_quic(conn, end);
+            self.settle_sessions();
+        }
+    }
+
+    pub(super) fn settle_sessions(&mut self) {
+        while let Some(end) = self.dirty.pop_first() {
+            self.pump(end);
         }
     }
 

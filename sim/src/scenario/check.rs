@@ -281,6 +281,7 @@ impl Scenario {
                 let place = self.faults.iter().position(|fault| fault.kind == kind).unwrap_or(0);
                 vec!["fault", SMALL.get(place).copied().unwrap_or("0"), "kind"]
             }
+            Feature::BlockUdpWithoutQuic => self.path_of(Feature::Fault(FaultKind::BlockUdp)),
             Feature::Loss | Feature::LossUnderTcp if self.links.values().any(|link| link.loss.0 > 0) => {
                 link(|it| it.loss.0 > 0, "loss")
             }

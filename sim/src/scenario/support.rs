@@ -34,6 +34,8 @@ impl std::fmt::Display for Backend {
 pub enum Feature {
     /// A fault.
     Fault(FaultKind),
+    /// Datagrams that are blocked, and nobody who has to use them.
+    BlockUdpWithoutQuic,
     /// More hosts than this.
     Hosts(usize),
     /// A certain transport.
@@ -90,6 +92,10 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
         }
         (Turmoil, Feature::Fault(FaultKind::ClockJump)) => Err("all hosts of turmoil share a clock"),
         (_, Feature::Fault(_)) => Ok(()),
+        (Des, Feature::BlockUdpWithoutQuic) => Err(
+            "its links are TCP where nothing is said, and nobody falls back: use `transport = \"quic\"` where datagrams are blocked",
+        ),
+        (Turmoil, Feature::BlockUdpWithoutQuic) => Ok(()),
         (Turmoil, Feature::Hosts(count)) if count > TURMOIL_HOSTS => Err("turmoil has time for 25 hosts"),
         (_, Feature::Hosts(_)) => Ok(()),
         (Des, Feature::Transport(Transport::WebSocket)) => {
@@ -130,7 +136,10 @@ impl Scenario {
         features.push(Feature::Hosts(self.hubs.len() + self.proxies.len() + endpoints().count()));
         let links = || self.links.values();
         let loses = links().any(LinkSpec::loses);
+        let blocks_udp = self.faults.iter().any(|fault| fault.kind == FaultKind::BlockUdp);
+        let has_quic = endpoints().any(|endpoint| endpoint.transport == Transport::Quic);
         let wants = [
+            (blocks_udp && !has_quic, Feature::BlockUdpWithoutQuic),
             (loses, Feature::Loss),
             (self.is_under_tcp(LinkSpec::loses), Feature::LossUnderTcp),
             (self.wants_survival(), Feature::Survival),
@@ -211,6 +220,7 @@ pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
         ("fault `power-loss`", Feature::Fault(PowerLoss)),
         ("fault `move`", Feature::Fault(Move)),
         ("fault `block-udp`", Feature::Fault(BlockUdp)),
+        ("the same where nobody has `transport = \"quic\"`", Feature::BlockUdpWithoutQuic),
         ("fault `block-tls`", Feature::Fault(BlockTls)),
         ("fault `slow-reader`", Feature::Fault(SlowReader)),
         ("fault `suspend`", Feature::Fault(Suspend)),
