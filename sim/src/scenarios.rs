@@ -52,6 +52,7 @@ scenarios![
     "satellite",
     "sip-by-sip",
     "slow-reader",
+    "slow-readers",
     "small-windows",
     "split-brain",
     "storm-small",

@@ -291,3 +291,20 @@ fn under_tcp_nothing_is_lost_nor_blocked() {
         assert!(error.contains(why), "{error}");
     }
 }
+
+/// What holds where links are TCP holds where they are QUIC. But for those who expect that it costs something to lose a link,
+/// which over QUIC is not lost, and for the largest.
+#[test]
+fn every_other_story_holds_over_quic() {
+    let is_tcp = |name: &&str| !name.starts_with("product-") && !name.starts_with("quic-");
+    let others = ["reconnect-storm", "without-resumption"];
+    for name in towline_sim::scenarios::names().filter(is_tcp).filter(|name| !others.contains(name)) {
+        let named = towline_sim::scenarios::named(name).expect("it was listed");
+        let mut scenario = named.unwrap_or_else(|error| panic!("{error}"));
+        for endpoint in scenario.devices.iter_mut().chain(&mut scenario.services) {
+            endpoint.transport = Transport::Quic;
+        }
+        let (_, events) = played(&scenario, 1);
+        assert!(count(&events, |what| matches!(what, What::PacketSent { .. })) > 100, "{name}");
+    }
+}

@@ -160,6 +160,11 @@ pub(super) fn no_violation_of_quic(why: &ConnectionError) -> Verdict {
     unless(!holds, || format!("a connection of QUIC ended: {why}"))
 }
 
+/// A stream beside slow readers takes the time that its bytes take.
+pub(super) fn slow_reader_isolated(took: u64, within: u64) -> Verdict {
+    unless(took > within, || format!("it took {took} ns beside slow readers, and {within} ns are enough"))
+}
+
 /// Who comes late hears how much had arrived.
 pub(super) fn closed_truth_of(acknowledged: u64, half: Half) -> Verdict {
     unless(acknowledged != half.arrived, || format!("told {acknowledged} bytes, and {half:?}"))
@@ -260,6 +265,7 @@ mod tests {
             ),
             ("rtt_at_wire, none", Ok(()), rtt_at_wire(None, 1)),
             ("control_under_bulk", control_under_bulk(1), control_under_bulk(2)),
+            ("slow_reader_isolated", slow_reader_isolated(7, 7), slow_reader_isolated(8, 7)),
             ("resume_safe", resume_safe(5, HALF, 3, 3), resume_safe(6, HALF, 3, 3)),
             ("resume_safe, credit", resume_safe(5, HALF, 2, 3), resume_safe(5, HALF, 4, 3)),
             ("no_stall", no_stall(7, 7), no_stall(8, 7)),

@@ -181,6 +181,35 @@ impl World<'_> {
         self.sink.judge("no_dup", judge::no_dup(to, half.arrived), self.now, &name);
     }
 
+    /// A stream has been read to its end whose reader is quick, beside others whose readers are slow and hold what has come for
+    /// them. It took no longer than it would have without them.
+    pub(super) fn look_at_isolation(&mut self, end: usize, stream: usize, way: usize) {
+        let (state, plan) = (&self.streams[stream], &self.plan.streams[stream]);
+        let Some(begun) = state.begun[way] else { return };
+        let is_whole = state.finished[way] && state.read[way] == state.written[way];
+        if !is_whole || plan.rounds > 1 || self.reads_slowly(stream, way) {
+            return;
+        }
+        let holds_up = |stream: usize| {
+            let state = &self.streams[stream];
+            state.written[way] > state.read[way] && self.reads_slowly(stream, way)
+        };
+        let is_beside_slow = self.ends[end].apps.values().any(|app| holds_up(app.stream));
+        if !is_beside_slow || self.disturbed_at >= begun || !self.is_undisturbed(end) {
+            return;
+        }
+        let (took, within) = (self.now - begun, self.soon(end, state.read[way]));
+        let verdict = judge::slow_reader_isolated(took, within);
+        self.sink.judge("slow_reader_isolated", verdict, self.now, &plan.name);
+    }
+
+    /// Whether who reads that direction of a stream takes its time.
+    fn reads_slowly(&self, stream: usize, way: usize) -> bool {
+        let plan = &self.plan.streams[stream];
+        let rate = if way == 0 { plan.device_reads } else { plan.service_reads };
+        rate.is_some() || plan.sips.is_some()
+    }
+
     /// How the half ended that comes in, as somebody beside the wire has it.
     pub(super) fn ended_on_wire(&self, end: usize, id: StreamId) -> Option<super::watch::Ended> {
         let it = &self.ends[end];

@@ -274,6 +274,8 @@ pub(super) struct End {
 pub(super) struct StreamState {
     pub(super) written: [u64; 2],
     pub(super) read: [u64; 2],
+    /// Since when its writer has been saying something.
+    pub(super) begun: [Option<u64>; 2],
     pub(super) finished: [bool; 2],
     pub(super) reset: [bool; 2],
     pub(super) stopped: [bool; 2],
