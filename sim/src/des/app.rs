@@ -450,6 +450,7 @@ impl World<'_> {
         {
             self.streams[app.stream].reset[app.side] = true;
             self.streams[app.stream].pending[app.side] = None;
+            self.watches[self.ends[end].observers].on_reset(app.side, id);
             self.sink.sometimes("stream_reset", true);
         }
     }

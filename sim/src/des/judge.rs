@@ -42,9 +42,9 @@ pub(super) fn rtt_at_wire(measured: Option<Duration>, on_wire: u64) -> Verdict {
     })
 }
 
-/// An answer that is owed waits for one record with payload at most.
+/// An answer or a reset that is owed waits for one record with payload at most.
 pub(super) fn control_under_bulk(records: u64) -> Verdict {
-    unless(records > 1, || format!("{records} records with payload went out before a pong"))
+    unless(records > 1, || format!("{records} records with payload went out before a pong, or a reset"))
 }
 
 /// After a change of pipe an end takes for delivered what is, and no end may send what the other has not promised.
@@ -160,6 +160,11 @@ pub(super) fn no_violation_of_quic(why: &ConnectionError) -> Verdict {
     unless(!holds, || format!("a connection of QUIC ended: {why}"))
 }
 
+/// Who is told that not all has arrived had said something of which nobody has told it that it has.
+pub(super) fn close_is_not_given_up_early(is_left: bool) -> Verdict {
+    unless(!is_left, || "told that something is missing, and all was acknowledged".to_owned())
+}
+
 /// A stream beside slow readers takes the time that its bytes take.
 pub(super) fn slow_reader_isolated(took: u64, within: u64) -> Verdict {
     unless(took > within, || format!("it took {took} ns beside slow readers, and {within} ns are enough"))
@@ -231,8 +236,8 @@ mod tests {
 
     use super::*;
 
-    const HALF: Half = Half { sent: 9, arrived: 5, ended: None };
-    const WHOLE: Half = Half { sent: 9, arrived: 9, ended: Some(Ended::Fin) };
+    const HALF: Half = Half { sent: 9, arrived: 5, ended: None, acknowledged: 0 };
+    const WHOLE: Half = Half { sent: 9, arrived: 9, ended: Some(Ended::Fin), acknowledged: 0 };
 
     fn closed_by_quic(error_code: TransportErrorCode) -> ConnectionError {
         let close = ConnectionClose { error_code, frame_type: None, reason: Bytes::new() };
@@ -265,6 +270,11 @@ mod tests {
             ),
             ("rtt_at_wire, none", Ok(()), rtt_at_wire(None, 1)),
             ("control_under_bulk", control_under_bulk(1), control_under_bulk(2)),
+            (
+                "close_flushes, given up",
+                close_is_not_given_up_early(true),
+                close_is_not_given_up_early(false),
+            ),
             ("slow_reader_isolated", slow_reader_isolated(7, 7), slow_reader_isolated(8, 7)),
             ("resume_safe", resume_safe(5, HALF, 3, 3), resume_safe(6, HALF, 3, 3)),
             ("resume_safe, credit", resume_safe(5, HALF, 2, 3), resume_safe(5, HALF, 4, 3)),

@@ -75,7 +75,7 @@ impl World<'_> {
             self.sink
                 .always("no_dup", holds, self.now, &name, || format!("{id:?} at {offset} is not the same"));
         }
-        if let Some(records) = sent.before_pong {
+        for records in [sent.before_pong, sent.before_reset].into_iter().flatten() {
             self.sink.judge("control_under_bulk", judge::control_under_bulk(records), self.now, &name);
         }
         for raised in sent.raised {
@@ -383,6 +383,7 @@ impl World<'_> {
         }
         match why {
             CloseReason::Local(_) => self.look_at_flushed(end),
+            CloseReason::LocalUnflushed(_) => self.look_at_unflushed(end),
             CloseReason::Expired => self.look_at_expiry(end),
             CloseReason::ResumeRefused(told) => self.look_at_refusal(end, *told),
             CloseReason::Peer { .. } if self.ends[end].side == 0 => self.look_at_drained(end),
@@ -405,6 +406,22 @@ impl World<'_> {
             let (name, written) = (&self.plan.streams[stream].name, state.written[side]);
             self.sink.judge("close_flushes", judge::close_flushes(written, half), self.now, name);
         }
+    }
+
+    /// Closed, and told that not all has arrived: then something was said of which this end has not heard that it has.
+    fn look_at_unflushed(&mut self, end: usize) {
+        self.sink.sometimes("close_was_given_up", true);
+        let (side, observers) = (self.ends[end].side, self.ends[end].observers);
+        let service = if side == 0 { Some(end) } else { self.ends[end].peer };
+        let Some(service) = service else { return };
+        let is_open = |(id, stream): (&StreamId, &usize)| {
+            let state = &self.streams[*stream];
+            let ends = u64::from(state.finished[side] || state.reset[side]);
+            self.watches[observers].half(side, *id).acknowledged < state.written[side] + ends
+        };
+        let is_left = self.ends[service].ids.iter().any(is_open);
+        let name = self.ends[end].name.clone();
+        self.sink.judge("close_flushes", judge::close_is_not_given_up_early(is_left), self.now, &name);
     }
 
     /// Given up: at the end that accepts pipes, not before the other. What counts as arrived has.
