@@ -237,7 +237,13 @@ impl Session {
                     if let Phase::Closing(closing) = &self.phase {
                         let (code, reason) = (closing.code, closing.reason.clone());
                         let kind = CloseKind::Application { code };
-                        self.end(CloseReason::LocalUnflushed(code), Some(Close { kind, reason }));
+                        // Everything may have arrived, and only a pipe to say the close on was missing.
+                        let why = if self.has_flushed() {
+                            CloseReason::Local(code)
+                        } else {
+                            CloseReason::LocalUnflushed(code)
+                        };
+                        self.end(why, Some(Close { kind, reason }));
                     }
                 }
                 Timer::Ack => {

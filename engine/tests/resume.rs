@@ -583,6 +583,24 @@ fn nothing_goes_out_before_the_parameters() {
     }
 }
 
+/// `close_flushes`: a close that no pipe came for is still clean if everything had arrived before.
+#[test]
+fn a_close_without_a_pipe_is_clean_if_all_had_arrived() {
+    for arrives in [true, false] {
+        let mut pair = Pair::resumable(Config::default());
+        let id = pair.stream(Dir::Bi, b"all of it");
+        pair.service.stream(id).unwrap().finish().unwrap();
+        if arrives {
+            pair.advance(Duration::from_secs(1));
+        }
+        pair.cut(&BOTH);
+        pair.service.close(pair.now, ONE, b"");
+        pair.advance_cut_off(Duration::from_secs(10));
+        let why = if arrives { CloseReason::Local(ONE) } else { CloseReason::LocalUnflushed(ONE) };
+        assert!(events(&mut pair.service).contains(&Event::Closed(why)), "{arrives}");
+    }
+}
+
 /// `close_idempotent`: what was finished and never arrived can still be reset when the session is over.
 #[test]
 fn a_reset_after_the_end_is_too_late() {

@@ -50,7 +50,7 @@ pub fn link_config(side: Side) -> Config {
 ///
 /// More tunnels than [`TUNNELS_PER_DEVICE`] cost a stream window each, on each link. The devices do not hear of it: at
 /// their ends it takes that many readers that stall, and no more, to hold up others.
-pub(crate) fn hub_link_config(tunnels_per_device: u32, peer: Option<Role>) -> Config {
+pub fn hub_link_config(tunnels_per_device: u32, peer: Option<Role>) -> Config {
     let mut config = link_config(Side::Server);
     config.session_window = config.session_window.max(room_for(tunnels_per_device, &config));
     if peer != Some(Role::Service) {

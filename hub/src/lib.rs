@@ -87,7 +87,9 @@ pub use credentials::{CredentialError, CredentialFiles};
 pub use device::{Device, Offer, Status};
 pub use dial::{Attempt, Stage, Transport, Way, why};
 pub use end_to_end::{EndToEnd, PeerError, SessionOptions};
-pub use endpoint::{AGENT, CONNECT_DEADLINE, ConnectError, EndpointConfig, Route, SetupError, link_config};
+pub use endpoint::{
+    AGENT, CONNECT_DEADLINE, ConnectError, EndpointConfig, Route, SetupError, hub_link_config, link_config,
+};
 pub use environment::Environment;
 pub use forward::forward;
 pub use hub::{Hub, HubConfig, HubStats, ReloadError, StartError};

@@ -92,6 +92,9 @@ pub enum What {
     /// A datagram went out, and what became of it.
     #[serde(rename = "towline:packet_sent")]
     PacketSent { length: u64, digest: u64, fate: String },
+    /// A datagram that was sent came no further than this host's line.
+    #[serde(rename = "towline:packet_dropped")]
+    PacketDropped { length: u64, why: String },
     /// A property does not hold.
     #[serde(rename = "towline:property_broken")]
     Broken { property: String, detail: String },

@@ -28,6 +28,7 @@
 
 pub mod cli;
 pub mod corpus;
+pub mod crypto;
 pub mod des;
 #[cfg(towline_sabotage)]
 mod drawn;
@@ -35,6 +36,7 @@ pub mod engine_log;
 pub mod event;
 pub mod expect;
 pub mod explore;
+pub mod issuer;
 pub mod link;
 mod pattern;
 pub mod property;

@@ -79,7 +79,7 @@ fn a_folder_that_cannot_be_written_is_named_and_nothing_is_half_written() {
     }
     let unknown = export(&folder.path().join("new"), &["--scenario", "no-such"]);
     assert_eq!(unknown.status.code(), Some(2));
-    let on_the_other = export(&folder.path().join("new"), &["--scenario", "product-drain"]);
+    let on_the_other = export(&folder.path().join("new"), &["--scenario", "product-expiry"]);
     assert_eq!(
         on_the_other.status.code(),
         Some(2),

@@ -391,6 +391,7 @@ impl World<'_> {
                 let state = &mut self.streams[app.stream];
                 state.written[way] = app.written;
                 state.pending[way].get_or_insert(self.now);
+                state.begun[way].get_or_insert(self.now);
                 let stream = self.plan.streams[app.stream].name.clone();
                 let what = What::StreamWritten { stream, offset, length: length as u64 };
                 self.emit(self.ends[end].host, what);
@@ -449,6 +450,7 @@ impl World<'_> {
         {
             self.streams[app.stream].reset[app.side] = true;
             self.streams[app.stream].pending[app.side] = None;
+            self.watches[self.ends[end].observers].on_reset(app.side, id);
             self.sink.sometimes("stream_reset", true);
         }
     }
@@ -499,6 +501,7 @@ impl World<'_> {
         self.sink.judge("one_terminal_event", verdict, self.now, name);
         self.streams[app.stream].ended[way] = true;
         self.streams[app.stream].pending[way] = None;
+        self.look_at_isolation(end, app.stream, way);
         let stream = self.plan.streams[app.stream].name.clone();
         self.emit(self.ends[end].host, What::StreamEnded { stream, how: how.to_owned() });
     }

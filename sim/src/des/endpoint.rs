@@ -34,6 +34,7 @@ impl World<'_> {
         let conn = self.conns.len();
         self.hosts[host].endpoint.as_mut().expect("it is one").conn = Some(conn);
         let processes = [process, self.hosts[hub].process];
+        let quic = self.is_quic(host).then(|| self.new_quic(host, hub));
         self.conns.push(Conn {
             endpoint: host,
             hub,
@@ -44,10 +45,14 @@ impl World<'_> {
             is_lost: false,
             nat: Nat::new(self.plan.hosts[host].link.nat_timeout, self.now),
             tunnels: Default::default(),
+            quic,
         });
         let what = What::LinkStarted { hub: self.hosts[hub].name.clone() };
         self.emit(host, what);
-        if self.is_passable(conn) {
+        if self.conns[conn].quic.is_some() {
+            self.queue.push(self.now + CONNECT_DEADLINE, Task::HandshakeDue(conn, Way::ToHub));
+            self.quic.dirty.insert((conn, 0));
+        } else if self.is_passable(conn) {
             self.queue.push(self.now + CONNECT_DEADLINE, Task::HandshakeDue(conn, Way::ToHub));
             self.send(conn, Way::ToHub, Body::Syn);
         } else {
@@ -91,16 +96,28 @@ impl World<'_> {
             Body::OpenRefused(pair, refusal) => self.open_refused(pair, &refusal),
             Body::Data(tunnel, bytes) => self.data_arrived(tunnel, Way::ToEndpoint, host, bytes),
             Body::Closed(tunnel) => self.tunnel_closed(tunnel, host, "closed by the hub"),
-            Body::Pong | Body::Syn | Body::ClientHello | Body::Hello | Body::Open(_) | Body::Answer(_) => {}
+            Body::Pong
+            | Body::Syn
+            | Body::ClientHello
+            | Body::Hello
+            | Body::Open(_)
+            | Body::Answer(_)
+            | Body::Datagram(_) => {}
         }
     }
 
     fn welcomed(&mut self, conn: usize) {
         let Conn { endpoint: host, hub, .. } = self.conns[conn];
         self.conns[conn].near = Near::Up(self.now);
-        self.queue.push(self.now + KEEP_ALIVE, Task::Alive(conn, Way::ToHub));
+        let transport = if self.conns[conn].quic.is_some() {
+            self.watch_path(conn);
+            "quic"
+        } else {
+            self.queue.push(self.now + KEEP_ALIVE, Task::Alive(conn, Way::ToHub));
+            "connection"
+        };
         let hub = self.hosts[hub].name.clone();
-        self.emit(host, What::LinkUp { hub, transport: "connection".into() });
+        self.emit(host, What::LinkUp { hub, transport: transport.into() });
         match self.hosts[host].role {
             Role::Device => self.count_online(true),
             _ => self.reopen_all(host),
@@ -120,6 +137,7 @@ impl World<'_> {
             return;
         }
         self.conns[conn].near = Near::Over;
+        self.give_up_quic(conn, Way::ToHub);
         let hub = self.hosts[hub].name.clone();
         self.emit(host, What::LinkDown { hub, why: why.to_owned() });
         if matches!(near, Near::Up(_)) && self.hosts[host].role == Role::Device {

@@ -33,7 +33,8 @@ impl World<'_> {
             FaultKind::Replay => self.replay(host),
             FaultKind::Forge => self.forge(host),
             FaultKind::LateBytes => self.late_bytes(host),
-            FaultKind::BlockUdp | FaultKind::BlockTls | FaultKind::Expire => {}
+            FaultKind::BlockUdp => self.hosts[host].udp_blocks += 1,
+            FaultKind::BlockTls | FaultKind::Expire => {}
         }
         let ends = lasts.filter(|_| kind != FaultKind::ClockJump);
         match ends {
@@ -61,7 +62,8 @@ impl World<'_> {
                 }
             }
             FaultKind::Suspend => self.wake_host(host),
-            FaultKind::ClockJump | FaultKind::BlockUdp | FaultKind::BlockTls => {}
+            FaultKind::BlockUdp => self.hosts[host].udp_blocks -= 1,
+            FaultKind::ClockJump | FaultKind::BlockTls => {}
             // Over at once.
             FaultKind::Move
             | FaultKind::Drain
@@ -88,6 +90,13 @@ impl World<'_> {
         }
     }
 
+    /// The connections of TCP over which `host` is reached, or reaches others. What happens to QUIC it finds out by itself.
+    fn tcp_conns_of(&self, host: usize) -> Vec<usize> {
+        let mut conns = self.conns_of(host);
+        conns.retain(|&conn| self.conns[conn].quic.is_none());
+        conns
+    }
+
     /// The connections over which `host` is reached, or reaches others.
     fn conns_of(&self, host: usize) -> Vec<usize> {
         let is_live = |&conn: &usize| {
@@ -99,7 +108,7 @@ impl World<'_> {
 
     fn cut(&mut self, host: usize) {
         self.hosts[host].cuts += 1;
-        for conn in self.conns_of(host) {
+        for conn in self.tcp_conns_of(host) {
             self.conns[conn].is_lost = true;
             self.link_lost(conn, "cut", None);
             self.hub_link_over(conn, "cut");
@@ -107,7 +116,7 @@ impl World<'_> {
     }
 
     fn crash(&mut self, host: usize) {
-        let conns = self.conns_of(host);
+        let conns = self.tcp_conns_of(host);
         self.stop_process(host);
         for conn in conns {
             // The kernel of the host says so to the other end, as soon as that can be reached.
@@ -123,7 +132,7 @@ impl World<'_> {
     }
 
     fn power_loss(&mut self, host: usize) {
-        for conn in self.conns_of(host) {
+        for conn in self.tcp_conns_of(host) {
             self.conns[conn].is_lost = true;
         }
         self.stop_process(host);
@@ -142,6 +151,7 @@ impl World<'_> {
                 self.conns[conn].far = Far::Over;
             }
         }
+        self.forget_quic(host);
         let it = &mut self.hosts[host];
         it.is_alive = false;
         it.process += 1;
@@ -174,9 +184,11 @@ impl World<'_> {
         }
     }
 
-    /// The host has another address: what it was connected to hears nothing more, and what it hears is not for it.
+    /// The host has another address: what it was connected to hears nothing more, and what it hears is not for it. QUIC goes
+    /// on from there.
     fn move_away(&mut self, host: usize) {
-        for conn in self.conns_of(host) {
+        self.hosts[host].moves += 1;
+        for conn in self.tcp_conns_of(host) {
             self.conns[conn].is_lost = true;
             self.link_lost(conn, "moved", None);
         }
@@ -201,6 +213,7 @@ impl World<'_> {
         if self.hosts[host].hub.is_some() {
             self.queue.push(self.now, Task::HubTimeout(host));
         }
+        self.look_at_clock(host);
     }
 
     fn drain(&mut self, host: usize) {

@@ -30,7 +30,8 @@ impl Hub {
     }
 }
 
-fn limits(host: &Host) -> Limits {
+/// What a hub allows.
+pub(super) fn limits(host: &Host) -> Limits {
     let limits = Limits::default();
     match host.unauthenticated.map(|count| usize::try_from(count).unwrap_or(usize::MAX)) {
         Some(count) => limits.unauthenticated(count),
@@ -69,12 +70,13 @@ impl World<'_> {
             | Body::Goodbye(_)
             | Body::OpenRefused(..)
             | Body::Offer(_)
-            | Body::Opened(_) => {}
+            | Body::Opened(_)
+            | Body::Datagram(_) => {}
         }
     }
 
     /// Somebody knocks. Who waits longest may have to go.
-    fn admit(&mut self, conn: usize) {
+    pub(super) fn admit(&mut self, conn: usize) {
         let hub = self.conns[conn].hub;
         let (visitor, goes) = self.hub(hub).lobby.arrive();
         self.hub(hub).visitors.insert(visitor, conn);
@@ -100,7 +102,7 @@ impl World<'_> {
     }
 
     /// The processor works, one handshake after the other.
-    fn shake_hands(&mut self, conn: usize) {
+    pub(super) fn shake_hands(&mut self, conn: usize) {
         let hub = self.conns[conn].hub;
         self.hub(hub).handshakes.push_back(conn);
         self.work(hub);
@@ -122,8 +124,10 @@ impl World<'_> {
         if !self.is_hubs(conn) {
             return;
         }
-        if self.conns[conn].far != Far::Over {
-            self.send(conn, Way::ToEndpoint, Body::ServerHello);
+        match (self.conns[conn].far, self.conns[conn].quic.is_some()) {
+            (Far::Over, _) => {}
+            (_, true) => self.accept_quic(conn),
+            (_, false) => self.send(conn, Way::ToEndpoint, Body::ServerHello),
         }
         let hub = self.conns[conn].hub;
         self.hub(hub).at_work = None;
@@ -148,7 +152,11 @@ impl World<'_> {
         match answer {
             Ok(()) => {
                 self.conns[conn].far = Far::Up;
-                self.queue.push(self.now + KEEP_ALIVE, Task::Alive(conn, Way::ToEndpoint));
+                if self.conns[conn].quic.is_some() {
+                    self.welcome_quic(conn);
+                } else {
+                    self.queue.push(self.now + KEEP_ALIVE, Task::Alive(conn, Way::ToEndpoint));
+                }
                 self.send(conn, Way::ToEndpoint, Body::Welcome);
             }
             Err(refusal) => {
@@ -210,6 +218,8 @@ impl World<'_> {
         self.conns[conn].far = Far::Over;
         if why != "dismissed" {
             self.send(conn, Way::ToEndpoint, Body::Fin);
+        } else if far != Far::Up {
+            self.give_up_quic(conn, Way::ToEndpoint);
         }
         let now = self.clock(hub);
         if let Far::Waiting(visitor) = far {

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use quinn_proto::{ConnectionError, TransportErrorCode};
 use towline_engine::{CloseReason, Code, Refused};
 
 use super::watch::{Ended, Half, Raised};
@@ -41,9 +42,9 @@ pub(super) fn rtt_at_wire(measured: Option<Duration>, on_wire: u64) -> Verdict {
     })
 }
 
-/// An answer that is owed waits for one record with payload at most.
+/// An answer or a reset that is owed waits for one record with payload at most.
 pub(super) fn control_under_bulk(records: u64) -> Verdict {
-    unless(records > 1, || format!("{records} records with payload went out before a pong"))
+    unless(records > 1, || format!("{records} records with payload went out before a pong, or a reset"))
 }
 
 /// After a change of pipe an end takes for delivered what is, and no end may send what the other has not promised.
@@ -136,6 +137,39 @@ fn code_of(why: &CloseReason) -> Option<Code> {
     }
 }
 
+/// With which codes of QUIC's own a connection ends that nobody finds fault with: its application went away in the handshake,
+/// or the hub had no room.
+const PEACEFUL: [TransportErrorCode; 3] = [
+    TransportErrorCode::NO_ERROR,
+    TransportErrorCode::CONNECTION_REFUSED,
+    TransportErrorCode::APPLICATION_ERROR,
+];
+
+/// A connection of QUIC is closed by an application, refused by a hub that has no room, or missed; and no end finds fault.
+pub(super) fn no_violation_of_quic(why: &ConnectionError) -> Verdict {
+    let holds = match why {
+        ConnectionError::ApplicationClosed(_)
+        | ConnectionError::LocallyClosed
+        | ConnectionError::TimedOut
+        | ConnectionError::Reset => true,
+        ConnectionError::ConnectionClosed(close) => PEACEFUL.contains(&close.error_code),
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::CidsExhausted => false,
+    };
+    unless(!holds, || format!("a connection of QUIC ended: {why}"))
+}
+
+/// Who is told that not all has arrived had said something of which nobody has told it that it has.
+pub(super) fn close_is_not_given_up_early(is_left: bool) -> Verdict {
+    unless(!is_left, || "told that something is missing, and all was acknowledged".to_owned())
+}
+
+/// A stream beside slow readers takes the time that its bytes take.
+pub(super) fn slow_reader_isolated(took: u64, within: u64) -> Verdict {
+    unless(took > within, || format!("it took {took} ns beside slow readers, and {within} ns are enough"))
+}
+
 /// Who comes late hears how much had arrived.
 pub(super) fn closed_truth_of(acknowledged: u64, half: Half) -> Verdict {
     unless(acknowledged != half.arrived, || format!("told {acknowledged} bytes, and {half:?}"))
@@ -196,12 +230,19 @@ pub(super) fn no_violation(why: &CloseReason, expected: &[u64]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use quinn_proto::ConnectionClose;
     use towline_engine::{PipeClosed, StreamId, Violation};
 
     use super::*;
 
-    const HALF: Half = Half { sent: 9, arrived: 5, ended: None };
-    const WHOLE: Half = Half { sent: 9, arrived: 9, ended: Some(Ended::Fin) };
+    const HALF: Half = Half { sent: 9, arrived: 5, ended: None, acknowledged: 0 };
+    const WHOLE: Half = Half { sent: 9, arrived: 9, ended: Some(Ended::Fin), acknowledged: 0 };
+
+    fn closed_by_quic(error_code: TransportErrorCode) -> ConnectionError {
+        let close = ConnectionClose { error_code, frame_type: None, reason: Bytes::new() };
+        ConnectionError::ConnectionClosed(close)
+    }
 
     /// What must pass, and what must not.
     #[test]
@@ -217,8 +258,24 @@ mod tests {
                 any_byte_is_life(999_999_999, second),
             ),
             ("rtt_at_wire", rtt_at_wire(Some(second), 1_000_000_000), rtt_at_wire(Some(second), 999_999_999)),
+            (
+                "no_violation of QUIC",
+                no_violation_of_quic(&ConnectionError::TimedOut),
+                no_violation_of_quic(&ConnectionError::CidsExhausted),
+            ),
+            (
+                "no_violation of QUIC, told by the peer",
+                no_violation_of_quic(&closed_by_quic(TransportErrorCode::CONNECTION_REFUSED)),
+                no_violation_of_quic(&closed_by_quic(TransportErrorCode::FLOW_CONTROL_ERROR)),
+            ),
             ("rtt_at_wire, none", Ok(()), rtt_at_wire(None, 1)),
             ("control_under_bulk", control_under_bulk(1), control_under_bulk(2)),
+            (
+                "close_flushes, given up",
+                close_is_not_given_up_early(true),
+                close_is_not_given_up_early(false),
+            ),
+            ("slow_reader_isolated", slow_reader_isolated(7, 7), slow_reader_isolated(8, 7)),
             ("resume_safe", resume_safe(5, HALF, 3, 3), resume_safe(6, HALF, 3, 3)),
             ("resume_safe, credit", resume_safe(5, HALF, 2, 3), resume_safe(5, HALF, 4, 3)),
             ("no_stall", no_stall(7, 7), no_stall(8, 7)),

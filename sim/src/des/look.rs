@@ -75,7 +75,7 @@ impl World<'_> {
             self.sink
                 .always("no_dup", holds, self.now, &name, || format!("{id:?} at {offset} is not the same"));
         }
-        if let Some(records) = sent.before_pong {
+        for records in [sent.before_pong, sent.before_reset].into_iter().flatten() {
             self.sink.judge("control_under_bulk", judge::control_under_bulk(records), self.now, &name);
         }
         for raised in sent.raised {
@@ -179,6 +179,35 @@ impl World<'_> {
         let half = self.watches[it.observers].half(1 - it.side, id);
         let name = it.name.clone();
         self.sink.judge("no_dup", judge::no_dup(to, half.arrived), self.now, &name);
+    }
+
+    /// A stream has been read to its end whose reader is quick, beside others whose readers are slow and hold what has come for
+    /// them. It took no longer than it would have without them.
+    pub(super) fn look_at_isolation(&mut self, end: usize, stream: usize, way: usize) {
+        let (state, plan) = (&self.streams[stream], &self.plan.streams[stream]);
+        let Some(begun) = state.begun[way] else { return };
+        let is_whole = state.finished[way] && state.read[way] == state.written[way];
+        if !is_whole || plan.rounds > 1 || self.reads_slowly(stream, way) {
+            return;
+        }
+        let holds_up = |stream: usize| {
+            let state = &self.streams[stream];
+            state.written[way] > state.read[way] && self.reads_slowly(stream, way)
+        };
+        let is_beside_slow = self.ends[end].apps.values().any(|app| holds_up(app.stream));
+        if !is_beside_slow || self.disturbed_at >= begun || !self.is_undisturbed(end) {
+            return;
+        }
+        let (took, within) = (self.now - begun, self.soon(end, state.read[way]));
+        let verdict = judge::slow_reader_isolated(took, within);
+        self.sink.judge("slow_reader_isolated", verdict, self.now, &plan.name);
+    }
+
+    /// Whether who reads that direction of a stream takes its time.
+    fn reads_slowly(&self, stream: usize, way: usize) -> bool {
+        let plan = &self.plan.streams[stream];
+        let rate = if way == 0 { plan.device_reads } else { plan.service_reads };
+        rate.is_some() || plan.sips.is_some()
     }
 
     /// How the half ended that comes in, as somebody beside the wire has it.
@@ -319,7 +348,12 @@ impl World<'_> {
         conns.iter().all(|&conn| {
             let is_well = |host: usize| {
                 let it = &self.hosts[host];
-                it.is_alive && !it.is_suspended && it.holds == [0; 2] && it.cuts == 0 && it.slow == 0
+                it.is_alive
+                    && !it.is_suspended
+                    && it.holds == [0; 2]
+                    && it.cuts == 0
+                    && it.udp_blocks == 0
+                    && it.slow == 0
             };
             !self.conns[conn].is_lost && self.hosts_of(conn).into_iter().all(is_well)
         })
@@ -349,6 +383,7 @@ impl World<'_> {
         }
         match why {
             CloseReason::Local(_) => self.look_at_flushed(end),
+            CloseReason::LocalUnflushed(_) => self.look_at_unflushed(end),
             CloseReason::Expired => self.look_at_expiry(end),
             CloseReason::ResumeRefused(told) => self.look_at_refusal(end, *told),
             CloseReason::Peer { .. } if self.ends[end].side == 0 => self.look_at_drained(end),
@@ -371,6 +406,22 @@ impl World<'_> {
             let (name, written) = (&self.plan.streams[stream].name, state.written[side]);
             self.sink.judge("close_flushes", judge::close_flushes(written, half), self.now, name);
         }
+    }
+
+    /// Closed, and told that not all has arrived: then something was said of which this end has not heard that it has.
+    fn look_at_unflushed(&mut self, end: usize) {
+        self.sink.sometimes("close_was_given_up", true);
+        let (side, observers) = (self.ends[end].side, self.ends[end].observers);
+        let service = if side == 0 { Some(end) } else { self.ends[end].peer };
+        let Some(service) = service else { return };
+        let is_open = |(id, stream): (&StreamId, &usize)| {
+            let state = &self.streams[*stream];
+            let ends = u64::from(state.finished[side] || state.reset[side]);
+            self.watches[observers].half(side, *id).acknowledged < state.written[side] + ends
+        };
+        let is_left = self.ends[service].ids.iter().any(is_open);
+        let name = self.ends[end].name.clone();
+        self.sink.judge("close_flushes", judge::close_is_not_given_up_early(is_left), self.now, &name);
     }
 
     /// Given up: at the end that accepts pipes, not before the other. What counts as arrived has.

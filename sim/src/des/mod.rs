@@ -1,14 +1,15 @@
 //! The fast backend: sans-IO sessions and the hub's sans-IO core on a queue of events.
 //!
 //! In: a plan. Out: events, properties and figures. `world.rs` is what there is and the loop; `network.rs` brings packets
-//! from host to host; `endpoint.rs` and `hub.rs` are the two ends of links; `session.rs` is sessions and the tunnels that
+//! from host to host; `quic.rs` is what they carry for links of QUIC; `endpoint.rs` and `hub.rs` are the two ends of links; `session.rs` is sessions and the tunnels that
 //! carry them, `app.rs` what applications do with streams; `faults.rs`, `intruder.rs` and `drain.rs` what goes wrong.
 //! `watch.rs` sees what goes out and arrives, `look.rs` looks at what must hold, by the rules in `judge.rs`, and `finish.rs`
 //! at what is left.
 //!
-//! Real are the engine's `Session` and `Acceptor`, the hub's `Core`, `Lobby` and `Backoff`. Modelled are the network, the
-//! hub's links (their handshakes take two round trips and the hub's processor, their messages and the tunnels' bytes go
-//! straight onto the network) and the applications. There is no TLS, neither to the hub nor end to end.
+//! Real are the engine's `Session` and `Acceptor`, the hub's `Core`, `Lobby` and `Backoff`, and for links of QUIC quinn's
+//! connections and their TLS. Modelled are the network, the hub's other links (their handshakes take two round trips and the
+//! hub's processor, their messages and the tunnels' bytes go straight onto the network) and the applications. There is no
+//! TLS on those, and none end to end.
 
 mod app;
 mod drain;
@@ -21,6 +22,7 @@ mod judge;
 mod look;
 mod network;
 mod queue;
+mod quic;
 mod session;
 mod watch;
 mod world;

@@ -1,8 +1,10 @@
 //! The network: packets from host to host, over each host's own line.
 //!
 //! In: packets of connections. Out: the same, later, in order, or never. A packet goes up its sender's line, perhaps
-//! through a proxy, and down its receiver's. Connections do not lose: what is held goes on its way later, and what is
-//! lost takes the whole connection with it.
+//! through a proxy, and down its receiver's. Connections of TCP do not lose: what is held goes on its way later, and what is
+//! lost takes the whole connection with it. Datagrams are lost one by one.
+
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use towline::refusal::Refusal;
@@ -23,7 +25,7 @@ pub(super) struct Packet {
     pub(super) way: Way,
     pub(super) body: Body,
     /// How many hosts it has come to.
-    hops: usize,
+    pub(super) hops: usize,
 }
 
 /// What a packet says.
@@ -47,6 +49,16 @@ pub(super) enum Body {
     Opened(usize),
     Data(usize, Bytes),
     Closed(usize),
+    /// Bytes of QUIC's, of any of these but the handshakes.
+    Datagram(Datagram),
+}
+
+/// A packet of UDP.
+#[derive(Clone, Debug)]
+pub(super) struct Datagram {
+    pub(super) bytes: Bytes,
+    /// Where its endpoint is: where it comes from, or where it is to go.
+    pub(super) place: SocketAddr,
 }
 
 impl Body {
@@ -58,7 +70,19 @@ impl Body {
             Self::ServerHello => 3_000,
             Self::Hello => 1_200,
             Self::Data(_, bytes) => bytes.len() + bytes.len().div_ceil(1_448) * 52 + 30,
+            Self::Datagram(datagram) => datagram.bytes.len(),
             _ => 160,
+        }
+    }
+
+    /// How long it is on a stream of QUIC's, in bytes.
+    pub(super) fn message_len(&self) -> usize {
+        match self {
+            Self::Hello => 48,
+            Self::Open(_) | Self::Offer(_) => 96,
+            Self::Goodbye(_) | Self::OpenRefused(..) => 80,
+            Self::Data(_, bytes) => bytes.len(),
+            _ => 16,
         }
     }
 }
@@ -75,6 +99,9 @@ impl Packet {
 }
 
 impl Way {
+    /// By its index.
+    pub(super) const ALL: [Self; 2] = [Self::ToHub, Self::ToEndpoint];
+
     pub(super) fn back(self) -> Self {
         match self {
             Self::ToHub => Self::ToEndpoint,
@@ -91,8 +118,8 @@ impl Way {
     }
 }
 
-const UP: usize = 0;
-const DOWN: usize = 1;
+pub(super) const UP: usize = 0;
+pub(super) const DOWN: usize = 1;
 
 impl World<'_> {
     /// The host that sends that way.
@@ -103,13 +130,17 @@ impl World<'_> {
         }
     }
 
+    /// The proxy in its way. A proxy takes no datagrams, so QUIC goes past it.
     fn proxy_of(&self, conn: usize) -> Option<usize> {
+        if self.conns[conn].quic.is_some() {
+            return None;
+        }
         let name = self.plan.hosts[self.conns[conn].endpoint].proxy.as_ref()?;
         self.places.get(name).copied()
     }
 
     fn route_len(&self, conn: usize) -> usize {
-        if self.plan.hosts[self.conns[conn].endpoint].proxy.is_some() { 3 } else { 2 }
+        if self.proxy_of(conn).is_some() { 3 } else { 2 }
     }
 
     fn host_at(&self, packet: &Packet, hop: usize) -> usize {
@@ -132,7 +163,17 @@ impl World<'_> {
         self.hosts_of(conn).iter().all(|&host| self.hosts[host].cuts == 0)
     }
 
+    /// An end of a connection says something to the other.
     pub(super) fn send(&mut self, conn: usize, way: Way, body: Body) {
+        if self.conns[conn].quic.is_some() {
+            self.say_over_quic(conn, way, body);
+        } else {
+            self.launch(conn, way, body);
+        }
+    }
+
+    /// A packet goes on its way.
+    pub(super) fn launch(&mut self, conn: usize, way: Way, body: Body) {
         let packet = Box::new(Packet { conn, way, body, hops: 0 });
         let from = self.side_of(conn, way);
         if !self.hosts[from].is_alive {
@@ -142,10 +183,14 @@ impl World<'_> {
     }
 
     /// A packet takes a host's line, or waits until it can.
-    fn pass(&mut self, host: usize, line: usize, packet: Box<Packet>) {
+    pub(super) fn pass(&mut self, host: usize, line: usize, packet: Box<Packet>) {
         if self.hosts[host].holds[line] > 0 {
             self.sink.sometimes("something_is_held", true);
             return self.hosts[host].held[line].push_back(packet);
+        }
+        if let Body::Datagram(datagram) = &packet.body {
+            let datagram = datagram.clone();
+            return self.pass_datagram(host, line, &packet, &datagram);
         }
         let len = packet.body.len();
         let at = self.hosts[host].lines[line].carry(self.now, len);
@@ -167,6 +212,10 @@ impl World<'_> {
         }
         packet.hops += 1;
         let next = self.host_at(&packet, packet.hops);
+        if let Body::Datagram(datagram) = &packet.body {
+            let datagram = datagram.clone();
+            return self.hop_datagram(next, packet, &datagram);
+        }
         if !self.is_passable(conn) || !self.hosts[next].is_alive || self.has_nat_forgotten(conn) {
             self.conns[conn].is_lost = true;
         }
@@ -190,6 +239,9 @@ impl World<'_> {
         let Packet { conn, way, body, .. } = packet;
         if !self.hosts[self.side_of(conn, way.back())].is_alive {
             return;
+        }
+        if let Body::Datagram(datagram) = body {
+            return self.datagram_arrived(conn, way, datagram);
         }
         self.conns[conn].heard[way.back().index()] = self.now;
         match way {

@@ -438,7 +438,8 @@ impl World<'_> {
             if wait > 0 {
                 return self.write_later(end, host, wait);
             }
-            if self.tunnels[tunnel].under_way[side] >= UNDER_WAY {
+            let is_full = self.is_full(self.tunnels[tunnel].conns[side], tunnel);
+            if is_full || self.tunnels[tunnel].under_way[side] >= UNDER_WAY {
                 return;
             }
             let (now, mut out) = (self.clock(host), Vec::new());

@@ -26,6 +26,8 @@ struct Seen {
     ping: Option<(u64, u64)>,
     /// How many records with payload have gone out since the peer asked for an answer that has not.
     owes_pong_for: Option<u64>,
+    /// Of each stream that was reset and whose reset has not gone out on this pipe: how many records with payload have.
+    owes_reset_for: BTreeMap<StreamId, u64>,
     /// The last records on this pipe, and on the one before.
     recent: [Vec<(Epoch, Bytes)>; 2],
     /// What each pipe but the first began with.
@@ -41,6 +43,8 @@ pub(super) struct Half {
     pub(super) arrived: u64,
     /// How it ended where it arrived, as far as it has.
     pub(super) ended: Option<Ended>,
+    /// How far the end that sends has heard that it has arrived; one more with its end (PROTOCOL §6.2).
+    pub(super) acknowledged: u64,
 }
 
 /// How a half ended.
@@ -76,6 +80,8 @@ pub(super) struct Sent {
     pub(super) raised: Vec<Raised>,
     /// How many records with payload went out while an answer was owed, this one included.
     pub(super) before_pong: Option<u64>,
+    /// As many as went out while a reset was owed, of that of which it is most.
+    pub(super) before_reset: Option<u64>,
 }
 
 /// What a record that arrives says.
@@ -109,12 +115,18 @@ impl Watch {
         &self.sides[0].resumes
     }
 
+    /// An application at `side` has reset its half of a stream.
+    pub(super) fn on_reset(&mut self, side: usize, id: StreamId) {
+        self.sides[side].owes_reset_for.insert(id, 0);
+    }
+
     /// `side` hands a record to the pipe with number `epoch`, at `clock`.
     pub(super) fn on_sent(&mut self, side: usize, epoch: Epoch, record: &Bytes, clock: u64) -> Sent {
         let seen = &mut self.sides[side];
         seen.begin(epoch, record);
         let mut sent = Sent::default();
         let (mut has_payload, mut has_pong) = (false, false);
+        let mut resets = Vec::new();
         for frame in frames(record) {
             match frame.what {
                 Said::Stream { id, offset, length, .. } => {
@@ -134,9 +146,15 @@ impl Watch {
                 }
                 Said::Ping(number) => seen.ping = Some((number, clock)),
                 Said::Pong(_) => has_pong = true,
+                Said::Reset { id, .. } => resets.push(id),
                 _ => {}
             }
         }
+        for (id, count) in &mut seen.owes_reset_for {
+            *count += u64::from(has_payload && !resets.contains(id));
+            sent.before_reset = sent.before_reset.max(Some(*count));
+        }
+        resets.iter().for_each(|id| _ = seen.owes_reset_for.remove(id));
         if let Some(count) = &mut seen.owes_pong_for {
             *count += u64::from(has_payload && !has_pong);
             sent.before_pong = Some(*count);
@@ -163,6 +181,10 @@ impl Watch {
                     let half = self.sides[1 - side].halves.entry(id).or_default();
                     half.ended.get_or_insert(Ended::Reset);
                 }
+                Said::Ack { id, received } | Said::StreamState { id, received, .. } => {
+                    let half = self.sides[side].halves.entry(id).or_default();
+                    half.acknowledged = half.acknowledged.max(received);
+                }
                 Said::Ping(_) => _ = self.sides[side].owes_pong_for.get_or_insert(0),
                 Said::Pong(number) => {
                     let last = self.sides[side].ping.take_if(|(last, _)| *last == number);
@@ -180,6 +202,8 @@ impl Seen {
         if epoch > self.epoch {
             self.epoch = epoch;
             (self.ping, self.owes_pong_for) = (None, None);
+            // What was owed when the pipe was lost comes with the state of all streams.
+            self.owes_reset_for.clear();
             self.recent.rotate_left(1);
             self.recent[1].clear();
             self.resumes.push(record.clone());
@@ -248,6 +272,15 @@ mod tests {
         watch.on_arrived(1, PING, 0);
         let counts = [FIRST, AGAIN, PONG, FIRST]
             .map(|record| watch.on_sent(1, Epoch(0), &Bytes::from_static(record), 0).before_pong);
+        assert_eq!(counts, [Some(1), Some(2), Some(2), None]);
+    }
+
+    #[test]
+    fn payload_that_goes_out_before_a_reset_is_counted() {
+        let mut watch = Watch::new();
+        watch.on_reset(1, id(0));
+        let counts = [FIRST, AGAIN, RESET, FIRST]
+            .map(|record| watch.on_sent(1, Epoch(0), &Bytes::from_static(record), 0).before_reset);
         assert_eq!(counts, [Some(1), Some(2), Some(2), None]);
     }
 

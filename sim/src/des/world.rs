@@ -14,6 +14,7 @@ use super::app::App;
 use super::look::Debt;
 use super::network::{Packet, Way};
 use super::queue::Queue;
+use super::quic::{Quic, QuicConn};
 use super::watch::Watch;
 use crate::link::{Link, Nat};
 use crate::pattern::Pattern;
@@ -39,6 +40,7 @@ pub(super) struct World<'a> {
     /// What must be through by when.
     pub(super) debts: Vec<Debt>,
     pub(super) streams: Vec<StreamState>,
+    pub(super) quic: Quic,
     /// Sessions that may have something to say.
     pub(super) dirty: BTreeSet<usize>,
     /// Those that an application has written to, and that were not looked at since.
@@ -71,6 +73,10 @@ pub(super) enum Task {
     Greet(usize),
     /// An end of a connection looks whether the other is alive.
     Alive(usize, Way),
+    /// An end of a QUIC connection has something to do.
+    Quic(usize, usize),
+    /// An endpoint looks whether anything comes back over UDP; the look with that number.
+    Path(usize, u64),
     /// A handshake that has not come to an end by now will not.
     HandshakeDue(usize, Way),
     /// The core's deadline.
@@ -109,6 +115,12 @@ pub(super) struct Host {
     pub(super) ahead: u64,
     /// Nobody gets through, and how many faults say so.
     pub(super) cuts: u32,
+    /// No datagrams get through, and how many faults say so.
+    pub(super) udp_blocks: u32,
+    /// How often it has got another address.
+    pub(super) moves: u32,
+    /// How many ports of UDP it has had.
+    pub(super) ports: u32,
     pub(super) holds: [u32; 2],
     pub(super) held: [VecDeque<Box<Packet>>; 2],
     /// Up and down.
@@ -156,6 +168,8 @@ pub(super) struct Conn {
     pub(super) nat: Nat,
     /// Tunnels over it.
     pub(super) tunnels: BTreeSet<usize>,
+    /// What it is made of, if that is QUIC. It knows by itself who is silent, and what is lost.
+    pub(super) quic: Option<Box<QuicConn>>,
 }
 
 /// A connection, as its endpoint sees it.
@@ -260,6 +274,8 @@ pub(super) struct End {
 pub(super) struct StreamState {
     pub(super) written: [u64; 2],
     pub(super) read: [u64; 2],
+    /// Since when its writer has been saying something.
+    pub(super) begun: [Option<u64>; 2],
     pub(super) finished: [bool; 2],
     pub(super) reset: [bool; 2],
     pub(super) stopped: [bool; 2],
@@ -297,6 +313,7 @@ impl<'a> World<'a> {
             watches: Vec::new(),
             debts: Vec::new(),
             streams: vec![StreamState::default(); plan.streams.len()],
+            quic: Quic::new(),
             dirty: BTreeSet::new(),
             written_to: BTreeSet::new(),
             pattern: Pattern::new(),
@@ -380,6 +397,8 @@ impl<'a> World<'a> {
             Task::Connect(host, process) => self.connect(host, process),
             Task::Greet(conn) => self.greet(conn),
             Task::Alive(conn, way) => self.look_alive(conn, way),
+            Task::Quic(conn, end) => self.quic_timer(conn, end),
+            Task::Path(conn, look) => self.look_at_path(conn, look),
             Task::HandshakeDue(conn, way) => self.handshake_due(conn, way),
             Task::HubTimeout(host) => self.hub_timeout(host),
             Task::Reopen(pair) => self.reopen(pair),
@@ -397,11 +416,24 @@ impl<'a> World<'a> {
             Task::FaultBegins(fault) => self.fault_begins(fault),
             Task::FaultEnds(fault) => self.fault_ends(fault),
         }
-        while let Some(end) = self.dirty.pop_first() {
-            self.pump(end);
-        }
+        self.settle();
         while let Some(end) = self.written_to.pop_first() {
             self.look_at_write(end);
+        }
+    }
+
+    /// Lets everybody say what there is to say.
+    fn settle(&mut self) {
+        self.settle_sessions();
+        while let Some((conn, end)) = self.quic.dirty.pop_first() {
+            self.pump_quic(conn, end);
+            self.settle_sessions();
+        }
+    }
+
+    pub(super) fn settle_sessions(&mut self) {
+        while let Some(end) = self.dirty.pop_first() {
+            self.pump(end);
         }
     }
 
@@ -411,6 +443,8 @@ impl<'a> World<'a> {
             Task::Hop(packet) => packet.is_at_its_end(self).then(|| packet.receiver(self)),
             Task::Connect(host, _) | Task::HubTimeout(host) => Some(*host),
             Task::Greet(conn) => Some(self.conns[*conn].hub),
+            Task::Quic(conn, end) => Some(self.side_of(*conn, Way::ALL[*end])),
+            Task::Path(conn, _) => Some(self.conns[*conn].endpoint),
             Task::Alive(conn, way) | Task::HandshakeDue(conn, way) => Some(self.side_of(*conn, *way)),
             Task::Reopen(pair) | Task::Again(pair) => Some(self.pairs[*pair].service),
             Task::Timer(end) | Task::Write(end) | Task::App(end, _) | Task::Rest(end) => {
@@ -456,6 +490,9 @@ fn new_host(host: &crate::scenario::Host, random: Random) -> Host {
         inbox: VecDeque::new(),
         ahead: 0,
         cuts: 0,
+        udp_blocks: 0,
+        moves: 0,
+        ports: 0,
         holds: [0; 2],
         held: Default::default(),
         lines: [line("up"), line("down")],

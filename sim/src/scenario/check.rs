@@ -281,6 +281,7 @@ impl Scenario {
                 let place = self.faults.iter().position(|fault| fault.kind == kind).unwrap_or(0);
                 vec!["fault", SMALL.get(place).copied().unwrap_or("0"), "kind"]
             }
+            Feature::BlockUdpWithoutQuic => self.path_of(Feature::Fault(FaultKind::BlockUdp)),
             Feature::Loss | Feature::LossUnderTcp if self.links.values().any(|link| link.loss.0 > 0) => {
                 link(|it| it.loss.0 > 0, "loss")
             }
@@ -288,7 +289,7 @@ impl Scenario {
                 link(|it| it.burst.is_some(), "burst")
             }
             Feature::Loss | Feature::LossUnderTcp => link(|it| it.duplicate.0 > 0, "duplicate"),
-            Feature::Mtu => link(|it| it.mtu.is_some(), "mtu"),
+            Feature::Mtu | Feature::MtuUnderTcp => link(|it| it.mtu.is_some(), "mtu"),
             Feature::Nat => link(|it| it.nat_timeout.is_some(), "nat_timeout"),
             Feature::Memory => vec!["expect", "memory_below"],
             Feature::Session => vec!["session"],

@@ -34,6 +34,8 @@ impl std::fmt::Display for Backend {
 pub enum Feature {
     /// A fault.
     Fault(FaultKind),
+    /// Datagrams that are blocked, and nobody who has to use them.
+    BlockUdpWithoutQuic,
     /// More hosts than this.
     Hosts(usize),
     /// A certain transport.
@@ -48,6 +50,8 @@ pub enum Feature {
     Session,
     /// A largest packet.
     Mtu,
+    /// The same under TCP.
+    MtuUnderTcp,
     /// A NAT that forgets.
     Nat,
     /// A processor that works for each handshake.
@@ -67,12 +71,9 @@ pub(super) const TURMOIL_HOSTS: usize = 25;
 pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static str> {
     use Backend::{Des, Turmoil};
     match (backend, feature) {
-        (Des, Feature::Fault(FaultKind::BlockUdp)) => {
-            Err("it carries no datagrams, so there are none to block")
-        }
         (Des, Feature::Fault(FaultKind::Expire)) => Err("it has no certificates"),
         (Des, Feature::Fault(FaultKind::BlockTls)) => {
-            Err("to it all links are connections, whatever they are made of")
+            Err("to it all links but those of QUIC are connections, whatever they are made of")
         }
         (
             Turmoil,
@@ -89,16 +90,17 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
         }
         (Turmoil, Feature::Fault(FaultKind::ClockJump)) => Err("all hosts of turmoil share a clock"),
         (_, Feature::Fault(_)) => Ok(()),
+        (Des, Feature::BlockUdpWithoutQuic) => Err(
+            "its links are TCP where nothing is said, and nobody falls back: use `transport = \"quic\"` where datagrams are blocked",
+        ),
+        (Turmoil, Feature::BlockUdpWithoutQuic) => Ok(()),
         (Turmoil, Feature::Hosts(count)) if count > TURMOIL_HOSTS => Err("turmoil has time for 25 hosts"),
         (_, Feature::Hosts(_)) => Ok(()),
-        (Des, Feature::Transport(Transport::Quic | Transport::WebSocket)) => {
-            Err("to it all links are connections, whatever they are made of")
+        (Des, Feature::Transport(Transport::WebSocket)) => {
+            Err("to it all links but those of QUIC are connections, whatever they are made of")
         }
         (_, Feature::Transport(_)) => Ok(()),
-        (Des, Feature::Loss | Feature::LossUnderTcp) => Err(
-            "it carries connections, and what TCP makes of a loss is measured in the link laboratory (benches/), not modelled",
-        ),
-        (Turmoil, Feature::LossUnderTcp) => Err(
+        (_, Feature::LossUnderTcp) => Err(
             "what TCP makes of a loss is measured in the link laboratory (benches/), not modelled; use `transport = \"quic\"` on this link",
         ),
         (Turmoil, Feature::Survival) => {
@@ -106,7 +108,9 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
         }
         (Turmoil, Feature::Session) => Err("the product's sessions have the limits that they have"),
         (Des, Feature::Survival | Feature::Session) => Ok(()),
-        (Des, Feature::Mtu) => Err("it carries connections, which have no largest packet"),
+        (_, Feature::MtuUnderTcp) => {
+            Err("connections of TCP have no packets here: use `transport = \"quic\"` on this link")
+        }
         (Turmoil, Feature::Handshake) => {
             Err("the product's own handshakes take what they take, in no simulated time")
         }
@@ -129,12 +133,16 @@ impl Scenario {
         features.push(Feature::Hosts(self.hubs.len() + self.proxies.len() + endpoints().count()));
         let links = || self.links.values();
         let loses = links().any(LinkSpec::loses);
+        let blocks_udp = self.faults.iter().any(|fault| fault.kind == FaultKind::BlockUdp);
+        let has_quic = endpoints().any(|endpoint| endpoint.transport == Transport::Quic);
         let wants = [
+            (blocks_udp && !has_quic, Feature::BlockUdpWithoutQuic),
             (loses, Feature::Loss),
-            (self.loses_under_tcp(), Feature::LossUnderTcp),
+            (self.is_under_tcp(LinkSpec::loses), Feature::LossUnderTcp),
             (self.wants_survival(), Feature::Survival),
             (self.session_has_limits(), Feature::Session),
             (links().any(|link| link.mtu.is_some()), Feature::Mtu),
+            (self.is_under_tcp(|link| link.mtu.is_some()), Feature::MtuUnderTcp),
             (links().any(|link| link.nat_timeout.is_some()), Feature::Nat),
             (self.hubs.iter().any(|hub| hub.handshake.0 > 0), Feature::Handshake),
             (self.expect.memory_below.is_some(), Feature::Memory),
@@ -147,16 +155,15 @@ impl Scenario {
         features
     }
 
-    /// Whether a connection of TCP goes over a link that loses packets.
-    fn loses_under_tcp(&self) -> bool {
-        let loses = |link: &Option<String>| {
-            link.as_ref().and_then(|name| self.links.get(name)).is_some_and(LinkSpec::loses)
-        };
+    /// Whether a connection of TCP goes over such a link.
+    fn is_under_tcp(&self, is_such: fn(&LinkSpec) -> bool) -> bool {
+        let is_it =
+            |link: &Option<String>| link.as_ref().and_then(|name| self.links.get(name)).is_some_and(is_such);
         let endpoints = || self.devices.iter().chain(&self.services);
         let uses_tcp = |endpoint: &EndpointSpec| endpoint.transport != Transport::Quic;
-        let shared = self.hubs.iter().any(|hub| loses(&hub.link))
-            || self.proxies.iter().any(|proxy| loses(&proxy.link));
-        endpoints().any(|endpoint| uses_tcp(endpoint) && (shared || loses(&endpoint.link)))
+        let is_shared = self.hubs.iter().any(|hub| is_it(&hub.link))
+            || self.proxies.iter().any(|proxy| is_it(&proxy.link));
+        endpoints().any(|endpoint| uses_tcp(endpoint) && (is_shared || is_it(&endpoint.link)))
     }
 
     fn session_has_limits(&self) -> bool {
@@ -204,6 +211,7 @@ pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
         ("fault `power-loss`", Feature::Fault(PowerLoss)),
         ("fault `move`", Feature::Fault(Move)),
         ("fault `block-udp`", Feature::Fault(BlockUdp)),
+        ("the same where nobody has `transport = \"quic\"`", Feature::BlockUdpWithoutQuic),
         ("fault `block-tls`", Feature::Fault(BlockTls)),
         ("fault `slow-reader`", Feature::Fault(SlowReader)),
         ("fault `suspend`", Feature::Fault(Suspend)),
@@ -223,6 +231,7 @@ pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
         ("`no_failure`, with faults that break links, without `session`", Feature::Survival),
         ("limits in `session`", Feature::Session),
         ("link `mtu`", Feature::Mtu),
+        ("the same under TCP", Feature::MtuUnderTcp),
         ("link `nat_timeout`", Feature::Nat),
         ("hub `handshake`", Feature::Handshake),
         ("expect `memory_below`", Feature::Memory),

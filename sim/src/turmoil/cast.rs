@@ -4,37 +4,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
-use towline::authority::Authority;
-use towline::identity::Identity;
+use rustls::time_provider::TimeProvider;
 use towline::{EndpointConfig, Environment, HubConfig, Route};
 use towline_transports::tls::Credentials;
 
 use super::air::Air;
-use super::crypto::{self, Calendar, EPOCH};
 use super::network::SimNetwork;
+use crate::crypto::{self, EPOCH};
+use crate::issuer::Issuer;
 use crate::random::Random;
 
-/// The trust domain of everybody in a simulation.
-pub const TRUST_DOMAIN: &str = "sim";
+pub use crate::issuer::TRUST_DOMAIN;
 
 /// Hands out what endpoints need.
 #[derive(Debug)]
 pub struct Cast {
     random: Random,
-    authority: Authority,
+    issuer: Issuer,
     air: Air,
     chaos: bool,
 }
 
-/// How long a certificate holds if nobody says otherwise.
-const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
 impl Cast {
     /// A cast that draws from `random`. With `chaos`, reads and writes are cut short.
     pub fn new(random: Random, air: Air, chaos: bool) -> Self {
-        let key = crypto::key(&mut random.stream("authority/key"));
-        let authority = Authority::of_key(&key, UnixTime::since_unix_epoch(EPOCH)).expect("the key is a key");
-        Self { random, authority, air, chaos }
+        Self { random, issuer: Issuer::new(random), air, chaos }
     }
 
     /// What lies between them.
@@ -42,26 +36,14 @@ impl Cast {
         &self.air
     }
 
-    /// Credentials of `identity`, such as `device/press-7`, for a year from the beginning. `name` is the hub's name for
-    /// those who look for it.
+    /// As [`Issuer::credentials`].
     pub fn credentials(&self, identity: &str, names: &[&str]) -> Credentials {
-        self.credentials_for(identity, names, YEAR)
+        self.issuer.credentials(identity, names)
     }
 
-    /// As [`credentials`](Self::credentials), for a `lifetime` from the beginning of the simulation.
-    ///
-    /// # Panics
-    ///
-    /// `identity` is none.
+    /// As [`Issuer::credentials_for`].
     pub fn credentials_for(&self, identity: &str, names: &[&str], lifetime: Duration) -> Credentials {
-        let key = crypto::key(&mut self.random.stream(&format!("{identity}/key")));
-        let identity: Identity =
-            format!("spiffe://{TRUST_DOMAIN}/{identity}").parse().expect("it is an identity");
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let now = UnixTime::since_unix_epoch(EPOCH);
-        let issued = self.authority.issue_for(&key, &identity, &names, now, lifetime);
-        let credentials = issued.and_then(|issued| self.authority.credentials(&issued));
-        credentials.expect("what was issued can be read")
+        self.issuer.credentials_for(identity, names, lifetime)
     }
 
     /// The world as the endpoint `who` on turmoil's host `host` sees it, the `start`th time that it runs.
@@ -88,5 +70,16 @@ impl Cast {
     /// What an endpoint of the hub `hub` needs.
     pub fn endpoint(&self, hub: &str, credentials: Credentials, route: Route) -> EndpointConfig {
         EndpointConfig { hub: format!("{hub}:443"), credentials, route }
+    }
+}
+
+/// A calendar that goes with turmoil's clock.
+#[derive(Debug, Default)]
+struct Calendar;
+
+impl TimeProvider for Calendar {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = turmoil::sim_elapsed().unwrap_or_default();
+        Some(UnixTime::since_unix_epoch(EPOCH + since))
     }
 }

@@ -2,13 +2,12 @@
 //!
 //! turmoil gives each host a runtime whose clock stands still until all have done what there was to do, and sockets
 //! between them. What it does not have is in [`air`]: rates, queues, losses, jitter, and faults that TCP heals. What it
-//! draws from the system is drawn from the seed in [`crypto`].
+//! draws from the system is drawn from the seed in [`crypto`](crate::crypto).
 
 pub mod air;
 mod app;
 pub mod cast;
 mod chaos;
-pub mod crypto;
 mod fault;
 mod firewall;
 pub mod line;

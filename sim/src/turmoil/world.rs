@@ -12,12 +12,12 @@ use anyhow::{Context, bail, ensure};
 use turmoil::{Builder, Sim};
 
 use super::air::{Air, nanoseconds};
-use super::crypto::EPOCH;
 use super::fault::Faults;
 use super::firewall::Kind;
 use super::line::Line;
 use super::play;
 use super::stage::{DEVICE, Progress, SERVICE, Stage};
+use crate::crypto::EPOCH;
 use crate::expect;
 use crate::run::{Ended, Rest, Sink};
 use crate::scenario::{End, FaultKind, Host, Plan, Role, StreamPlan, Transport};

@@ -27,6 +27,11 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
+    /// What quinn is told: for a simulator, which drives quinn's connections by itself.
+    pub fn quinn(&self) -> &quinn::ClientConfig {
+        &self.quinn
+    }
+
     /// Watches each link: when nothing comes back, although the peer was asked, it ends as
     /// [`LinkClosed::Dark`](crate::LinkClosed::Dark). While it has more than `at_rest` streams, the peer is asked for a sign
     /// of life in each second in which nothing else comes from it, and given up within about 2 s; at rest, it is asked
@@ -43,6 +48,13 @@ impl ClientConfig {
 pub struct ServerConfig {
     pub(super) quinn: quinn::ServerConfig,
     pub(super) limits: Arc<Config>,
+}
+
+impl ServerConfig {
+    /// What quinn is told: for a simulator, which drives quinn's connections by itself.
+    pub fn quinn(&self) -> &quinn::ServerConfig {
+        &self.quinn
+    }
 }
 
 impl fmt::Debug for ClientConfig {
@@ -105,8 +117,9 @@ fn no_initial_suite() -> ConfigError {
     ConfigError::Tls(rustls::Error::General("the provider has no TLS13_AES_128_GCM_SHA256".into()))
 }
 
-/// What an endpoint needs besides, drawn from the entropy that was handed in.
-pub(super) fn endpoint_config(environment: &Environment) -> EndpointConfig {
+/// What an endpoint needs besides, drawn from the entropy that was handed in. An [`Endpoint`](super::Endpoint) sees to it by
+/// itself; a simulator that has none needs it.
+pub fn endpoint_config(environment: &Environment) -> EndpointConfig {
     let random = environment.provider.secure_random;
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &entropy::<64>(random));
     let mut config = EndpointConfig::new(Arc::new(reset_key));

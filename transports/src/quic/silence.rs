@@ -22,22 +22,26 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the answer may take in round trips, where that is more: as long as it takes to ask twice.
 const PATIENCE_ROUND_TRIPS: u32 = 3;
 
+/// How long the answer may take at most: as long as a link over TLS may be silent by default. A round trip can be measured
+/// to any length by an end that was asleep while the answer waited for it, and QUIC's own timers then grow with it.
+const PATIENCE_AT_MOST: Duration = Duration::from_secs(15);
+
 /// How closely a link is watched.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+pub struct Pace {
     /// How often it is looked at.
-    look: Duration,
+    pub look: Duration,
     /// How long nothing may have come before the peer is asked for a sign of life.
-    quiet: Duration,
+    pub quiet: Duration,
 }
 
-/// While somebody uses it.
-const IN_USE: Pace = Pace { look: Duration::from_millis(250), quiet: Duration::from_secs(1) };
-
 impl Pace {
+    /// While somebody uses it.
+    pub const IN_USE: Self = Self { look: Duration::from_millis(250), quiet: Duration::from_secs(1) };
+
     /// At rest: the answer to the keepalive, which goes out after `keep_alive` of silence, has a second. Without one,
     /// silence says nothing.
-    fn at_rest(keep_alive: Option<Duration>) -> Self {
+    pub fn at_rest(keep_alive: Option<Duration>) -> Self {
         let second = Duration::from_secs(1);
         let quiet = keep_alive.map_or(Duration::MAX, |interval| interval.saturating_add(second));
         Self { look: second, quiet }
@@ -49,7 +53,7 @@ pub(super) async fn until_dark(shared: &Shared, at_rest: usize, keep_alive: Opti
     let mut silence = Silence::since(shared.received());
     loop {
         let is_used = shared.open_streams.load(Ordering::Relaxed) > at_rest;
-        let pace = if is_used { IN_USE } else { Pace::at_rest(keep_alive) };
+        let pace = if is_used { Pace::IN_USE } else { Pace::at_rest(keep_alive) };
         tokio::select! {
             biased;
             () = shared.more_streams_than(at_rest), if !is_used => {
@@ -66,13 +70,15 @@ pub(super) async fn until_dark(shared: &Shared, at_rest: usize, keep_alive: Opti
     }
 }
 
-fn patience(rtt: Duration) -> Duration {
-    PATIENCE.max(rtt * PATIENCE_ROUND_TRIPS)
+/// How long an answer may take on a path with this round trip.
+pub fn patience(rtt: Duration) -> Duration {
+    rtt.saturating_mul(PATIENCE_ROUND_TRIPS).clamp(PATIENCE, PATIENCE_AT_MOST)
 }
 
 /// What follows from a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub enum Verdict {
+    /// Something has come.
     Fine,
     /// It is time to ask.
     Ask,
@@ -85,7 +91,7 @@ enum Verdict {
 /// It adds up the times between looks and does not ask the clock: who was suspended, or had no processor, looks once when
 /// it goes on, and so does not take its own absence for the peer's.
 #[derive(Debug)]
-struct Silence {
+pub struct Silence {
     received: u64,
     lasts: Duration,
     /// How long it had lasted when the peer was asked.
@@ -93,11 +99,13 @@ struct Silence {
 }
 
 impl Silence {
-    fn since(received: u64) -> Self {
+    /// A silence that begins now, when so many datagrams have come.
+    pub fn since(received: u64) -> Self {
         Self { received, lasts: Duration::ZERO, asked: None }
     }
 
-    fn look(&mut self, received: u64, pace: Pace, patience: Duration) -> Verdict {
+    /// One look later: `received` datagrams have come, and an answer may take `patience`.
+    pub fn look(&mut self, received: u64, pace: Pace, patience: Duration) -> Verdict {
         if received != self.received {
             *self = Self::since(received);
             return Verdict::Fine;
@@ -130,7 +138,7 @@ mod tests {
 
     #[test]
     fn who_says_nothing_is_asked_after_a_second_and_given_up_after_one_more() {
-        assert_eq!(looks(&mut Silence::since(7), 9, IN_USE, NEAR), [Some(4), Some(8)]);
+        assert_eq!(looks(&mut Silence::since(7), 9, Pace::IN_USE, NEAR), [Some(4), Some(8)]);
     }
 
     #[test]
@@ -145,14 +153,30 @@ mod tests {
     fn who_answers_at_the_last_moment_is_not_given_up() {
         let mut silence = Silence::since(7);
         for received in 8..100 {
-            assert_eq!(looks(&mut silence, 7, IN_USE, NEAR), [Some(4), None]);
-            assert_eq!(silence.look(received, IN_USE, PATIENCE), Verdict::Fine);
+            assert_eq!(looks(&mut silence, 7, Pace::IN_USE, NEAR), [Some(4), None]);
+            assert_eq!(silence.look(received, Pace::IN_USE, PATIENCE), Verdict::Fine);
         }
     }
 
     #[test]
     fn a_long_way_gets_three_round_trips() {
         let far = Duration::from_millis(600);
-        assert_eq!(looks(&mut Silence::since(7), 12, IN_USE, far), [Some(4), Some(12)], "1.8 s, and a look");
+        assert_eq!(
+            looks(&mut Silence::since(7), 12, Pace::IN_USE, far),
+            [Some(4), Some(12)],
+            "1.8 s, and a look"
+        );
+    }
+
+    /// The first acknowledgements after half a minute of sleep say that the way is as long as that.
+    #[test]
+    fn a_round_trip_that_was_slept_through_does_not_make_it_patient_for_a_minute() {
+        let slept = Duration::from_secs(25);
+        assert_eq!(
+            looks(&mut Silence::since(7), 400, Pace::IN_USE, slept),
+            [Some(4), Some(64)],
+            "1 s and 15 s"
+        );
+        assert_eq!(patience(Duration::MAX), PATIENCE_AT_MOST);
     }
 }

@@ -1,4 +1,4 @@
-//! Cryptography that draws from a seed, and a calendar that stands still.
+//! Cryptography that draws from a seed, and a calendar that stands still: for both backends.
 //!
 //! In: a seed for each endpoint. Out: what TLS and QUIC need, real in everything but where the numbers come from. The
 //! ciphers are those of the field; what they compute depends on the seed alone: keys are drawn from it, one cipher suite
@@ -46,14 +46,13 @@ pub fn key(stream: &mut Stream) -> PrivatePkcs8KeyDer<'static> {
 /// What stands before the 32 bytes of an Ed25519 key in version 1 of PKCS #8 (RFC 8410 §7).
 const PKCS8_ED25519: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
-/// A calendar that goes with the simulation's clock.
+/// A calendar on which it is always the first day.
 #[derive(Debug, Default)]
-pub struct Calendar;
+pub struct FirstDay;
 
-impl TimeProvider for Calendar {
+impl TimeProvider for FirstDay {
     fn current_time(&self) -> Option<UnixTime> {
-        let since = turmoil::sim_elapsed().unwrap_or_default();
-        Some(UnixTime::since_unix_epoch(EPOCH + since))
+        Some(UnixTime::since_unix_epoch(EPOCH))
     }
 }
 
