@@ -142,7 +142,7 @@ impl Liveness {
     }
 
     /// Whether something went out since something came.
-    pub(crate) fn is_owed_an_answer(&self) -> bool {
+    pub(crate) fn has_spoken_last(&self) -> bool {
         self.spoke
     }
 

@@ -442,10 +442,10 @@ impl Session {
         self.pipe.as_ref()?.liveness.rtt()
     }
 
-    /// Whether something was handed to the pipe since something came from it. If nothing comes for long after that, not even
-    /// the answer to a [`ping`](Self::ping), the pipe may be dead, though it is not the idle timeout yet.
-    pub fn is_owed_an_answer(&self) -> bool {
-        self.pipe.as_ref().is_some_and(|pipe| pipe.liveness.is_owed_an_answer())
+    /// Whether something was handed to the pipe since something came from it, were it an acknowledgement. If nothing comes for long
+    /// after that, not even the answer to a [`ping`](Self::ping), the pipe may be dead, though it is not the idle timeout yet.
+    pub fn has_spoken_last(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.liveness.has_spoken_last())
     }
 
     /// What has passed through since the session began.

@@ -80,16 +80,14 @@ where
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let (attempt, _old) = {
+        let attempt = {
             let mut state = self.lock();
-            let old = match state.kept.take() {
-                Some(kept) if does(&kept) => return Ok(state.kept.insert(kept).clone()),
-                old => old,
-            };
+            // One that does not do is kept until there is a better one: others may still need it.
+            if let Some(kept) = state.kept.as_ref().filter(|kept| does(kept)) {
+                return Ok(kept.clone());
+            }
             let running = state.attempt.as_ref().and_then(WeakShared::upgrade);
-            let attempt = running.unwrap_or_else(|| self.begin(&mut state, make()));
-            // Whatever it does when it is dropped, it does after the lock is given back.
-            (attempt, old)
+            running.unwrap_or_else(|| self.begin(&mut state, make()))
         };
         attempt.await
     }
@@ -103,10 +101,16 @@ where
         let attempt = async move {
             let made = making.await.map_err(Arc::new);
             let mut state = lock(&ours);
+            let mut old = None;
             if state.round == round {
                 state.attempt = None;
-                state.kept = made.as_ref().ok().cloned();
+                if let Ok(made) = &made {
+                    old = state.kept.replace(made.clone());
+                }
             }
+            // Whatever the old one does when it is dropped, it does after the lock is given back.
+            drop(state);
+            drop(old);
             made
         };
         let attempt = attempt.boxed().shared();

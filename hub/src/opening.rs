@@ -79,14 +79,16 @@ impl Opening {
         let Self { deadline, send, recv, session, answer, .. } = self;
         let answer = match answer {
             Some(_) => None,
-            None => Some((message::Reader::default(), Box::pin(sleep(deadline + DEADLINE_SLACK)))),
+            None => {
+                Some((message::Reader::default(), Box::pin(sleep(deadline.saturating_add(DEADLINE_SLACK)))))
+            }
         };
         OpeningLeg { leg: StreamLeg::new(send, recv), answer, refused: None, session }
     }
 }
 
 async fn read_answer(recv: &mut RecvStream, deadline: Duration, by: Answerer) -> Result<Accepted, OpenError> {
-    match timeout(deadline + DEADLINE_SLACK, message::read(recv)).await {
+    match timeout(deadline.saturating_add(DEADLINE_SLACK), message::read(recv)).await {
         Ok(Ok(Answer::Accepted(accepted))) => Ok(accepted),
         Ok(Ok(Answer::Refused(refusal))) => Err(refusal.into()),
         Ok(Err(error)) => Err(error.into()),

@@ -243,10 +243,10 @@ impl Leg for StreamLeg {
 
     fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>> {
         // A piece that does not fit comes again.
-        if self.left == 0 {
-            if let Some(urgency) = self.pace.handle_piece(data.len()) {
-                self.send.set_urgency(urgency);
-            }
+        if self.left == 0
+            && let Some(urgency) = self.pace.handle_piece(data.len())
+        {
+            self.send.set_urgency(urgency);
         }
         let written = self.send.poll_write_chunk(context, data);
         self.left = data.len();

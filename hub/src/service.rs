@@ -1,14 +1,14 @@
 //! The service's side: it opens tunnels to devices, by their ID.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use towline_transports::tls::Credentials;
 use towline_transports::{Link, LinkClosed, RecvStream, SendStream};
@@ -57,6 +57,8 @@ struct HubLink {
 #[derive(Debug)]
 pub(crate) struct Kept {
     link: Link,
+    /// When it was made.
+    since: Instant,
     /// The hub has said goodbye.
     is_leaving: Arc<AtomicBool>,
     /// Ends the task that listens for the goodbye, and has the stream that must stay open with the link.
@@ -190,14 +192,14 @@ impl Service {
         Ok(opening)
     }
 
-    /// As [`begin`](Self::begin), for somebody who would try again, and not over a link that is in `doubt`: its hub comes last,
-    /// and has another link then. Returns the link as well.
+    /// As [`begin`](Self::begin), for somebody who would try again, and only over links that were made after `doubt` has arisen, if
+    /// it has: others may be as dead as the one that gave rise to it. Returns the link as well.
     pub(crate) async fn begin_or_not(
         &self,
         device: &str,
         service: &str,
         options: OpenOptions,
-        doubt: Option<&Arc<Kept>>,
+        doubt: Option<Instant>,
     ) -> Result<(Opening, Arc<Kept>), Unopened> {
         // The hub would say the same, if the names are not too long for a message.
         for name in [device, service] {
@@ -216,9 +218,6 @@ impl Service {
         if let [hub] = &self.inner.hubs[..] {
             let Asked { over, send, recv } = self.ask(hub, &request, doubt).await?;
             return Ok((Opening::new(options, send, recv), over));
-        }
-        if let Some(doubt) = doubt {
-            self.prefer_another_than(doubt);
         }
         self.try_hubs(|hub| async {
             let Asked { over, send, recv } = self.ask(hub, &request, doubt).await?;
@@ -293,34 +292,42 @@ impl Service {
         }
     }
 
-    /// Has the hub of this link tried last.
-    fn prefer_another_than(&self, doubt: &Arc<Kept>) {
+    /// Has the hub of this link tried last from now on.
+    pub(crate) fn prefer_another_than(&self, over: &Arc<Kept>) {
         let Inner { hubs, preferred, .. } = &*self.inner;
         let first = preferred.load(Ordering::Relaxed);
-        if hubs[first].link.is(|kept| Arc::ptr_eq(kept, doubt)) {
+        if hubs[first].link.is(|kept| Arc::ptr_eq(kept, over)) {
             preferred.store((first + 1) % hubs.len(), Ordering::Relaxed);
         }
     }
 
-    /// Opens a stream to a hub and writes `request` on it, but not over a link that is in `doubt`.
+    /// Opens a stream to a hub and writes `request` on it, over a link that was made after `doubt` has arisen, if it has.
     async fn ask(
         &self,
         hub: &Arc<HubLink>,
         request: &Request,
-        doubt: Option<&Arc<Kept>>,
+        doubt: Option<Instant>,
     ) -> Result<Asked, OpenError> {
-        let over = self.link(hub, doubt).await?;
+        let over = self.link(hub, None, doubt).await?;
         if let Ok(asked) = ask_on(&over, request).await {
             return Ok(asked);
         }
         // One that was kept may turn out to be lost; a new one that is lost at once is bad news.
-        let over = self.link(hub, Some(&over)).await?;
+        let over = self.link(hub, Some(&over), doubt).await?;
         Ok(ask_on(&over, request).await?)
     }
 
-    /// The link to a hub that is kept, unless that is `lost`, or a new one. Those who come while it is made share it.
-    async fn link(&self, hub: &Arc<HubLink>, lost: Option<&Arc<Kept>>) -> Result<Arc<Kept>, OpenError> {
-        let does = |kept: &Arc<Kept>| kept.is_open() && !lost.is_some_and(|lost| Arc::ptr_eq(kept, lost));
+    /// The link to a hub that is kept, unless that is `lost` or was made before `doubt` has arisen, or a new one. Those who come
+    /// while it is made share it.
+    async fn link(
+        &self,
+        hub: &Arc<HubLink>,
+        lost: Option<&Arc<Kept>>,
+        doubt: Option<Instant>,
+    ) -> Result<Arc<Kept>, OpenError> {
+        let is_lost = |kept: &Arc<Kept>| lost.is_some_and(|lost| Arc::ptr_eq(kept, lost));
+        let is_in_doubt = |kept: &Arc<Kept>| doubt.is_some_and(|doubt| kept.since <= doubt);
+        let does = |kept: &Arc<Kept>| kept.is_open() && !is_lost(kept) && !is_in_doubt(kept);
         let (to, goodbyes) = (hub.clone(), self.inner.goodbyes.clone());
         hub.link.get(does, || connect(to, goodbyes)).await.map_err(OpenError::shared)
     }
@@ -331,9 +338,9 @@ async fn connect(hub: Arc<HubLink>, goodbyes: watch::Sender<u64>) -> Result<Arc<
     let connected = hub.endpoint.connect().await?;
     let link = connected.link.clone();
     let (is_leaving, unwanted) = (Arc::<AtomicBool>::default(), CancellationToken::new());
-    let listening = listen_for_goodbye(hub, connected, is_leaving.clone(), goodbyes);
+    let listening = listen_for_goodbye(Arc::downgrade(&hub), connected, is_leaving.clone(), goodbyes);
     tokio::spawn(unwanted.clone().run_until_cancelled_owned(listening));
-    Ok(Arc::new(Kept { link, is_leaving, _listening: unwanted.drop_guard() }))
+    Ok(Arc::new(Kept { link, since: Instant::now(), is_leaving, _listening: unwanted.drop_guard() }))
 }
 
 /// A stream with a request on it.
@@ -352,7 +359,7 @@ async fn ask_on(over: &Arc<Kept>, request: &Request) -> Result<Asked, MessageErr
 
 /// Waits until the hub says goodbye, and lets go of the link then: it lives on for its tunnels only, which the hub waits for.
 async fn listen_for_goodbye(
-    hub: Arc<HubLink>,
+    hub: Weak<HubLink>,
     mut connected: Connected,
     is_leaving: Arc<AtomicBool>,
     goodbyes: watch::Sender<u64>,
@@ -360,7 +367,9 @@ async fn listen_for_goodbye(
     if connected.goodbye().await.is_ok() {
         is_leaving.store(true, Ordering::Release);
         goodbyes.send_modify(|count| *count += 1);
-        hub.link.take_if(|kept| Arc::ptr_eq(&kept.is_leaving, &is_leaving));
+        if let Some(hub) = hub.upgrade() {
+            hub.link.take_if(|kept| Arc::ptr_eq(&kept.is_leaving, &is_leaving));
+        }
     }
 }
 

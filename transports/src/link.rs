@@ -88,9 +88,11 @@ pub trait Reconnect<P>: Send + 'static {
     /// There will be none: the session ends at once, unless it has a pipe still.
     fn connect(&mut self, occasion: Occasion) -> impl Future<Output = Result<TlsPipe<P>, NoWay>> + Send;
 
-    /// The session has gone on over the pipe that was opened last, or has begun over its first; or it turns out that it needs
-    /// no other one.
+    /// The session has gone on over the pipe that was opened last, or has begun over its first.
     fn has_gone_on(&mut self) {}
+
+    /// A [doubt](Occasion::Doubt) was dispelled: there is no need for the pipe that was being opened.
+    fn is_needless(&mut self) {}
 }
 
 /// Why a session is to have another pipe.

@@ -223,7 +223,8 @@ impl TransportArg {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 struct OpenArgs {
-    /// How long it may take to open a connection, such as 10s; at most a minute
+    /// How long it may take to open a connection, such as 10s; at most a minute. One that is opened while there is no way to the
+    /// device has the time of --grace as well
     #[arg(long, default_value = "30s", value_parser = span(1, 60), value_name = SPAN)]
     deadline: Duration,
     /// How long to wait for the device if it is away, such as 30s or 5m; at most ten minutes

@@ -141,13 +141,14 @@ impl Tunnels {
         self.service.at_the_ends().1
     }
 
-    /// A tunnel to the device, not over a link that is in `doubt`, and TLS with it; and over which link.
-    async fn next(&self, wait: Duration, doubt: Option<&Arc<Kept>>) -> Result<Returned, Unopened> {
+    /// A tunnel to the device, over a link that was made after `doubt` has arisen, if it has, and TLS with it; and over which link.
+    async fn next(&self, wait: Duration, doubt: Option<Instant>) -> Result<Carried, Unopened> {
         let options = OpenOptions { wait, ..self.options };
         let device = self.device.name.as_str();
         let (opening, over) = self.service.begin_or_not(device, &self.name, options, doubt).await?;
         let (send, recv) = opening.answered().await?.into_split();
-        let pipe = self.meet(stream_pipe(send, recv)).await.map_err(OpenError::from)?;
+        let met = self.meet(stream_pipe(send, recv)).await;
+        let pipe = met.inspect_err(|_| self.service.prefer_another_than(&over)).map_err(OpenError::from)?;
         Ok((pipe, Arc::downgrade(&over)))
     }
 
@@ -161,7 +162,7 @@ impl Tunnels {
     }
 
     /// The first tunnel. A device that is lost while it is asked is waited for as well, as long as there is time.
-    async fn first(&self, wait: Duration) -> Result<Returned, OpenError> {
+    async fn first(&self, wait: Duration) -> Result<Carried, OpenError> {
         let until = Instant::now() + wait;
         let mut backoff = Backoff::default();
         loop {
@@ -179,7 +180,7 @@ impl Tunnels {
 }
 
 /// A tunnel with TLS in it, and the link that it is over.
-type Returned = (TlsPipe<StreamPipe>, Weak<Kept>);
+type Carried = (TlsPipe<StreamPipe>, Weak<Kept>);
 
 /// Brings a session its later tunnels.
 struct Returning {
@@ -200,7 +201,12 @@ impl Reconnect<StreamPipe> for Returning {
             {
                 return Err(Arc::new(PeerError::CertificateRefused { by: tunnels.device.clone(), reason }));
             }
-            Occasion::Doubt => over.upgrade(),
+            Occasion::Doubt => {
+                if let Some(over) = over.upgrade() {
+                    tunnels.service.prefer_another_than(&over);
+                }
+                Some(Instant::now())
+            }
             _ => None,
         };
         let random = || tunnels.environment().random();
@@ -209,12 +215,15 @@ impl Reconnect<StreamPipe> for Returning {
             if let Some(wait) = outage.wait(random) {
                 outage.watch(sleep(wait)).await;
             }
-            match outage.watch(tunnels.next(RETURN, doubt.as_ref())).await {
+            match outage.watch(tunnels.next(RETURN, doubt)).await {
                 Ok((pipe, link)) => {
                     *over = link;
                     return Ok(pipe);
                 }
-                Err(Unopened { error, is_final: true }) => return Err(Arc::new(error)),
+                Err(Unopened { error, is_final: true }) => {
+                    outage.forget();
+                    return Err(Arc::new(error));
+                }
                 Err(Unopened { error, .. }) => outage.fail(error),
             }
         }
@@ -222,6 +231,10 @@ impl Reconnect<StreamPipe> for Returning {
 
     fn has_gone_on(&mut self) {
         self.outage.end();
+    }
+
+    fn is_needless(&mut self) {
+        self.outage.forget();
     }
 }
 
@@ -304,7 +317,13 @@ impl Outage {
         if let Some(after) = after {
             tracing::info!(device = self.device, ?after, "the session goes on over another tunnel");
         }
-        (self.gone_on, self.why, self.told) = (Instant::now(), None, false);
+        self.gone_on = Instant::now();
+        self.forget();
+    }
+
+    /// There is no outage, or nothing to be done about it.
+    fn forget(&mut self) {
+        (self.since, self.why, self.told) = (None, None, false);
     }
 }
 

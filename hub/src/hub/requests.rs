@@ -23,8 +23,9 @@ use crate::relay::{StreamLeg, relay_through};
 /// How long the first message of a stream may take to come.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long to wait before a device is asked again that was lost while it was asked.
+/// How long to wait before a device is asked again that was lost while it was asked, at first and at most.
 const LOST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_LOST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves a stream that an endpoint has opened.
 pub(super) async fn serve_request(
@@ -116,19 +117,35 @@ async fn open_tunnel(
 ) -> Result<Joined, Refusal> {
     let wait = Duration::from_millis(open.wait_ms.unwrap_or(0).into()).min(MAX_PARKING);
     let until = Instant::now() + wait;
-    let mut open = open.clone();
+    let (mut open, mut pause) = (open.clone(), LOST_PAUSE);
     loop {
         let refusal = match try_tunnel(inner, link, &open, answer_to).await {
-            Err(refusal) if refusal.code == RefusalCode::DeviceOffline => refusal,
-            outcome => return outcome,
+            Ok(joined) => return Ok(joined),
+            Err(Missed::Refused(refusal)) => return Err(refusal),
+            Err(Missed::Lost(refusal)) => refusal,
         };
-        let left = until.saturating_duration_since(Instant::now() + LOST_PAUSE);
+        let left = until.saturating_duration_since(Instant::now() + pause);
         if left.is_zero() {
             return Err(refusal);
         }
         // The link of the device may be a moment longer on the list than in this world.
-        sleep(LOST_PAUSE).await;
+        sleep(pause).await;
+        pause = (2 * pause).min(MAX_LOST_PAUSE);
         open.wait_ms = Some(u32::try_from(millis(left)).expect("it is less than the service has asked for"));
+    }
+}
+
+/// Why there is no tunnel.
+enum Missed {
+    /// Somebody says no.
+    Refused(Refusal),
+    /// The hub itself has found that the device was lost while it was asked.
+    Lost(Refusal),
+}
+
+impl From<Refusal> for Missed {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 
@@ -138,27 +155,31 @@ async fn try_tunnel(
     link: LinkId,
     open: &Open,
     answer_to: &mut SendStream,
-) -> Result<Joined, Refusal> {
+) -> Result<Joined, Missed> {
     let (offered, live, refused) = await_device(inner, link, open, answer_to).await?;
     let (device, from) = {
         let state = inner.lock();
         let device = state.links.get(&offered.link).map(|peer| (peer.link.clone(), peer.replaced.clone()));
         (device, state.core.identity(link).map(ToString::to_string))
     };
-    let gone = || Refusal::new(RefusalCode::DeviceOffline, "the device has just left");
+    let gone = || Missed::Lost(Refusal::new(RefusalCode::DeviceOffline, "the device has just left"));
     let (device, replaced) = device.ok_or_else(gone)?;
     let from = from.ok_or_else(|| Refusal::new(RefusalCode::BadRequest, "the service left"))?;
     let (send, recv, answer) = tokio::select! {
         biased;
-        refusal = refused => return Err(refusal.unwrap_or_else(|_| gone())),
+        refusal = refused => return Err(refusal.map_or_else(|_| gone(), Missed::Refused)),
+        // It has another link, and this one may be long in ending.
+        () = replaced.cancelled() => return Err(gone()),
         offer = offer(&device, &offered, from.clone()) => offer?,
         // The service is gone, or has thought better of it.
-        _ = answer_to.stopped() => return Err(Refusal::new(RefusalCode::BadRequest, "the service left")),
+        _ = answer_to.stopped() => {
+            return Err(Refusal::new(RefusalCode::BadRequest, "the service left").into());
+        }
     };
     match inner.lock().core.handle_answer(offered.tunnel, answer) {
         Some(Answer::Accepted(_)) => {}
-        Some(Answer::Refused(refusal)) => return Err(refusal),
-        None => return Err(Refusal::new(RefusalCode::DeadlinePassed, "the answer came too late")),
+        Some(Answer::Refused(refusal)) => return Err(refusal.into()),
+        None => return Err(Refusal::new(RefusalCode::DeadlinePassed, "the answer came too late").into()),
     }
     let accepted = Accepted { tunnel: Some(offered.tunnel.0) };
     let told = message::write(answer_to, &Answer::Accepted(accepted)).await;
@@ -213,7 +234,7 @@ async fn offer(
     device: &Link,
     offered: &Offered,
     from: String,
-) -> Result<(SendStream, RecvStream, Answer), Refusal> {
+) -> Result<(SendStream, RecvStream, Answer), Missed> {
     let exchange = async {
         let (mut send, mut recv) = device.open_bi().await?;
         let offer = Offer {
@@ -229,12 +250,12 @@ async fn offer(
     };
     exchange.await.map_err(|error| match error {
         MessageError::Closed(_) => {
-            Refusal::new(RefusalCode::DeviceOffline, "the device left while it was asked")
+            Missed::Lost(Refusal::new(RefusalCode::DeviceOffline, "the device left while it was asked"))
         }
         MessageError::Abandoned(_) | MessageError::Truncated => {
-            Refusal::new(RefusalCode::Rejected, "the device dropped the offer without a word")
+            Refusal::new(RefusalCode::Rejected, "the device dropped the offer without a word").into()
         }
-        error => Refusal::new(RefusalCode::Rejected, format!("the device answered with {error}")),
+        error => Refusal::new(RefusalCode::Rejected, format!("the device answered with {error}")).into(),
     })
 }
 

@@ -1,11 +1,13 @@
 //! Doubts a session's pipe long before it is given up.
 //!
-//! In: how many bytes have come so far, looked at now and then, and whether the peer owes an answer. Out: the wish to ask for
-//! a sign of life, and the doubt; once there is doubt, the relief. Keeps: two numbers and a flag.
+//! In: how many bytes have come so far, looked at now and then, and whether this end has spoken last. Out: the wish to ask for a
+//! sign of life, and the doubt; once there is doubt, the relief. Keeps: a count, how long three things last, and how
+//! cautious it has become.
 //!
 //! A pipe that is silent is given up after the idle timeout, since to give one up costs something. To have another one beside
 //! it costs little, and who types does not want to wait for that long. So a session that has said something to which nothing
-//! comes back asks for a sign of life, once; and if there is none, it looks for another pipe while it keeps this one.
+//! comes back asks for a sign of life, once; and if there is none, it looks for another pipe while it keeps this one. On a
+//! path that is often silent this would not end: each doubt makes the next one come later.
 
 use std::time::Duration;
 
@@ -13,9 +15,8 @@ use tokio::time::sleep;
 
 use super::shared::Shared;
 
-/// How often it is looked while there are streams, and while there are none.
+/// How often it is looked while there are streams. While there are none, nobody waits for anything.
 const LOOK: Duration = Duration::from_millis(250);
-const LOOK_AT_REST: Duration = Duration::from_secs(1);
 
 /// For how long nothing may have come back before the peer is asked.
 const QUIET: Duration = Duration::from_millis(500);
@@ -24,16 +25,33 @@ const QUIET: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_ROUND_TRIPS: u32 = 4;
 
+/// How much longer the peer has at most, on a path that was in doubt again and again.
+const MAX_CAUTION: u32 = 16;
+
+/// After how long without a doubt that is over.
+const CALM: Duration = Duration::from_secs(30);
+
 /// How long nothing has come.
 ///
 /// It adds up the times between looks and does not ask the clock: who was suspended, or had no processor, looks once when
 /// it goes on, and so does not take its own absence for the peer's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Doubt {
     received: u64,
     lasts: Duration,
     /// How long it had lasted when the peer was asked.
     asked: Option<Duration>,
+    /// How much longer than usual the peer has to answer.
+    caution: u32,
+    /// For how long there was no doubt.
+    calm: Duration,
+}
+
+impl Default for Doubt {
+    fn default() -> Self {
+        let zero = Duration::ZERO;
+        Self { received: 0, lasts: zero, asked: None, caution: 1, calm: zero }
+    }
 }
 
 /// What follows from a look.
@@ -52,26 +70,22 @@ struct Look {
     /// How many bytes have come.
     received: u64,
     /// Something went out since something came.
-    is_owed: bool,
+    has_spoken_last: bool,
     /// How long the peer has to answer.
     patience: Duration,
-    /// Since the last look.
-    elapsed: Duration,
 }
 
 impl Doubt {
     /// Waits until there is doubt. Cancel-safe.
-    pub(super) async fn arises(&mut self, shared: &Shared) {
+    pub(super) async fn until_arisen(&mut self, shared: &Shared) {
         loop {
             let opened = shared.opened.notified();
-            let is_at_rest = shared.lock().session.open_streams() == 0;
-            let elapsed = if is_at_rest { LOOK_AT_REST } else { LOOK };
-            tokio::select! {
-                biased;
-                () = opened, if is_at_rest => continue,
-                () = sleep(elapsed) => {}
+            if shared.lock().session.open_streams() == 0 {
+                opened.await;
+                self.begin_anew();
             }
-            match self.look(see(shared, elapsed)) {
+            sleep(LOOK).await;
+            match self.look(see(shared)) {
                 Verdict::Fine => {}
                 Verdict::Ask => shared.with(|state| state.session.ping()),
                 Verdict::Doubt => return,
@@ -80,25 +94,37 @@ impl Doubt {
     }
 
     /// Waits until something comes after all. Cancel-safe.
-    pub(super) async fn is_dispelled(&mut self, shared: &Shared) {
-        while see(shared, LOOK).received == self.received {
+    pub(super) async fn until_dispelled(&mut self, shared: &Shared) {
+        while see(shared).received == self.received {
             sleep(LOOK).await;
         }
     }
 
+    /// There is another pipe, or a reason to look again.
+    pub(super) fn begin_anew(&mut self) {
+        (self.lasts, self.asked) = (Duration::ZERO, None);
+    }
+
     fn look(&mut self, look: Look) -> Verdict {
-        if look.received != self.received || !look.is_owed {
-            *self = Self { received: look.received, ..Self::default() };
+        self.calm += LOOK;
+        if self.calm >= CALM {
+            self.caution = 1;
+        }
+        if look.received != self.received || !look.has_spoken_last {
+            self.received = look.received;
+            self.begin_anew();
             return Verdict::Fine;
         }
-        self.lasts += look.elapsed;
+        self.lasts += LOOK;
         match self.asked {
             None if self.lasts >= QUIET => {
                 self.asked = Some(self.lasts);
                 Verdict::Ask
             }
-            Some(asked) if self.lasts >= asked + look.patience => {
-                *self = Self { received: look.received, ..Self::default() };
+            Some(asked) if self.lasts >= asked + look.patience * self.caution => {
+                self.begin_anew();
+                self.calm = Duration::ZERO;
+                self.caution = (2 * self.caution).min(MAX_CAUTION);
                 Verdict::Doubt
             }
             None | Some(_) => Verdict::Fine,
@@ -106,16 +132,15 @@ impl Doubt {
     }
 }
 
-fn see(shared: &Shared, elapsed: Duration) -> Look {
+fn see(shared: &Shared) -> Look {
     let state = shared.lock();
     let session = &state.session;
     let rtt = session.rtt().map_or(Duration::ZERO, |rtt| rtt.smoothed);
     Look {
         received: session.stats().bytes_received,
         // Before both ends have agreed on that, there can be no other pipe.
-        is_owed: session.is_owed_an_answer() && session.id().is_some(),
+        has_spoken_last: session.has_spoken_last() && session.id().is_some(),
         patience: PATIENCE.max(rtt * PATIENCE_ROUND_TRIPS),
-        elapsed,
     }
 }
 
@@ -123,8 +148,8 @@ fn see(shared: &Shared, elapsed: Duration) -> Look {
 mod tests {
     use super::*;
 
-    fn look(received: u64, is_owed: bool) -> Look {
-        Look { received, is_owed, patience: PATIENCE, elapsed: LOOK }
+    fn look(received: u64, has_spoken_last: bool) -> Look {
+        Look { received, has_spoken_last, patience: PATIENCE }
     }
 
     fn verdicts(doubt: &mut Doubt, look: Look, count: usize) -> Vec<Verdict> {
@@ -137,12 +162,10 @@ mod tests {
         let mut doubt = Doubt::default();
         assert_eq!(doubt.look(look(7, true)), Fine, "something has come");
         assert_eq!(verdicts(&mut doubt, look(7, true), 4), [Fine, Ask, Fine, Doubts]);
-        // As long as nothing comes, it begins again.
-        assert_eq!(verdicts(&mut doubt, look(7, true), 4), [Fine, Ask, Fine, Doubts]);
     }
 
     #[test]
-    fn who_is_owed_nothing_does_not_doubt() {
+    fn who_has_not_spoken_last_does_not_doubt() {
         let mut doubt = Doubt::default();
         assert_eq!(verdicts(&mut doubt, look(0, false), 100), [Verdict::Fine; 100]);
     }
@@ -163,5 +186,21 @@ mod tests {
         let found = verdicts(&mut Doubt::default(), far, 18);
         assert!(!found[..17].contains(&Verdict::Doubt), "{found:?}");
         assert_eq!(found[17], Verdict::Doubt);
+    }
+
+    /// A radio that is silent for two seconds now and then is doubted ever later, until it was calm for a while.
+    #[test]
+    fn who_was_in_doubt_again_and_again_is_more_patient() {
+        let mut doubt = Doubt::default();
+        let looks = |doubt: &mut Doubt, received| {
+            doubt.look(look(received, true));
+            (1..).find(|_| doubt.look(look(received, true)) == Verdict::Doubt).expect("it comes")
+        };
+        let counts: Vec<_> = (1..8).map(|received| looks(&mut doubt, received)).collect();
+        assert_eq!(counts, [4, 6, 10, 18, 34, 34, 34]);
+        for received in 0..120 {
+            doubt.look(look(100 + received, true));
+        }
+        assert_eq!(looks(&mut doubt, 1000), 4);
     }
 }

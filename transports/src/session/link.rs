@@ -220,21 +220,22 @@ async fn keep_connected<P: Pipe>(
                 }
                 Occasion::Renewal
             }
-            () = doubt.arises(&shared) => Occasion::Doubt,
+            () = doubt.until_arisen(&shared) => Occasion::Doubt,
         };
         let is_in_doubt = matches!(occasion, Occasion::Doubt);
         let pipe = tokio::select! {
             biased;
             _ = &mut closed => return,
             pipe = reconnect.connect(occasion) => pipe,
-            () = doubt.is_dispelled(&shared), if is_in_doubt => {
-                reconnect.has_gone_on();
+            () = doubt.until_dispelled(&shared), if is_in_doubt => {
+                reconnect.is_needless();
                 continue;
             }
         };
         match pipe {
             Ok(pipe) => {
                 newest = Epoch(newest.0 + 1);
+                doubt.begin_anew();
                 // The driver is gone if the session is over.
                 if pipes.send(Box::new((newest, pipe))).is_err() {
                     return;

@@ -140,8 +140,10 @@ impl Shared {
     /// There will be no other pipe. A session that has one goes on over that.
     pub(crate) fn give_up(&self, why: NoWay) {
         self.with_news(|state| {
-            state.no_way = Some(why);
-            state.session.give_up();
+            if state.session.is_detached() {
+                state.no_way = Some(why);
+                state.session.give_up();
+            }
         });
     }
 
