@@ -308,3 +308,14 @@ fn every_other_story_holds_over_quic() {
         assert!(count(&events, |what| matches!(what, What::PacketSent { .. })) > 100, "{name}");
     }
 }
+
+/// The devices do not know that the hub is another one, and the world does not end on their word.
+#[test]
+fn who_believes_in_a_hub_that_is_gone_is_not_online() {
+    let mut scenario = with_fault(FaultKind::Crash, "hub", Span::seconds(2), Some(Span::millis(500)));
+    scenario.work.clear();
+    scenario.devices[0].count = Some(Count(3));
+    let (outcome, events) = played(&scenario, 2);
+    assert_eq!(count(&events, |what| matches!(what, What::LinkUp { .. })), 2 * 4);
+    assert!(outcome.figures["online_after_ns"] > 4_000_000_000, "{:?}", outcome.figures);
+}

@@ -127,7 +127,7 @@ impl World<'_> {
     fn count_online(&mut self, comes: bool) {
         self.online = if comes { self.online + 1 } else { self.online - 1 };
         self.all_online_at =
-            if self.online == self.devices { self.all_online_at.or(Some(self.now)) } else { None };
+            if self.is_everybody_online() { self.all_online_at.or(Some(self.now)) } else { None };
     }
 
     /// The link is over, as the endpoint has it. It comes back when its back-off says so.
@@ -136,6 +136,7 @@ impl World<'_> {
         if near == Near::Over {
             return;
         }
+        self.lay_ghost(conn);
         self.conns[conn].near = Near::Over;
         self.give_up_quic(conn, Way::ToHub);
         let hub = self.hosts[hub].name.clone();

@@ -80,7 +80,7 @@ impl World<'_> {
     fn fault_is_over(&mut self) {
         self.faults_left -= 1;
         self.last_fault = self.now;
-        self.all_online_at = (self.online == self.devices).then_some(self.now);
+        self.all_online_at = self.is_everybody_online().then_some(self.now);
     }
 
     fn let_pass(&mut self, host: usize, line: usize) {
@@ -149,6 +149,7 @@ impl World<'_> {
                 self.forget_near(conn);
             } else if self.conns[conn].hub == host {
                 self.conns[conn].far = Far::Over;
+                self.leave_ghost(conn);
             }
         }
         self.forget_quic(host);
@@ -235,7 +236,25 @@ impl World<'_> {
             self.online -= 1;
             self.all_online_at = None;
         }
+        self.lay_ghost(conn);
         self.conns[conn].near = Near::Over;
+    }
+
+    /// The hub's process of a link of QUIC is gone, and the endpoint takes it to be up.
+    fn leave_ghost(&mut self, conn: usize) {
+        let it = &mut self.conns[conn];
+        if it.quic.is_some() && matches!(it.near, Near::Up(_)) && !it.is_lost {
+            it.is_lost = true;
+            self.ghosts += 1;
+        }
+    }
+
+    /// The endpoint of a link learns that it is over, or is gone itself.
+    pub(super) fn lay_ghost(&mut self, conn: usize) {
+        let it = &mut self.conns[conn];
+        if it.quic.is_some() && std::mem::take(&mut it.is_lost) {
+            self.ghosts -= 1;
+        }
     }
 }
 

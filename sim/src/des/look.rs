@@ -299,6 +299,10 @@ impl World<'_> {
         let hubs = self.plan.hosts.iter().filter(|host| host.role == crate::scenario::Role::Hub);
         let lines: Vec<&LinkSpec> = lines.into_iter().chain(hubs.map(|hub| &hub.link)).collect();
         let trip: u64 = lines.iter().map(|line| 2 * (line.delay.0 + line.jitter.0)).sum();
+        // QUIC paces by the round trips that it has measured, which are as long as a line was held.
+        let conns = self.ends[end].tunnel.map(|tunnel| self.tunnels[tunnel].conns);
+        let measured: u64 = conns.into_iter().flatten().map(|conn| self.quic_round_trip(conn)).sum();
+        let trip = trip.max(measured);
         let rate = lines.iter().filter_map(|line| line.rate).map(|rate| rate.0).min().unwrap_or(1 << 33);
         let live = self.ends.iter().filter(|it| it.side == 0 && !it.is_over).map(|it| it.apps.len() as u64);
         let all = (longest + RECORD) * (1 + live.sum::<u64>()) * 2;

@@ -284,6 +284,12 @@ impl World<'_> {
         quic.and_then(|quic| quic.sides[0].as_ref()).is_some_and(|side| side.is_full(tunnel))
     }
 
+    /// How long the slower of a connection's ends takes the way and back to be; nothing if it is not of QUIC.
+    pub(super) fn quic_round_trip(&self, conn: usize) -> u64 {
+        let sides = self.conns[conn].quic.iter().flat_map(|quic| quic.sides.iter().flatten());
+        sides.map(|side| nanos(side.connection.rtt())).max().unwrap_or(0)
+    }
+
     /// The link is over, as its end has it that sends `way`.
     pub(super) fn give_up_quic(&mut self, conn: usize, way: Way) {
         let now = self.instant(self.side_of(conn, way));

@@ -51,6 +51,8 @@ pub(super) struct World<'a> {
     /// How many devices are on a hub, and since when all are, after the last fault.
     pub(super) online: usize,
     pub(super) devices: usize,
+    /// How many links of QUIC are up at endpoints only, as the hub's process is gone and nobody has said so.
+    pub(super) ghosts: usize,
     /// Where hosts are, by name.
     pub(super) places: BTreeMap<String, usize>,
     pub(super) all_online_at: Option<u64>,
@@ -319,6 +321,7 @@ impl<'a> World<'a> {
             pattern: Pattern::new(),
             rounds: Vec::new(),
             online: 0,
+            ghosts: 0,
             devices: plan.hosts_of(Role::Device).count(),
             places: plan.hosts.iter().enumerate().map(|(at, host)| (host.name.clone(), at)).collect(),
             all_online_at: None,
@@ -466,8 +469,13 @@ impl<'a> World<'a> {
         let wants_online = self.plan.expect.all_online || self.plan.expect.online_within.is_some();
         self.streams_left == 0
             && self.faults_left == 0
-            && (!wants_online || self.online == self.devices)
+            && (!wants_online || self.is_everybody_online())
             && sessions_over()
+    }
+
+    /// Whether all devices are on a hub, and the hubs know it.
+    pub(super) fn is_everybody_online(&self) -> bool {
+        self.online == self.devices && self.ghosts == 0
     }
 
     pub(super) fn is_running(&self, end: &End) -> bool {
