@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use towline_transports::tls::Credentials;
@@ -42,8 +42,8 @@ struct Inner {
     hubs: Vec<Arc<HubLink>>,
     /// Which of them did last.
     preferred: AtomicUsize,
-    /// How often hubs have said goodbye: time for sessions to move.
-    goodbyes: watch::Sender<u64>,
+    /// Tells sessions that a hub has said goodbye: time to move. Not a `watch`, which wakes who waits in no order that comes again.
+    goodbyes: broadcast::Sender<()>,
 }
 
 /// A hub, and the link to it if there is one.
@@ -144,7 +144,7 @@ impl Service {
         if hubs.is_empty() {
             return Err(SetupError::NoHub);
         }
-        let (preferred, goodbyes) = (AtomicUsize::new(0), watch::Sender::new(0));
+        let (preferred, goodbyes) = (AtomicUsize::new(0), broadcast::Sender::new(1));
         Ok(Self { inner: Arc::new(Inner { hubs, preferred, goodbyes }) })
     }
 
@@ -162,8 +162,8 @@ impl Service {
         &self.inner.hubs[0].endpoint
     }
 
-    /// Counts the goodbyes of hubs.
-    pub(crate) fn goodbyes(&self) -> watch::Receiver<u64> {
+    /// The goodbyes of hubs from now on.
+    pub(crate) fn goodbyes(&self) -> broadcast::Receiver<()> {
         self.inner.goodbyes.subscribe()
     }
 
@@ -334,7 +334,7 @@ impl Service {
 }
 
 /// Makes a link to a hub, and listens for its goodbye. The link lives on while there are tunnels over it.
-async fn connect(hub: Arc<HubLink>, goodbyes: watch::Sender<u64>) -> Result<Arc<Kept>, OpenError> {
+async fn connect(hub: Arc<HubLink>, goodbyes: broadcast::Sender<()>) -> Result<Arc<Kept>, OpenError> {
     let connected = hub.endpoint.connect().await?;
     let link = connected.link.clone();
     let (is_leaving, unwanted) = (Arc::<AtomicBool>::default(), CancellationToken::new());
@@ -362,11 +362,12 @@ async fn listen_for_goodbye(
     hub: Weak<HubLink>,
     mut connected: Connected,
     is_leaving: Arc<AtomicBool>,
-    goodbyes: watch::Sender<u64>,
+    goodbyes: broadcast::Sender<()>,
 ) {
     if connected.goodbye().await.is_ok() {
         is_leaving.store(true, Ordering::Release);
-        goodbyes.send_modify(|count| *count += 1);
+        // There may be nobody who has to move.
+        let _ = goodbyes.send(());
         if let Some(hub) = hub.upgrade() {
             hub.link.take_if(|kept| Arc::ptr_eq(&kept.is_leaving, &is_leaving));
         }

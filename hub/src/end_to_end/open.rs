@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use towline_transports::tls::{self, TlsPipe};
 use towline_transports::{
@@ -328,12 +328,15 @@ impl Outage {
 }
 
 /// Has a session go on over another tunnel when a hub says goodbye, before it has to.
-async fn move_in_time(link: WeakLink, mut goodbyes: watch::Receiver<u64>) {
+async fn move_in_time(link: WeakLink, mut goodbyes: broadcast::Receiver<()>) {
     loop {
         tokio::select! {
             biased;
             _ = link.closed() => return,
-            Ok(()) = goodbyes.changed() => link.renew(),
+            goodbye = goodbyes.recv() => match goodbye {
+                Ok(()) | Err(broadcast::error::RecvError::Lagged(_)) => link.renew(),
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
         }
     }
 }

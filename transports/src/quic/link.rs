@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use quinn::{ConnectionError, Dir, VarInt};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, SetOnce};
 use tokio::time::{sleep, timeout};
 use towline_engine::{Code, Config};
 
@@ -92,7 +92,7 @@ impl Link {
             runtime: Handle::current(),
             asked: OnceLock::new(),
             asks: Notify::new(),
-            ended: watch::Sender::new(None),
+            ended: SetOnce::new(),
             parting: Mutex::default(),
             open_streams: 0.into(),
             comes_into_use: Notify::new(),
@@ -183,8 +183,8 @@ pub(super) struct Shared {
     asked: OnceLock<(Code, String)>,
     /// Wakes the task once it is asked.
     asks: Notify,
-    /// Why the link is over, once its task has ended.
-    ended: watch::Sender<Option<LinkClosed>>,
+    /// Why the link is over, once its task has ended. Not a `watch`, which wakes who waits in no order that comes again.
+    ended: SetOnce<LinkClosed>,
     parting: Mutex<Parting>,
     /// Streams of which somebody holds a half.
     pub(super) open_streams: AtomicUsize,
@@ -281,9 +281,7 @@ impl Shared {
     }
 
     async fn closed(&self) -> LinkClosed {
-        let mut ended = self.ended.subscribe();
-        let why = ended.wait_for(Option::is_some).await.expect("the sender is here");
-        why.clone().expect("it was waited for")
+        self.ended.wait().await.clone()
     }
 
     /// A stream comes into somebody's hands. `accepted` if it is the peer's.
@@ -400,7 +398,7 @@ async fn run(shared: Arc<Shared>, close_timeout: Duration, watched: Option<(usiz
     shared.parting().clear();
     let closed = shared.why_closed();
     tracing::debug!(reason = %closed, "link over");
-    shared.ended.send_replace(Some(closed));
+    shared.ended.set(closed).expect("there is one task, and it ends once");
 }
 
 /// Polls a future once. What it would be woken for is asked again.

@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_millis(500);
 
 /// How long the answer to that may take at least; and in round trips, where that is more.
 const PATIENCE: Duration = Duration::from_millis(500);
-const PATIENCE_ROUND_TRIPS: u32 = 4;
+const PATIENCE_ROUND_TRIPS: u32 = 3;
 
 /// How much longer the peer has at most, on a path that was in doubt again and again.
 const MAX_CAUTION: u32 = 16;
@@ -180,12 +180,12 @@ mod tests {
 
     /// A long way is no reason to doubt.
     #[test]
-    fn the_answer_may_take_four_round_trips() {
+    fn the_answer_may_take_three_round_trips() {
         let rtt = Duration::from_secs(1);
         let far = Look { patience: rtt * PATIENCE_ROUND_TRIPS, ..look(0, true) };
-        let found = verdicts(&mut Doubt::default(), far, 18);
-        assert!(!found[..17].contains(&Verdict::Doubt), "{found:?}");
-        assert_eq!(found[17], Verdict::Doubt);
+        let found = verdicts(&mut Doubt::default(), far, 14);
+        assert!(!found[..13].contains(&Verdict::Doubt), "{found:?}");
+        assert_eq!(found[13], Verdict::Doubt);
     }
 
     /// A radio that is silent for two seconds now and then is doubted ever later, until it was calm for a while.
