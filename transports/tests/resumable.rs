@@ -394,6 +394,25 @@ async fn gated(network: &Arc<Network>, gate: &Arc<Semaphore>) -> (Link, Arc<Told
     (Link::resumable(first, limits, Gated { network, gate, told: told.clone() }), told)
 }
 
+/// A session whose later pipes come through a gate, and both of its ends.
+struct Across {
+    network: Arc<Network>,
+    gate: Arc<Semaphore>,
+    told: Arc<Told>,
+    service: Link,
+    device: Link,
+}
+
+/// As many pipes as there are permits come at once.
+async fn across(permits: usize) -> Across {
+    let (network, accepts) = Network::new(usize::MAX);
+    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
+    let gate = Arc::new(Semaphore::new(permits));
+    let (service, told) = gated(&network, &gate).await;
+    let device = first_link(&mut outcomes).await;
+    Across { network, gate, told, service, device }
+}
+
 /// Waits until everybody waits: the clock, which is paused, goes on only then.
 async fn quiet() {
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -410,11 +429,7 @@ async fn says(from: &Link, to: &Link) {
 /// As when a hub goes while the sessions move away from it.
 #[tokio::test(start_paused = true)]
 async fn a_pipe_that_is_lost_while_the_next_one_is_opened_is_not_replaced_twice() {
-    let (network, accepts) = Network::new(usize::MAX);
-    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
-    let gate = Arc::new(Semaphore::new(0));
-    let (service, told) = gated(&network, &gate).await;
-    let device = first_link(&mut outcomes).await;
+    let Across { network, gate, told, service, device } = across(0).await;
     says(&service, &device).await;
     service.renew();
     quiet().await;
@@ -435,11 +450,7 @@ async fn a_pipe_that_is_lost_while_the_next_one_is_opened_is_not_replaced_twice(
 
 #[tokio::test(start_paused = true)]
 async fn a_session_for_which_there_is_no_way_ends_at_once_and_says_why() {
-    let (network, accepts) = Network::new(usize::MAX);
-    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
-    let gate = Arc::new(Semaphore::new(0));
-    let (service, _) = gated(&network, &gate).await;
-    let device = first_link(&mut outcomes).await;
+    let Across { network, gate, service, device, .. } = across(0).await;
     let (mut send, mut recv) = service.open_bi().await.unwrap();
     send.write_all(b"x").await.unwrap();
     let _there = device.accept_bi().await.unwrap();
@@ -454,11 +465,7 @@ async fn a_session_for_which_there_is_no_way_ends_at_once_and_says_why() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_has_a_pipe_does_not_mind_that_there_is_no_other() {
-    let (network, accepts) = Network::new(usize::MAX);
-    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
-    let gate = Arc::new(Semaphore::new(0));
-    let (service, told) = gated(&network, &gate).await;
-    let device = first_link(&mut outcomes).await;
+    let Across { network, gate, told, service, device } = across(0).await;
     says(&service, &device).await;
     gate.close();
     service.renew();
@@ -474,11 +481,7 @@ async fn a_session_that_has_a_pipe_does_not_mind_that_there_is_no_other() {
 /// before two have passed.
 #[tokio::test(start_paused = true)]
 async fn a_pipe_that_is_silent_is_left_long_before_it_is_given_up() {
-    let (network, accepts) = Network::new(usize::MAX);
-    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
-    let gate = Arc::new(Semaphore::new(10));
-    let (service, told) = gated(&network, &gate).await;
-    let device = first_link(&mut outcomes).await;
+    let Across { network, told, service, device, .. } = across(10).await;
     says(&service, &device).await;
     let _never = network.silence().await;
     let start = tokio::time::Instant::now();
@@ -489,11 +492,7 @@ async fn a_pipe_that_is_silent_is_left_long_before_it_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_at_rest_has_no_doubt() {
-    let (network, accepts) = Network::new(usize::MAX);
-    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
-    let gate = Arc::new(Semaphore::new(10));
-    let (service, told) = gated(&network, &gate).await;
-    let device = first_link(&mut outcomes).await;
+    let Across { network, told, service, device, .. } = across(10).await;
     let (mut send, _recv) = service.open_bi().await.unwrap();
     send.write_all(b"x").await.unwrap();
     let _there = device.accept_bi().await.unwrap();
@@ -504,11 +503,7 @@ async fn a_session_at_rest_has_no_doubt() {
 /// While another pipe is looked for, something comes out of the old one after all.
 #[tokio::test(start_paused = true)]
 async fn a_doubt_that_is_dispelled_leads_to_no_other_pipe() {
-    let (network, accepts) = Network::new(usize::MAX);
-    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
-    let gate = Arc::new(Semaphore::new(0));
-    let (service, told) = gated(&network, &gate).await;
-    let device = first_link(&mut outcomes).await;
+    let Across { network, gate, told, service, device } = across(0).await;
     says(&service, &device).await;
     let passes = network.silence().await;
     let word = tokio::spawn({
