@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use towline_transports::{LinkClosed, RecvStream, SendStream, WeakLink};
 
 use crate::codes;
-use crate::core::Backoff;
+use crate::core::{Backoff, Pace};
 use crate::end_to_end::serve::{Owned, Serving};
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
@@ -158,6 +158,7 @@ impl Offer {
     /// The service or the hub does not want it any more, or the link is lost.
     pub async fn accept(self) -> Result<Tunnel, MessageError> {
         let Self { tunnel, profile, mut send, recv, .. } = self;
+        send.set_urgency(Pace::FIRST);
         let accepted = Accepted { tunnel: Some(tunnel) };
         message::write(&mut send, &Answer::Accepted(accepted)).await?;
         Ok(Tunnel::new(Some(tunnel), profile, send, recv))

@@ -14,6 +14,7 @@ use towline_transports::tls::Credentials;
 use towline_transports::{Link, LinkClosed, RecvStream, SendStream};
 
 use crate::codes;
+use crate::core::Pace;
 use crate::end_to_end::PeerError;
 use crate::endpoint::{ConnectError, Connected, Endpoint, EndpointConfig, SetupError};
 use crate::environment::Environment;
@@ -353,6 +354,7 @@ struct Asked {
 /// Opens a stream and writes `request` on it.
 async fn ask_on(over: &Arc<Kept>, request: &Request) -> Result<Asked, MessageError> {
     let (mut send, recv) = over.link.open_bi().await?;
+    send.set_urgency(Pace::FIRST);
     message::write(&mut send, request).await?;
     Ok(Asked { over: over.clone(), send, recv })
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use towline_transports::{Code, RecvStream, SendStream};
+use towline_transports::{Code, RecvStream, SendStream, Urgency};
 
 use crate::message::Profile;
 use crate::relay::StreamLeg;
@@ -25,7 +25,9 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    pub(crate) fn new(id: Option<u64>, profile: Profile, send: SendStream, recv: RecvStream) -> Self {
+    pub(crate) fn new(id: Option<u64>, profile: Profile, mut send: SendStream, recv: RecvStream) -> Self {
+        // The request, or the answer, was urgent; what follows is as urgent as its owner says.
+        send.set_urgency(Urgency::default());
         Self { id, profile, send, recv }
     }
 

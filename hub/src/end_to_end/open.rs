@@ -16,7 +16,7 @@ use towline_transports::{
 
 use super::trust::{self, PeerError};
 use super::{HANDSHAKE, config};
-use crate::core::Backoff;
+use crate::core::{Backoff, Pace};
 use crate::environment::Environment;
 use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
@@ -88,6 +88,8 @@ impl EndToEnd {
     /// The session is over.
     pub async fn begin(&self) -> Result<Opening, OpenError> {
         let (mut send, recv) = self.link.open_bi().await?;
+        // It does not wait for the room that bulk leaves.
+        send.set_urgency(Pace::FIRST);
         let connect = message::encode(&Connect {});
         send.write_all(&connect).await.map_err(MessageError::from)?;
         Ok(Opening::of_session(self.clone(), send, recv, connect.len() as u64))

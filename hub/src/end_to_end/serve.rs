@@ -13,6 +13,7 @@ use super::trust::{self, PeerError};
 use super::{HANDSHAKE, config};
 use crate::agent::Targets;
 use crate::codes;
+use crate::core::Pace;
 use crate::device::Offer;
 use crate::identity::{Identity, Name};
 use crate::message::{self, Answer, Connect, Profile};
@@ -112,6 +113,7 @@ async fn serve(link: Link, from: Identity, service: Name, targets: Targets) {
 
 /// Connects a stream to the target, or says why not.
 async fn connect(mut send: SendStream, mut recv: RecvStream, service: &Name, targets: &Targets) {
+    send.set_urgency(Pace::FIRST);
     if !matches!(timeout(CONNECT_DEADLINE, message::read::<Connect>(&mut recv)).await, Ok(Ok(_))) {
         send.reset(codes::BAD_MESSAGE);
         return recv.stop(codes::BAD_MESSAGE);

@@ -15,7 +15,7 @@ use super::Inner;
 use super::record::{End, Record};
 use super::waiting::News;
 use crate::codes;
-use crate::core::{LinkId, MAX_PARKING, Offered, TunnelId};
+use crate::core::{LinkId, MAX_PARKING, Offered, Pace, TunnelId};
 use crate::message::{self, Accepted, Answer, MessageError, Offer, Open, Request, millis};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::relay::{StreamLeg, relay_through};
@@ -34,6 +34,7 @@ pub(super) async fn serve_request(
     mut send: SendStream,
     mut recv: RecvStream,
 ) {
+    send.set_urgency(Pace::FIRST);
     let refusal = match timeout(REQUEST_DEADLINE, message::read(&mut recv)).await {
         Ok(Ok(Request::Open(open))) => match open_tunnel(&inner, link, &open, &mut send).await {
             Ok(joined) => {
@@ -237,6 +238,7 @@ async fn offer(
 ) -> Result<(SendStream, RecvStream, Answer), Missed> {
     let exchange = async {
         let (mut send, mut recv) = device.open_bi().await?;
+        send.set_urgency(Pace::FIRST);
         let offer = Offer {
             tunnel: offered.tunnel.0,
             service: offered.service.to_string(),

@@ -86,6 +86,24 @@ impl SimNetwork {
         }
     }
 
+    /// Connects to a server that is there and can be reached.
+    async fn finish_connecting(&self, address: &str, is_local: bool) -> io::Result<Box<dyn Socket>> {
+        let stream = TcpStream::connect(address).await?;
+        let key = self.key(stream.local_addr()?, stream.peer_addr()?);
+        let mut state = self.air.lock();
+        let wire = state.accepted.remove(&key).ok_or(io::ErrorKind::ConnectionRefused)?;
+        if let Some(open) = state.wires.get_mut(&wire) {
+            open.ends[0] = Some(self.who.clone());
+        }
+        state.note(&self.who, What::Connected { wire });
+        drop(state);
+        let socket = self.socket(stream, wire, 0);
+        if is_local {
+            return Ok(socket);
+        }
+        Ok(Box::new(Firewalled::new(socket, self.air.clone(), self.who.clone())))
+    }
+
     /// Lets the time pass that a packet without a byte in it takes there and back.
     async fn round_trip(&self, server: &Who) {
         let nanos = {
@@ -106,20 +124,11 @@ impl Network for SimNetwork {
                 // A server has the name of its machine.
                 self.reach(&server.into()).await?;
             }
-            let stream = TcpStream::connect(address).await?;
-            let key = self.key(stream.local_addr()?, stream.peer_addr()?);
-            let mut state = self.air.lock();
-            let wire = state.accepted.remove(&key).ok_or(io::ErrorKind::ConnectionRefused)?;
-            if let Some(open) = state.wires.get_mut(&wire) {
-                open.ends[0] = Some(self.who.clone());
-            }
-            state.note(&self.who, What::Connected { wire });
-            drop(state);
-            let socket = self.socket(stream, wire, 0);
-            if is_loopback(server) {
-                return Ok(socket);
-            }
-            Ok(Box::new(Firewalled::new(socket, self.air.clone(), self.who.clone())) as Box<dyn Socket>)
+            let (network, address, local) = (self.clone(), address.to_owned(), is_loopback(server));
+            // In a task of its own: turmoil forgets a connection that nobody waits for any more, and its server would not
+            // hear of that. As it is, the socket is there, and is closed.
+            let connected = tokio::spawn(async move { network.finish_connecting(&address, local).await });
+            connected.await.map_err(io::Error::other)?
         })
     }
 
