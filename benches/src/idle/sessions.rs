@@ -56,7 +56,7 @@ pub(super) async fn hold(trust: Trust, settle: Duration, mut asked: Asked) -> an
     let address = hub.local_addr().to_string();
     let mut device = Device::register(endpoint(&address, trust.near()?), environment.clone())?;
     device.keep_sessions_for(GRACE);
-    // Nobody connects to it.
+    // Whoever connects to it says nothing.
     let targets = vec![format!("{SERVICE}={address}").parse()?];
     let there = environment.clone();
     tokio::spawn(async move { agent::serve(&mut device, targets, there).await });
@@ -100,7 +100,12 @@ async fn open(services: &[Service], numbers: std::ops::Range<usize>) -> anyhow::
             sessions.push(tasks.join_next().await.context("there are some")???);
         }
         let service = services[number / EACH].clone();
-        tasks.spawn(async move { service.session(trust::NEAR, SERVICE, options).await });
+        tasks.spawn(async move {
+            let session = service.session(trust::NEAR, SERVICE, options).await?;
+            // Once it has been used, both ends know that it can be resumed.
+            session.begin().await?.answered().await?;
+            anyhow::Ok(session)
+        });
     }
     while let Some(session) = tasks.join_next().await {
         sessions.push(session??);
