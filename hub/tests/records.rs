@@ -8,10 +8,11 @@ use std::time::Duration;
 use common::log::Log;
 use common::{World, echo, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use towline::core::Limits;
 use towline::policy::Rules;
-use towline::{OpenOptions, Service, SessionOptions, Tunnel};
+use towline::{Hub, OpenOptions, Service, SessionOptions, Tunnel};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -47,23 +48,38 @@ fn says(line: &str, what: &str) {
     assert!(line.contains(what), "{what:?} is not in {line}");
 }
 
-#[tokio::test]
-async fn a_tunnel_is_on_record_when_it_opens_and_when_it_ends() {
+/// A hub that logs, and a tunnel to a device that says everything back.
+struct Scene {
+    log: Log,
+    world: World,
+    hub: Hub,
+    _device: JoinHandle<()>,
+    _service: Service,
+    tunnel: Tunnel,
+}
+
+async fn scene() -> Scene {
     let log = Log::new();
     let world = World::new();
     let hub = world.hub().await;
     let _device = echo(world.device("press-7", &hub).await);
     let service = world.service("ops", &hub);
-    let mut tunnel = open(&service).await;
-    let opened = line_with(&log, "tunnel open").await;
+    let tunnel = open(&service).await;
+    Scene { log, world, hub, _device, _service: service, tunnel }
+}
+
+#[tokio::test]
+async fn a_tunnel_is_on_record_when_it_opens_and_when_it_ends() {
+    let mut scene = scene().await;
+    let opened = line_with(&scene.log, "tunnel open").await;
     says(&opened, WHO);
-    says(&opened, &format!("tunnel={} link=", tunnel.id.unwrap()));
-    talk(&mut tunnel, b"twelve bytes").await;
-    tunnel.shutdown().await.unwrap();
-    timeout(SOON, tunnel.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
-    let closed = line_with(&log, "tunnel closed").await;
+    says(&opened, &format!("tunnel={} link=", scene.tunnel.id.unwrap()));
+    talk(&mut scene.tunnel, b"twelve bytes").await;
+    scene.tunnel.shutdown().await.unwrap();
+    timeout(SOON, scene.tunnel.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    let closed = line_with(&scene.log, "tunnel closed").await;
     says(&closed, WHO);
-    says(&closed, &format!("tunnel={} ", tunnel.id.unwrap()));
+    says(&closed, &format!("tunnel={} ", scene.tunnel.id.unwrap()));
     says(&closed, "up=12 down=12 lasted=");
     says(&closed, "ended=[Finished, Finished]");
 }
@@ -95,30 +111,20 @@ async fn of_a_session_the_same_is_on_record() {
 
 #[tokio::test]
 async fn a_tunnel_that_is_cut_is_on_record_with_what_has_passed() {
-    let log = Log::new();
-    let world = World::new();
-    let hub = world.hub().await;
-    let _device = echo(world.device("press-7", &hub).await);
-    let service = world.service("ops", &hub);
-    let mut tunnel = open(&service).await;
-    talk(&mut tunnel, b"five!").await;
-    hub.drain(Duration::ZERO, Duration::ZERO).await;
-    let closed = line_with(&log, "tunnel closed").await;
+    let mut scene = scene().await;
+    talk(&mut scene.tunnel, b"five!").await;
+    scene.hub.drain(Duration::ZERO, Duration::ZERO).await;
+    let closed = line_with(&scene.log, "tunnel closed").await;
     says(&closed, WHO);
     says(&closed, "up=5 down=5 lasted=");
 }
 
 #[tokio::test]
 async fn a_tunnel_whose_device_comes_anew_is_on_record_with_what_has_passed() {
-    let log = Log::new();
-    let world = World::new();
-    let hub = world.hub().await;
-    let _device = echo(world.device("press-7", &hub).await);
-    let service = world.service("ops", &hub);
-    let mut tunnel = open(&service).await;
-    talk(&mut tunnel, b"five!").await;
-    let _again = world.device("press-7", &hub).await;
-    let closed = line_with(&log, "tunnel closed").await;
+    let mut scene = scene().await;
+    talk(&mut scene.tunnel, b"five!").await;
+    let _again = scene.world.device("press-7", &scene.hub).await;
+    let closed = line_with(&scene.log, "tunnel closed").await;
     says(&closed, WHO);
     says(&closed, "up=5 down=5 lasted=");
     says(&closed, "ended=cut: the device has come back over another link");
