@@ -216,6 +216,11 @@ impl<'a> Stream<'a> {
         self.entry().send.as_ref().map_or(0, |send| send.acked)
     }
 
+    /// How urgent the stream's data is.
+    pub fn urgency(&self) -> Urgency {
+        self.entry().urgency
+    }
+
     /// Says how urgent the stream's data is, from now on.
     pub fn set_urgency(&mut self, urgency: Urgency) {
         self.session.streams.set_urgency(self.id, urgency);

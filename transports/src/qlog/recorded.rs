@@ -404,6 +404,11 @@ impl RecordedStream<'_> {
         result
     }
 
+    /// As [`engine::Stream::urgency`].
+    pub fn urgency(&self) -> Urgency {
+        self.stream.urgency()
+    }
+
     /// As [`engine::Stream::set_urgency`].
     pub fn set_urgency(&mut self, urgency: Urgency) {
         self.stream.set_urgency(urgency);

@@ -167,14 +167,15 @@ impl SendStream {
 
     pub(crate) fn set_urgency(&mut self, urgency: Urgency) {
         let held = &self.held;
-        // The stream may have room now.
-        held.link.shared.with_news(|state| {
-            state
-                .session
-                .stream(held.id)
-                .expect("a stream that is held is not released")
-                .set_urgency(urgency);
-        });
+        let mut state = held.link.shared.lock();
+        let mut stream = state.session.stream(held.id).expect("a stream that is held is not released");
+        if stream.urgency() == urgency {
+            return;
+        }
+        stream.set_urgency(urgency);
+        drop(state);
+        // The stream may have room now, which its writer hears from the driver.
+        held.link.shared.with_news(|_| ());
     }
 
     pub(crate) fn poll_stopped(
