@@ -38,6 +38,7 @@ pub mod qlog;
 pub mod quic;
 mod read_buffer;
 mod session;
+mod silence;
 mod stream;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

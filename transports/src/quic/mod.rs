@@ -15,12 +15,13 @@ mod parting;
 mod silence;
 mod stream;
 
+/// For a simulator: by what a path that has gone dark is known.
+pub use crate::silence::{Pace, Silence, Verdict};
 pub use config::{ClientConfig, ServerConfig, client_config, endpoint_config, server_config};
 pub use endpoint::{Connection, Endpoint, Incoming, RETRY_FROM};
 /// For a simulator: what a socket and a runtime are to QUIC.
 pub use quinn::{AsyncUdpSocket, Runtime};
-/// For a simulator: by what a path that has gone dark is known.
-pub use silence::{Pace, Silence, Verdict, patience};
+pub use silence::patience;
 
 pub(crate) use link::{Link, WeakLink};
 pub(crate) use stream::{RecvStream, SendStream};

@@ -1,7 +1,6 @@
 //! Notices that a path has gone dark: that nothing comes back over UDP any more.
 //!
-//! In: how many datagrams have come so far, looked at now and then. Out: the wish to ask for a sign of life, or the
-//! verdict. Keeps: two numbers and a flag.
+//! In: how many datagrams have come so far. Out: the wish to ask for a sign of life, or the verdict. Keeps: a [`Silence`].
 //!
 //! QUIC itself finds out after the idle timeout, and asks only as often as the keepalive says. While somebody uses a link,
 //! to find out sooner is worth a datagram each way after each second in which nothing else comes: 42 bytes and 35, and with
@@ -14,6 +13,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::link::Shared;
+use crate::silence::{Pace, Silence, Verdict};
 
 /// How long the answer may take at least. quinn repeats what is not acknowledged, the first time after about two round
 /// trips, and then ever later.
@@ -25,15 +25,6 @@ const PATIENCE_ROUND_TRIPS: u32 = 3;
 /// How long the answer may take at most: as long as a link over TLS may be silent by default. A round trip can be measured
 /// to any length by an end that was asleep while the answer waited for it, and QUIC's own timers then grow with it.
 const PATIENCE_AT_MOST: Duration = Duration::from_secs(15);
-
-/// How closely a link is watched.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// How often it is looked at.
-    pub look: Duration,
-    /// How long nothing may have come before the peer is asked for a sign of life.
-    pub quiet: Duration,
-}
 
 impl Pace {
     /// While somebody uses it.
@@ -75,60 +66,13 @@ pub fn patience(rtt: Duration) -> Duration {
     rtt.saturating_mul(PATIENCE_ROUND_TRIPS).clamp(PATIENCE, PATIENCE_AT_MOST)
 }
 
-/// What follows from a look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Something has come.
-    Fine,
-    /// It is time to ask.
-    Ask,
-    /// There was no answer.
-    Dark,
-}
-
-/// How long nothing has come.
-///
-/// It adds up the times between looks and does not ask the clock: who was suspended, or had no processor, looks once when
-/// it goes on, and so does not take its own absence for the peer's.
-#[derive(Debug)]
-pub struct Silence {
-    received: u64,
-    lasts: Duration,
-    /// How long it had lasted when the peer was asked.
-    asked: Option<Duration>,
-}
-
-impl Silence {
-    /// A silence that begins now, when so many datagrams have come.
-    pub fn since(received: u64) -> Self {
-        Self { received, lasts: Duration::ZERO, asked: None }
-    }
-
-    /// One look later: `received` datagrams have come, and an answer may take `patience`.
-    pub fn look(&mut self, received: u64, pace: Pace, patience: Duration) -> Verdict {
-        if received != self.received {
-            *self = Self::since(received);
-            return Verdict::Fine;
-        }
-        self.lasts += pace.look;
-        match self.asked {
-            None if self.lasts >= pace.quiet => {
-                self.asked = Some(self.lasts);
-                Verdict::Ask
-            }
-            Some(asked) if self.lasts >= asked + patience => Verdict::Dark,
-            None | Some(_) => Verdict::Fine,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// At which looks the peer is asked, and given up, of so many at which nothing has come.
     fn looks(silence: &mut Silence, count: usize, pace: Pace, rtt: Duration) -> [Option<usize>; 2] {
-        let received = silence.received;
+        let received = silence.received();
         let verdicts: Vec<_> = (0..count).map(|_| silence.look(received, pace, patience(rtt))).collect();
         let first = |verdict| verdicts.iter().position(|it| *it == verdict).map(|at| at + 1);
         [first(Verdict::Ask), first(Verdict::Dark)]

@@ -1,8 +1,7 @@
 //! Doubts a session's pipe long before it is given up.
 //!
 //! In: how many bytes have come so far, looked at now and then, and whether this end has spoken last. Out: the wish to ask for a
-//! sign of life, and the doubt; once there is doubt, the relief. Keeps: a count, how long three things last, and how
-//! cautious it has become.
+//! sign of life, and the doubt; once there is doubt, the relief. Keeps: a [`Silence`], and how cautious it has become.
 //!
 //! A pipe that is silent is given up after the idle timeout, since to give one up costs something. To have another one beside
 //! it costs little, and who types does not want to wait for that long. So a session that has said something to which nothing
@@ -14,12 +13,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::shared::Shared;
+use crate::silence::{Pace, Silence, Verdict};
 
-/// How often it is looked while there are streams. While there are none, nobody waits for anything.
-const LOOK: Duration = Duration::from_millis(250);
-
-/// For how long nothing may have come back before the peer is asked.
-const QUIET: Duration = Duration::from_millis(500);
+/// While there are streams. While there are none, nobody waits for anything.
+const PACE: Pace = Pace { look: Duration::from_millis(250), quiet: Duration::from_millis(500) };
 
 /// How long the answer to that may take at least; and in round trips, where that is more.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -31,16 +28,10 @@ const MAX_CAUTION: u32 = 16;
 /// After how long without a doubt that is over.
 const CALM: Duration = Duration::from_secs(30);
 
-/// How long nothing has come.
-///
-/// It adds up the times between looks and does not ask the clock: who was suspended, or had no processor, looks once when
-/// it goes on, and so does not take its own absence for the peer's.
+/// How a session stands with its pipe.
 #[derive(Debug)]
 pub(super) struct Doubt {
-    received: u64,
-    lasts: Duration,
-    /// How long it had lasted when the peer was asked.
-    asked: Option<Duration>,
+    silence: Silence,
     /// How much longer than usual the peer has to answer.
     caution: u32,
     /// For how long there was no doubt.
@@ -49,19 +40,8 @@ pub(super) struct Doubt {
 
 impl Default for Doubt {
     fn default() -> Self {
-        let zero = Duration::ZERO;
-        Self { received: 0, lasts: zero, asked: None, caution: 1, calm: zero }
+        Self { silence: Silence::since(0), caution: 1, calm: Duration::ZERO }
     }
-}
-
-/// What follows from a look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Fine,
-    /// It is time to ask.
-    Ask,
-    /// There was no answer.
-    Doubt,
 }
 
 /// What there is to see of a session.
@@ -84,51 +64,43 @@ impl Doubt {
                 opened.await;
                 self.begin_anew();
             }
-            sleep(LOOK).await;
+            sleep(PACE.look).await;
             match self.look(see(shared)) {
                 Verdict::Fine => {}
                 Verdict::Ask => shared.with(|state| state.session.ping()),
-                Verdict::Doubt => return,
+                Verdict::Dark => return,
             }
         }
     }
 
     /// Waits until something comes after all. Cancel-safe.
     pub(super) async fn until_dispelled(&mut self, shared: &Shared) {
-        while see(shared).received == self.received {
-            sleep(LOOK).await;
+        while see(shared).received == self.silence.received() {
+            sleep(PACE.look).await;
         }
     }
 
     /// There is another pipe, or a reason to look again.
     pub(super) fn begin_anew(&mut self) {
-        (self.lasts, self.asked) = (Duration::ZERO, None);
+        self.silence = Silence::since(self.silence.received());
     }
 
     fn look(&mut self, look: Look) -> Verdict {
-        self.calm += LOOK;
+        self.calm += PACE.look;
         if self.calm >= CALM {
             self.caution = 1;
         }
-        if look.received != self.received || !look.has_spoken_last {
-            self.received = look.received;
-            self.begin_anew();
+        if !look.has_spoken_last {
+            self.silence = Silence::since(look.received);
             return Verdict::Fine;
         }
-        self.lasts += LOOK;
-        match self.asked {
-            None if self.lasts >= QUIET => {
-                self.asked = Some(self.lasts);
-                Verdict::Ask
-            }
-            Some(asked) if self.lasts >= asked + look.patience * self.caution => {
-                self.begin_anew();
-                self.calm = Duration::ZERO;
-                self.caution = (2 * self.caution).min(MAX_CAUTION);
-                Verdict::Doubt
-            }
-            None | Some(_) => Verdict::Fine,
+        let verdict = self.silence.look(look.received, PACE, look.patience * self.caution);
+        if verdict == Verdict::Dark {
+            self.begin_anew();
+            self.calm = Duration::ZERO;
+            self.caution = (2 * self.caution).min(MAX_CAUTION);
         }
+        verdict
     }
 }
 
@@ -158,10 +130,10 @@ mod tests {
 
     #[test]
     fn who_gets_no_answer_asks_once_and_then_doubts() {
-        use Verdict::{Ask, Doubt as Doubts, Fine};
+        use Verdict::{Ask, Dark, Fine};
         let mut doubt = Doubt::default();
         assert_eq!(doubt.look(look(7, true)), Fine, "something has come");
-        assert_eq!(verdicts(&mut doubt, look(7, true), 4), [Fine, Ask, Fine, Doubts]);
+        assert_eq!(verdicts(&mut doubt, look(7, true), 4), [Fine, Ask, Fine, Dark]);
     }
 
     #[test]
@@ -184,8 +156,8 @@ mod tests {
         let rtt = Duration::from_secs(1);
         let far = Look { patience: rtt * PATIENCE_ROUND_TRIPS, ..look(0, true) };
         let found = verdicts(&mut Doubt::default(), far, 14);
-        assert!(!found[..13].contains(&Verdict::Doubt), "{found:?}");
-        assert_eq!(found[13], Verdict::Doubt);
+        assert!(!found[..13].contains(&Verdict::Dark), "{found:?}");
+        assert_eq!(found[13], Verdict::Dark);
     }
 
     /// A radio that is silent for two seconds now and then is doubted ever later, until it was calm for a while.
@@ -194,7 +166,7 @@ mod tests {
         let mut doubt = Doubt::default();
         let looks = |doubt: &mut Doubt, received| {
             doubt.look(look(received, true));
-            (1..).find(|_| doubt.look(look(received, true)) == Verdict::Doubt).expect("it comes")
+            (1..).find(|_| doubt.look(look(received, true)) == Verdict::Dark).expect("it comes")
         };
         let counts: Vec<_> = (1..8).map(|received| looks(&mut doubt, received)).collect();
         assert_eq!(counts, [4, 6, 10, 18, 34, 34, 34]);
