@@ -48,14 +48,9 @@ impl Opening {
         Self { profile: Profile::Native, deadline, send, recv, session: Some((session, asked)), answer: None }
     }
 
-    /// Whose answer it waits for: on a stream of a session the device's, as the hub sees none.
-    fn answerer(&self) -> Answerer {
-        if self.session.is_some() { Answerer::Device } else { Answerer::Hub }
-    }
-
     /// It once its answer is there.
     pub(crate) async fn with_answer(mut self) -> Result<Self, OpenError> {
-        let by = self.answerer();
+        let by = Answerer::of(self.session.as_ref());
         self.answer = Some(read_answer(&mut self.recv, self.deadline, by).await?);
         Ok(self)
     }
@@ -66,7 +61,7 @@ impl Opening {
     ///
     /// Why there is no tunnel.
     pub async fn answered(mut self) -> Result<Tunnel, OpenError> {
-        let by = self.answerer();
+        let by = Answerer::of(self.session.as_ref());
         let Accepted { tunnel } = match self.answer {
             Some(accepted) => accepted,
             None => read_answer(&mut self.recv, self.deadline, by).await?,
@@ -101,6 +96,13 @@ async fn read_answer(recv: &mut RecvStream, deadline: Duration, by: Answerer) ->
 enum Answerer {
     Hub,
     Device,
+}
+
+impl Answerer {
+    /// On a stream of a session it is the device: the hub sees none.
+    fn of(session: Option<&(EndToEnd, u64)>) -> Self {
+        if session.is_some() { Self::Device } else { Self::Hub }
+    }
 }
 
 fn too_late(by: Answerer) -> Refusal {
@@ -146,7 +148,7 @@ impl OpeningLeg {
             Poll::Ready(answer) => answer,
             Poll::Pending => {
                 ready!(patience.as_mut().poll(context));
-                let by = if self.session.is_some() { Answerer::Device } else { Answerer::Hub };
+                let by = Answerer::of(self.session.as_ref());
                 return Poll::Ready(Err(too_late(by).into()));
             }
         };

@@ -189,18 +189,18 @@ impl Service {
         service: &str,
         options: OpenOptions,
     ) -> Result<Opening, OpenError> {
-        let (opening, _) = self.begin_or_not(device, service, options, None).await?;
+        let (opening, _) = self.begin_for_session(device, service, options, None).await?;
         Ok(opening)
     }
 
-    /// As [`begin`](Self::begin), for somebody who would try again, and only over links that were made after `doubt` has arisen, if
-    /// it has: others may be as dead as the one that gave rise to it. Returns the link as well.
-    pub(crate) async fn begin_or_not(
+    /// As [`begin`](Self::begin), for a session, which would try again, and may be in doubt about the link that it has: the others
+    /// may be as dead as that one, so only those do that are `newer_than` the doubt. Returns the link as well.
+    pub(crate) async fn begin_for_session(
         &self,
         device: &str,
         service: &str,
         options: OpenOptions,
-        doubt: Option<Instant>,
+        newer_than: Option<Instant>,
     ) -> Result<(Opening, Arc<Kept>), Unopened> {
         // The hub would say the same, if the names are not too long for a message.
         for name in [device, service] {
@@ -217,11 +217,11 @@ impl Service {
         };
         let request = Request::Open(open);
         if let [hub] = &self.inner.hubs[..] {
-            let Asked { over, send, recv } = self.ask(hub, &request, doubt).await?;
+            let Asked { over, send, recv } = self.ask(hub, &request, newer_than).await?;
             return Ok((Opening::new(options, send, recv), over));
         }
         self.try_hubs(|hub| async {
-            let Asked { over, send, recv } = self.ask(hub, &request, doubt).await?;
+            let Asked { over, send, recv } = self.ask(hub, &request, newer_than).await?;
             Ok((Opening::new(options, send, recv).with_answer().await?, over))
         })
         .await
@@ -302,33 +302,33 @@ impl Service {
         }
     }
 
-    /// Opens a stream to a hub and writes `request` on it, over a link that was made after `doubt` has arisen, if it has.
+    /// Opens a stream to a hub and writes `request` on it, over a link that is `newer_than` this, if that matters.
     async fn ask(
         &self,
         hub: &Arc<HubLink>,
         request: &Request,
-        doubt: Option<Instant>,
+        newer_than: Option<Instant>,
     ) -> Result<Asked, OpenError> {
-        let over = self.link(hub, None, doubt).await?;
+        let over = self.link(hub, None, newer_than).await?;
         if let Ok(asked) = ask_on(&over, request).await {
             return Ok(asked);
         }
         // One that was kept may turn out to be lost; a new one that is lost at once is bad news.
-        let over = self.link(hub, Some(&over), doubt).await?;
+        let over = self.link(hub, Some(&over), newer_than).await?;
         Ok(ask_on(&over, request).await?)
     }
 
-    /// The link to a hub that is kept, unless that is `lost` or was made before `doubt` has arisen, or a new one. Those who come
-    /// while it is made share it.
+    /// The link to a hub that is kept, unless that is `lost` or not `newer_than` it has to be, or a new one. Those who come while
+    /// it is made share it.
     async fn link(
         &self,
         hub: &Arc<HubLink>,
         lost: Option<&Arc<Kept>>,
-        doubt: Option<Instant>,
+        newer_than: Option<Instant>,
     ) -> Result<Arc<Kept>, OpenError> {
         let is_lost = |kept: &Arc<Kept>| lost.is_some_and(|lost| Arc::ptr_eq(kept, lost));
-        let is_in_doubt = |kept: &Arc<Kept>| doubt.is_some_and(|doubt| kept.since <= doubt);
-        let does = |kept: &Arc<Kept>| kept.is_open() && !is_lost(kept) && !is_in_doubt(kept);
+        let is_too_old = |kept: &Arc<Kept>| newer_than.is_some_and(|then| kept.since <= then);
+        let does = |kept: &Arc<Kept>| kept.is_open() && !is_lost(kept) && !is_too_old(kept);
         let (to, goodbyes) = (hub.clone(), self.inner.goodbyes.clone());
         hub.link.get(does, || connect(to, goodbyes)).await.map_err(OpenError::shared)
     }

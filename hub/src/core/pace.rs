@@ -19,7 +19,6 @@ const WEIGHT: u32 = 8;
 pub struct Pace {
     /// The mean of what was said at a time, in bytes.
     mean: u32,
-    is_bulk: bool,
 }
 
 impl Pace {
@@ -28,12 +27,14 @@ impl Pace {
 
     /// Notes a piece of `len` bytes. Returns how urgent the stream is from this one on, if that has changed.
     pub fn handle_piece(&mut self, len: usize) -> Option<Urgency> {
+        let before = self.urgency();
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         self.mean = self.mean - self.mean / WEIGHT + len / WEIGHT;
-        let is_bulk = self.mean >= LITTLE;
-        let has_changed = is_bulk != self.is_bulk;
-        self.is_bulk = is_bulk;
-        has_changed.then_some(if is_bulk { Urgency::Normal } else { Self::FIRST })
+        Some(self.urgency()).filter(|urgency| *urgency != before)
+    }
+
+    fn urgency(self) -> Urgency {
+        if self.mean < LITTLE { Self::FIRST } else { Urgency::Normal }
     }
 }
 

@@ -143,11 +143,11 @@ impl Tunnels {
         self.service.at_the_ends().1
     }
 
-    /// A tunnel to the device, over a link that was made after `doubt` has arisen, if it has, and TLS with it; and over which link.
-    async fn next(&self, wait: Duration, doubt: Option<Instant>) -> Result<Carried, Unopened> {
+    /// A tunnel to the device, over a link that is `newer_than` this, if that matters, and TLS with it; and over which link.
+    async fn next(&self, wait: Duration, newer_than: Option<Instant>) -> Result<Carried, Unopened> {
         let options = OpenOptions { wait, ..self.options };
         let device = self.device.name.as_str();
-        let (opening, over) = self.service.begin_or_not(device, &self.name, options, doubt).await?;
+        let (opening, over) = self.service.begin_for_session(device, &self.name, options, newer_than).await?;
         let (send, recv) = opening.answered().await?.into_split();
         let met = self.meet(stream_pipe(send, recv)).await;
         let pipe = met.inspect_err(|_| self.service.prefer_another_than(&over)).map_err(OpenError::from)?;
@@ -196,7 +196,7 @@ impl Reconnect<StreamPipe> for Returning {
     /// Tries until the session is given up, or until it is known that this leads nowhere.
     async fn connect(&mut self, occasion: Occasion) -> Result<TlsPipe<StreamPipe>, NoWay> {
         let Self { tunnels, over, outage } = self;
-        let doubt = match occasion {
+        let newer_than = match occasion {
             // The device says that only once this end holds the handshake to be done.
             Occasion::Lost(Some(words))
                 if let Some(reason) = tls::as_tls(&words).and_then(tls::refused_certificate) =>
@@ -217,7 +217,7 @@ impl Reconnect<StreamPipe> for Returning {
             if let Some(wait) = outage.wait(random) {
                 outage.watch(sleep(wait)).await;
             }
-            match outage.watch(tunnels.next(RETURN, doubt)).await {
+            match outage.watch(tunnels.next(RETURN, newer_than)).await {
                 Ok((pipe, link)) => {
                     *over = link;
                     return Ok(pipe);
