@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use quinn::{AsyncUdpSocket, Runtime};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A future that a trait object returns.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -91,6 +91,12 @@ pub trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin + 'sta
 /// acknowledged does not count, so it holds nobody back.
 const MAX_UNSENT: u32 = 64 << 10;
 
+/// How many connections may wait to be accepted: what the system allows (Linux 4,096, `net.core.somaxconn`).
+///
+/// With the usual 128 the system turns away whole crowds, who try again after a second or find themselves reset: all
+/// devices of a hub that was restarted come at the same time.
+const BACKLOG: u32 = 1 << 16;
+
 /// The system's TCP and UDP. Its TCP sockets do not wait to coalesce small writes (`TCP_NODELAY`), and hold little that
 /// could still be overtaken: 64 KiB.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,11 +108,16 @@ impl Network for TcpNetwork {
         Box::pin(async move { prepare(TcpStream::connect(address).await?) })
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the network that is handed in")]
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let listener = TcpListener::bind(address).await?;
-            Ok(Box::new(listener) as Box<dyn Listener>)
+            let mut error = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+            for address in self.resolve(address).await? {
+                match listen(address) {
+                    Ok(listener) => return Ok(Box::new(listener) as Box<dyn Listener>),
+                    Err(reason) => error = reason,
+                }
+            }
+            Err(error)
         })
     }
 
@@ -129,6 +140,18 @@ impl Network for TcpNetwork {
         let runtime = Arc::new(quinn::TokioRuntime);
         Ok((runtime.wrap_udp_socket(std::net::UdpSocket::bind(address)?)?, runtime))
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // So that a hub that was killed can be replaced at once.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn prepare(stream: TcpStream) -> io::Result<Box<dyn Socket>> {
@@ -157,5 +180,30 @@ impl Socket for TcpStream {
     fn abort(&mut self) {
         // A socket that cannot linger for no time is one that is gone already.
         let _ = self.set_zero_linger();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_crowd_may_wait_to_be_accepted() {
+        const CROWD: usize = 300;
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        assert!(allowed.trim().parse::<usize>().unwrap() >= CROWD, "net.core.somaxconn is {allowed}");
+        let listener = TcpNetwork.listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut crowd = Vec::new();
+        for _ in 0..CROWD {
+            let connecting = timeout(Duration::from_secs(20), TcpStream::connect(address));
+            crowd.push(connecting.await.expect("there is room").unwrap());
+        }
     }
 }
