@@ -5,12 +5,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{EPOCH, Pair, config, events, read_all, write_some};
+use common::{EPOCH, ONE, Pair, config, events, read_all, write_some};
 use towline_engine::{
-    CloseReason, Code, Config, Dir, Event, OpenError, PipeClosed, ReadError, Sending, Side, WriteError,
+    CloseReason, Config, Dir, Event, OpenError, PipeClosed, ReadError, Sending, Side, WriteError,
 };
-
-const ONE: Code = Code::new(1).unwrap();
 
 fn closed(session: &mut towline_engine::Session) -> Option<CloseReason> {
     events(session).into_iter().find_map(|event| match event {

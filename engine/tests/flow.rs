@@ -6,13 +6,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{EPOCH, Pair, config, events, read_all, write_some};
+use common::{EPOCH, ONE, Pair, config, events, read_all, write_some};
 use towline_engine::{
-    CloseReason, Code, Config, Dir, Event, OpenError, PipeClosed, ReadError, Side, StreamId, Violation,
-    WriteError,
+    CloseReason, Config, Dir, Event, OpenError, PipeClosed, ReadError, Side, StreamId, Violation, WriteError,
 };
-
-const ONE: Code = Code::new(1).unwrap();
 
 #[test]
 fn writer_resumes_when_reader_makes_room() {

@@ -5,21 +5,14 @@ mod common;
 
 use std::time::Duration;
 
-use common::{ID, Pair, SECRET, config, events, pattern, read_all, write_some};
+use common::{BOTH, ID, ONE, Pair, SECRET, config, events, pattern, patterned, read_all, write_some};
 use towline_engine::{
-    Acceptor, Arrival, AttachError, CloseReason, Code, Config, Detached, Dir, Epoch, Event, MIN_TRANSMIT,
+    Acceptor, Arrival, AttachError, CloseReason, Config, Detached, Dir, Epoch, Event, MIN_TRANSMIT,
     PipeClosed, ReadError, Refused, Resumption, Secret, Sending, Session, Side, StreamId, WriteError,
 };
 
-const ONE: Code = Code::new(1).unwrap();
-const BOTH: [Side; 2] = [Side::Client, Side::Server];
-
 fn small() -> Config {
     config(|c| (c.stream_window, c.session_window) = (4000, 8000))
-}
-
-fn patterned(count: usize) -> Vec<u8> {
-    (0..count).map(pattern).collect()
 }
 
 /// Reads on both ends until nothing moves any more, and returns what came out at the device.

@@ -5,18 +5,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Pair, SECRET, config, events, pattern, read_all, write_some};
+use common::{BOTH, ONE, Pair, SECRET, config, events, patterned, read_all, write_some};
 use towline_engine::{
     Acceptor, CloseReason, Code, Config, Detached, Dir, Event, OpenError, ReadError, Refused, Secret, Side,
     Timer, WriteError,
 };
-
-const ONE: Code = Code::new(1).unwrap();
-const BOTH: [Side; 2] = [Side::Client, Side::Server];
-
-fn patterned(count: usize) -> Vec<u8> {
-    (0..count).map(pattern).collect()
-}
 
 /// Corner case 8, and `ttl_order`: the end that is asked never forgets first; both say how much had arrived.
 #[test]

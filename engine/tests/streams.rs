@@ -4,13 +4,12 @@
 
 mod common;
 
-use common::{EPOCH, Pair, config, events, pattern, read_all, write_some};
+use common::{EPOCH, ONE, Pair, config, events, pattern, read_all, write_some};
 use towline_engine::{
     Acceptor, Arrival, AttachError, CloseReason, Code, Config, Dir, Epoch, Event, OpenError, PipeClosed,
     ReadError, Session, Side, StreamId, UnknownStream, Urgency, WriteError,
 };
 
-const ONE: Code = Code::new(1).unwrap();
 const TWO: Code = Code::new(2).unwrap();
 
 #[test]

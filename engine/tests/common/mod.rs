@@ -13,6 +13,11 @@ use towline_engine::{
 
 pub const EPOCH: Epoch = Epoch(0);
 
+/// An application's code.
+pub const ONE: Code = Code::new(1).unwrap();
+
+pub const BOTH: [Side; 2] = [Side::Client, Side::Server];
+
 /// A service and a device. The service opened the pipe.
 pub struct Pair {
     pub service: Session,
@@ -282,6 +287,11 @@ pub fn write_some(
 /// The byte at `offset` of every test stream.
 pub fn pattern(offset: usize) -> u8 {
     u8::try_from(offset * 31 % 251).unwrap()
+}
+
+/// The first `count` bytes of every test stream.
+pub fn patterned(count: usize) -> Vec<u8> {
+    (0..count).map(pattern).collect()
 }
 
 pub fn events(session: &mut Session) -> Vec<Event> {
