@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use towline_engine::{Config, Field, Record, Resumption, Secret, SessionId, Side, Statement, Transcript};
+use towline_engine::{
+    Config, Dir, Field, Record, Resumption, Secret, SessionId, Side, Statement, Transcript,
+};
 
 /// The version of the logs that this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -216,6 +218,15 @@ pub enum Ending {
 pub enum Direction {
     Bidirectional,
     Unidirectional,
+}
+
+impl From<Dir> for Direction {
+    fn from(dir: Dir) -> Self {
+        match dir {
+            Dir::Bi => Self::Bidirectional,
+            Dir::Uni => Self::Unidirectional,
+        }
+    }
 }
 
 /// What came of a call.

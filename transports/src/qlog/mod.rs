@@ -6,6 +6,7 @@
 //! the session again is in docs/QLOG.md.
 
 mod event;
+mod log;
 mod recorded;
 mod sink;
 
