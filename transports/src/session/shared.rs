@@ -124,9 +124,16 @@ impl Shared {
 
     /// As [`with`](Self::with), for a verb that may leave an event or a deadline and nothing to send.
     pub(crate) fn with_news(&self, verb: impl FnOnce(&mut State)) {
+        self.with_news_if(|state| {
+            verb(state);
+            true
+        });
+    }
+
+    /// The same, for a verb that says whether it has left anything.
+    pub(crate) fn with_news_if(&self, verb: impl FnOnce(&mut State) -> bool) {
         let mut state = self.lock();
-        verb(&mut state);
-        let driver = state.driver.take();
+        let driver = if verb(&mut state) { state.driver.take() } else { None };
         drop(state);
         driver.into_iter().for_each(Waker::wake);
     }

@@ -167,15 +167,14 @@ impl SendStream {
 
     pub(crate) fn set_urgency(&mut self, urgency: Urgency) {
         let held = &self.held;
-        let mut state = held.link.shared.lock();
-        let mut stream = state.session.stream(held.id).expect("a stream that is held is not released");
-        if stream.urgency() == urgency {
-            return;
-        }
-        stream.set_urgency(urgency);
-        drop(state);
-        // The stream may have room now, which its writer hears from the driver.
-        held.link.shared.with_news(|_| ());
+        held.link.shared.with_news_if(|state| {
+            let mut stream = state.session.stream(held.id).expect("a stream that is held is not released");
+            let is_other = stream.urgency() != urgency;
+            if is_other {
+                stream.set_urgency(urgency);
+            }
+            is_other // then it may have room now
+        });
     }
 
     pub(crate) fn poll_stopped(
