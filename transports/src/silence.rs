@@ -29,7 +29,7 @@ pub enum Verdict {
 ///
 /// It adds up the times between looks and does not ask the clock: who was suspended, or had no processor, looks once when
 /// it goes on, and so does not take its own absence for the peer's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Silence {
     received: u64,
     lasts: Duration,
