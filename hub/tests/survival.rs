@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use field::{Field, Running, Sshd, digest_of, find, free_port, signal, until, user};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use towline_transports::{Network, TcpNetwork};
 
 /// Longer than anything here takes; a hang is a failure, and not a wait for ever.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -26,15 +27,13 @@ const PART: usize = 32 << 10;
 
 /// Gives back what it gets, on each connection.
 async fn echo() -> SocketAddr {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    // All of a thousand may come before the first is accepted.
-    let listener = socket.listen(4096).unwrap();
+    // Not tokio's own listener: a thousand come before the first is accepted.
+    let mut listener = TcpNetwork.listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
+        while let Ok((socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let (mut reader, mut writer) = socket.split();
+                let (mut reader, mut writer) = tokio::io::split(socket);
                 let _ = tokio::io::copy(&mut reader, &mut writer).await;
                 let _ = writer.shutdown().await;
             });
