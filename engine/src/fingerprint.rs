@@ -81,6 +81,10 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
         }
         pipe.liveness.digest(now, &mut digest);
         of_exchange(pipe.exchange.as_deref(), &mut digest);
+        // Round-trip times are statistics, but for who is limited by them.
+        if session.useful_buffer() < session.config.send_buffer {
+            pipe.liveness.digest_recent(now, &mut digest);
+        }
         digest.option(pipe.peer.map(|peer| peer.max_record_size));
         digest.option(pipe.peer.map(|peer| peer.max_idle_timeout));
         digest.numbers(&[pipe.acks.bytes, u64::from(pipe.acks.owed)]);
@@ -126,7 +130,8 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
 }
 
 /// How long it is until `deadline`, in nanoseconds.
-fn left(deadline: Instant, now: Instant) -> u64 {
+/// How many nanoseconds there are from `now` to `deadline`.
+pub(crate) fn left(deadline: Instant, now: Instant) -> u64 {
     u64::try_from(deadline.saturating_duration_since(now).as_nanos()).expect("made from 64 bits")
 }
 

@@ -7,7 +7,7 @@
 use core::time::Duration;
 
 use crate::error::Violation;
-use crate::fingerprint::Digest;
+use crate::fingerprint::{Digest, left};
 use crate::time::Instant;
 
 /// The state of one pipe.
@@ -32,6 +32,8 @@ pub(crate) struct Liveness {
     /// When the last ping was handed to the pipe.
     ping_sent: Option<Instant>,
     rtt: Samples,
+    /// When the last round-trip time was measured.
+    measured: Instant,
     /// When the peer is given up at the earliest: after this end was suspended, a little later than otherwise.
     spared: Instant,
 }
@@ -88,6 +90,7 @@ impl Liveness {
             next_answer: 0,
             ping_sent: None,
             rtt: Samples::NONE,
+            measured: Instant::default(),
             spared: Instant::default(),
         }
     }
@@ -128,6 +131,7 @@ impl Liveness {
             && let Some(sent) = self.ping_sent.take()
         {
             self.rtt.add(now.saturating_duration_since(sent));
+            self.measured = now;
         }
         Ok(())
     }
@@ -135,6 +139,11 @@ impl Liveness {
     /// Asks for a ping to go out.
     pub(crate) fn ask(&mut self) {
         self.ping_owed = true;
+    }
+
+    /// As [`ask`](Self::ask), if the last round-trip time was measured longer than `age` ago and no ping is out.
+    pub(crate) fn ask_if_older(&mut self, now: Instant, age: Duration) {
+        self.ping_owed |= self.ping_sent.is_none() && now.saturating_duration_since(self.measured) > age;
     }
 
     pub(crate) fn owes(&self) -> bool {
@@ -197,18 +206,25 @@ impl Liveness {
         (min < u64::MAX).then_some(Rtt { latest, min: least, smoothed })
     }
 
+    /// How long the path is now: the latest round-trip time or the smoothed one, whichever is less. One answer that was
+    /// held up by chance weighs little, and a path that has become shorter counts at once.
+    pub(crate) fn recent(&self) -> Option<Duration> {
+        self.rtt().map(|rtt| rtt.latest.min(rtt.smoothed))
+    }
+
+    /// Feeds what [`recent`](Self::recent) will be to `digest`, as [`digest`](Self::digest) does.
+    pub(crate) fn digest_recent(&self, now: Instant, digest: &mut Digest) {
+        digest.numbers(&[self.rtt.latest, self.rtt.smoothed, left(now, self.measured)]);
+    }
+
     /// Feeds what decides about the future to `digest`, with times relative to `now`.
     pub(crate) fn digest(&self, now: Instant, digest: &mut Digest) {
-        let ago = |then: Instant| {
-            u64::try_from(now.saturating_duration_since(then).as_nanos()).expect("made from 64 bits")
-        };
+        let ago = |then: Instant| left(now, then);
         digest.numbers(&[ago(self.heard), ago(self.active), u64::from(self.spoke)]);
         digest.number(u64::from(self.pong_owed));
         digest.numbers(&[self.next_asked, u64::from(self.ping_owed), self.next_ping, self.next_answer]);
         digest.option(self.ping_sent.map(ago));
-        digest.number(
-            u64::try_from(self.spared.saturating_duration_since(now).as_nanos()).expect("made from 64 bits"),
-        );
+        digest.number(left(self.spared, now));
     }
 
     pub(crate) fn invariants(&self) {
@@ -265,6 +281,7 @@ mod tests {
         liveness.take_ping(at(100));
         liveness.on_pong(at(126), 1).unwrap();
         assert_eq!(liveness.rtt(), Some(Rtt { latest: ms(26), min: ms(10), smoothed: ms(12) }));
+        assert_eq!(liveness.recent(), Some(ms(12)));
     }
 
     #[test]

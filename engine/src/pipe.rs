@@ -162,6 +162,7 @@ impl Session {
                 if self.config.fail_fast {
                     self.wake_all();
                 }
+                self.offer_room();
             }
         }
     }
@@ -178,6 +179,7 @@ impl Session {
         }
         self.epoch = Some(epoch);
         self.pipe = Some(Pipe::new(now, self.config.max_record_size, exchange));
+        self.offer_room();
     }
 
     /// Goes on where the acceptor has stopped.

@@ -77,7 +77,11 @@ impl Session {
                     self.work.charge(now, work::PING)?;
                     self.liveness().on_ping(sequence)
                 }
-                Frame::Pong { sequence } => self.liveness().on_pong(now, sequence),
+                Frame::Pong { sequence } => {
+                    self.liveness().on_pong(now, sequence)?;
+                    self.offer_room();
+                    Ok(())
+                }
                 Frame::StreamAck { id, received } => {
                     let is_news = self.on_stream_ack(id, received)?;
                     self.charge_unless(is_news, now)

@@ -2,11 +2,15 @@
 //!
 //! What an application writes must have credit, so that it can go out as soon as the pipe takes it: the
 //! stream's and the session's. It must also fit the send buffer, of which no stream may fill more than its
-//! share and only interactive ones the last part.
+//! share and only interactive ones the last part. Where the send buffer holds what is on its way as well, only
+//! interactive ones may fill more of it than the path takes: nothing overtakes what is on its way. Spec: PROTOCOL §6.2.
+
+use core::time::Duration;
 
 use crate::id::StreamId;
 use crate::session::Session;
 use crate::stream::Send;
+use crate::time::Instant;
 use crate::turns::Urgency;
 
 /// How many unsent bytes one stream may have, so that it leaves room for others in the session's send buffer.
@@ -14,16 +18,27 @@ use crate::turns::Urgency;
 /// Eight full records: enough that a pipe never waits for a writer to be woken.
 const STREAM_SHARE: u64 = 128 << 10;
 
+/// How fast a path is taken to be at most, in bytes a second. A session end to end is encrypted on three ways, which takes
+/// all of a processor by about then.
+const FASTEST: u64 = 256 << 20;
+
+/// What every path is taken to hold: four acknowledgements' worth. With less, each of them would be waited for.
+const SHORT_PATH: u64 = 256 << 10;
+
+/// A round-trip time that limits who writes is measured again when it is so old: the path may have become longer.
+const MEASURE_AGAIN: Duration = Duration::from_secs(1);
+
 /// Of how many parts of the send buffer the last is kept for interactive streams.
 const INTERACTIVE_PART: u64 = 8;
 
 impl Session {
     /// Lets the stream's writer add as many of `wanted` bytes as there is room for. Returns how many.
     pub(crate) fn use_room(&mut self, id: StreamId, wanted: u64) -> u64 {
-        let (credit, buffer, held) = (self.credit.available(), self.config.send_buffer, self.held);
+        let (credit, useful, held) = (self.credit.available(), self.useful_buffer(), self.held);
+        let all = self.config.send_buffer;
         let Some(entry) = self.streams.get_mut(id) else { return 0 };
         let Some(send) = &mut entry.send else { return 0 };
-        let room = part_of(buffer, entry.urgency).saturating_sub(held);
+        let room = part_of(all, useful, entry.urgency).saturating_sub(held);
         let count = wanted.min(stream_room(send)).min(credit).min(room);
         send.credit.take(count);
         self.credit.take(count);
@@ -71,7 +86,7 @@ impl Session {
         if !self.streams.anybody_waits_for_room() {
             return;
         }
-        if self.held <= self.config.send_buffer / 2 && self.credit.available() > 0 {
+        if self.held <= self.useful_buffer() / 2 && self.credit.available() > 0 {
             for id in self.streams.take_room_queue().iter() {
                 self.offer_room_to(id);
             }
@@ -85,25 +100,64 @@ impl Session {
         }
     }
 
+    /// Asks for the round-trip time to be measured again if it is old and somebody waits because of it.
+    pub(crate) fn measure_path(&mut self, now: Instant) {
+        let useful = self.useful_buffer();
+        if useful == self.config.send_buffer
+            || self.held <= useful / 2
+            || !self.streams.anybody_waits_for_room()
+        {
+            return;
+        }
+        if let Some(pipe) = &mut self.pipe {
+            pipe.liveness.ask_if_older(now, MEASURE_AGAIN);
+        }
+    }
+
+    /// How much of the send buffer is of use: for what is kept until it is acknowledged, what the path takes.
+    pub(crate) fn useful_buffer(&self) -> u64 {
+        let all = self.config.send_buffer;
+        let pipe = self.pipe.as_ref().filter(|_| self.resume.is_some());
+        pipe.and_then(|pipe| pipe.liveness.recent()).map_or(all, |round_trip| all.min(path_room(round_trip)))
+    }
+
     fn sender(&self, id: StreamId) -> Option<(&Send, Urgency)> {
         let entry = self.streams.get(id)?;
         Some((entry.send.as_ref()?, entry.urgency))
     }
 
     fn session_room(&self, urgency: Urgency) -> u64 {
-        let room = part_of(self.config.send_buffer, urgency).saturating_sub(self.held);
-        self.credit.available().min(room)
+        let part = part_of(self.config.send_buffer, self.useful_buffer(), urgency);
+        self.credit.available().min(part.saturating_sub(self.held))
     }
 }
 
-/// How much of the send buffer streams of this urgency may fill.
-fn part_of(buffer: u64, urgency: Urgency) -> u64 {
+/// How much of the send buffer, of which a part is `useful`, streams of this urgency may fill.
+fn part_of(buffer: u64, useful: u64, urgency: Urgency) -> u64 {
     match urgency {
         Urgency::Interactive => buffer,
-        Urgency::Normal | Urgency::Bulk => buffer - buffer / INTERACTIVE_PART,
+        Urgency::Normal | Urgency::Bulk => useful.min(buffer - buffer / INTERACTIVE_PART),
     }
+}
+
+/// How much a path with this round-trip time may hold.
+fn path_room(round_trip: Duration) -> u64 {
+    let fastest = u128::from(FASTEST) * round_trip.as_nanos() / 1_000_000_000;
+    u64::try_from(fastest).unwrap_or(u64::MAX).max(SHORT_PATH)
 }
 
 fn stream_room(send: &Send) -> u64 {
     send.credit.available().min(STREAM_SHARE.saturating_sub(send.queued()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_follows_the_path() {
+        let room = |micros| path_room(Duration::from_micros(micros));
+        assert_eq!((room(0), room(100), room(1000), room(2000)), (256 << 10, 256 << 10, 268_435, 536_870));
+        assert_eq!(path_room(Duration::MAX), u64::MAX);
+    }
 }

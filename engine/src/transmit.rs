@@ -113,6 +113,7 @@ impl Session {
 
     /// Everything that an open session may have to say, the most urgent first.
     fn write_frames(&mut self, now: Instant, record: &mut RecordWriter<'_>) {
+        self.measure_path(now);
         self.write_liveness(now, record);
         self.write_drain(now, record);
         self.write_session_limits(now, record);

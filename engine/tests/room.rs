@@ -1,0 +1,141 @@
+//! How much a session keeps of what is on its way: no more than its path takes.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{BOTH, Pair, config, events, read_all, write_some};
+use towline_engine::{Dir, Event, ReadError, Side, StreamId, Urgency, WriteError};
+
+/// What a short path takes, and the send buffer.
+const SHORT_PATH: u64 = 256 << 10;
+const SEND_BUFFER: u64 = 1 << 20;
+
+/// A session end to end whose windows hold nobody up, over a path without length.
+fn pair() -> Pair {
+    let mut pair = Pair::resumable(config(|c| {
+        (c.stream_window, c.send_buffer, c.keep_alive) = (4 << 20, SEND_BUFFER, None);
+    }));
+    pair.cut = 1 << 20;
+    pair
+}
+
+/// Measures a round trip of this length from the service's side.
+fn measure(pair: &mut Pair, round_trip: Duration) {
+    pair.service.ping();
+    pair.transmit(Side::Client);
+    pair.now = pair.now + round_trip;
+    pair.run();
+    assert_eq!(pair.service.rtt().unwrap().latest, round_trip);
+}
+
+/// Writes to the stream, and hands to the pipe, where it stays, as much as may be. Returns how much.
+fn fill(pair: &mut Pair, id: StreamId) -> u64 {
+    let mut written = 0;
+    loop {
+        match write_some(&mut pair.service, id, 0, 1 << 20) {
+            Ok(count) => written += count as u64,
+            Err(error) => {
+                assert_eq!(error, WriteError::Blocked);
+                return written;
+            }
+        }
+        while pair.transmit(Side::Client) > 0 {}
+    }
+}
+
+/// The device reads all that is under way, and acknowledges it.
+fn read(pair: &mut Pair, id: StreamId) {
+    pair.run();
+    assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+    pair.advance(Duration::from_millis(25)); // the acknowledgement's delay
+}
+
+fn opened(pair: &mut Pair, urgency: Urgency) -> StreamId {
+    let id = pair.stream(Dir::Bi, b"x");
+    pair.service.stream(id).unwrap().set_urgency(urgency);
+    pair.advance(Duration::from_millis(25));
+    id
+}
+
+#[test]
+fn bulk_gets_what_the_path_takes_and_keys_the_rest() {
+    for (round_trip, takes) in [(0, SHORT_PATH), (2_000, 536_870), (4_000, SEND_BUFFER / 8 * 7)] {
+        let mut pair = pair();
+        for _ in 0..100 {
+            measure(&mut pair, Duration::from_micros(round_trip));
+        }
+        let (bulk, keys) = (opened(&mut pair, Urgency::Bulk), opened(&mut pair, Urgency::Interactive));
+        let filled = fill(&mut pair, bulk);
+        assert!(filled.abs_diff(takes) < 10, "{round_trip} us: {filled}");
+        assert_eq!(fill(&mut pair, keys), SEND_BUFFER - filled, "{round_trip} us");
+    }
+}
+
+#[test]
+fn who_waits_hears_when_the_path_has_half_of_it() {
+    let mut pair = pair();
+    let id = opened(&mut pair, Urgency::Normal);
+    assert_eq!(fill(&mut pair, id), SHORT_PATH);
+    events(&mut pair.service);
+    while pair.on_the_wire(Side::Client) > 130 << 10 {
+        pair.deliver(Side::Client, 16 << 10);
+        assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+        pair.transmit(Side::Server);
+        pair.deliver(Side::Server, usize::MAX);
+    }
+    assert_eq!(events(&mut pair.service), []);
+    read(&mut pair, id);
+    assert_eq!(events(&mut pair.service), [Event::Writable(id)]);
+    assert_eq!(fill(&mut pair, id), SHORT_PATH);
+}
+
+/// The path may change under the same pipe: a device that leaves a LAN, and whose transport follows.
+#[test]
+fn a_path_that_has_become_longer_is_measured_again() {
+    let mut pair = pair();
+    let id = opened(&mut pair, Urgency::Normal);
+    let step = Duration::from_millis(40);
+    let mut rounds = Vec::new();
+    for _ in 0..100 {
+        rounds.push(fill(&mut pair, id));
+        pair.now = pair.now + step;
+        read(&mut pair, id);
+    }
+    assert_eq!((rounds[0], rounds[rounds.len() - 1]), (SHORT_PATH, SEND_BUFFER / 8 * 7));
+    let measured = pair.service.rtt().unwrap();
+    assert_eq!((measured.min, measured.latest), (Duration::ZERO, step));
+    assert!(rounds.is_sorted());
+}
+
+#[test]
+fn who_is_not_held_up_measures_nothing() {
+    let mut pair = pair();
+    let id = opened(&mut pair, Urgency::Normal);
+    for _ in 0..100 {
+        write_some(&mut pair.service, id, 0, 128 << 10).unwrap();
+        pair.transmit(Side::Client);
+        pair.now = pair.now + Duration::from_millis(4);
+        read(&mut pair, id);
+    }
+    assert_eq!(pair.service.rtt().unwrap().latest, Duration::ZERO);
+}
+
+/// Nothing is on its way once the pipe is lost, and so the send buffer is there for all.
+#[test]
+fn a_lost_pipe_gives_back_what_the_path_took() {
+    for notices in [true, false] {
+        let mut pair = pair();
+        let [id, other] = [(); 2].map(|()| opened(&mut pair, Urgency::Normal));
+        assert_eq!(fill(&mut pair, id), SHORT_PATH);
+        assert_eq!(fill(&mut pair, other), 0);
+        events(&mut pair.service);
+        pair.cut(if notices { &BOTH } else { &[] });
+        if !notices {
+            pair.reconnect();
+        }
+        assert!(events(&mut pair.service).contains(&Event::Writable(other)));
+        assert_eq!(write_some(&mut pair.service, other, 0, 1 << 20), Ok(128 << 10), "its share");
+    }
+}
