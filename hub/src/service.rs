@@ -26,7 +26,7 @@ use crate::refusal::{Refusal, RefusalCode};
 use crate::tunnel::Tunnel;
 
 /// How long a hub may take before another one is tried as well.
-const HEAD_START: Duration = Duration::from_secs(1);
+pub(crate) const HEAD_START: Duration = Duration::from_secs(1);
 
 /// An endpoint that opens tunnels. Cloning it gives another handle to the same links.
 ///
@@ -291,6 +291,10 @@ impl Service {
                 None => return Err(refusals.outcome().expect("there is a hub, and it was tried")),
             }
         }
+    }
+
+    pub(crate) fn knows_several_hubs(&self) -> bool {
+        self.inner.hubs.len() > 1
     }
 
     /// Has the hub of this link tried last from now on.

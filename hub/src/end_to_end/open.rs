@@ -4,6 +4,8 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::select_ok;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::broadcast;
@@ -22,7 +24,7 @@ use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
 use crate::opening::Opening;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::service::{Kept, OpenError, OpenOptions, Service, Unopened};
+use crate::service::{HEAD_START, Kept, OpenError, OpenOptions, Service, Unopened};
 
 /// How to have a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,18 +146,46 @@ impl Tunnels {
     }
 
     /// A tunnel to the device, over a link that is `newer_than` this, if that matters, and TLS with it; and over which link.
+    ///
+    /// A hub may die between its answer and the device's first word, when nobody doubts it yet. So if the device takes long
+    /// to be met, it is asked for through another hub as well.
     async fn next(&self, wait: Duration, newer_than: Option<Instant>) -> Result<Carried, Unopened> {
+        let (tunnel, over) = self.open(wait, newer_than).await?;
+        let mut met = self.meet(tunnel, over.clone()).boxed();
+        tokio::select! {
+            biased;
+            outcome = &mut met => return outcome,
+            () = sleep(HEAD_START), if self.service.knows_several_hubs() => {}
+        }
+        self.service.prefer_another_than(&over);
+        let again = async {
+            let (tunnel, over) = self.open(wait, newer_than).await?;
+            self.meet(tunnel, over).await
+        };
+        let (carried, _) = select_ok([met, again.boxed()]).await?;
+        Ok(carried)
+    }
+
+    async fn open(
+        &self,
+        wait: Duration,
+        newer_than: Option<Instant>,
+    ) -> Result<(StreamPipe, Arc<Kept>), Unopened> {
         let options = OpenOptions { wait, ..self.options };
         let device = self.device.name.as_str();
         let (opening, over) = self.service.begin_for_session(device, &self.name, options, newer_than).await?;
         let (send, recv) = opening.answered().await?.into_split();
-        let met = self.meet(stream_pipe(send, recv)).await;
+        Ok((stream_pipe(send, recv), over))
+    }
+
+    /// Runs TLS with the device. If that comes to nothing, the hub of this link is tried last from then on.
+    async fn meet(&self, tunnel: StreamPipe, over: Arc<Kept>) -> Result<Carried, Unopened> {
+        let met = self.shake_hands(tunnel).await;
         let pipe = met.inspect_err(|_| self.service.prefer_another_than(&over)).map_err(OpenError::from)?;
         Ok((pipe, Arc::downgrade(&over)))
     }
 
-    /// Runs TLS with the device.
-    async fn meet(&self, pipe: StreamPipe) -> Result<TlsPipe<StreamPipe>, PeerError> {
+    async fn shake_hands(&self, pipe: StreamPipe) -> Result<TlsPipe<StreamPipe>, PeerError> {
         let name = ServerName::try_from("device").expect("it is a name, and means nothing");
         let whom = || self.device.clone();
         let pipe = timeout(HANDSHAKE, tls::connect(pipe, name, self.tls.clone())).await;
