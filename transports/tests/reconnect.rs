@@ -68,9 +68,30 @@ async fn a_session_that_has_a_pipe_does_not_mind_that_there_is_no_other() {
 async fn a_pipe_that_is_silent_is_left_long_before_it_is_given_up() {
     let Across { network, told, service, device, .. } = across(10).await;
     says(&service, &device).await;
-    let _never = network.silence().await;
+    let _never = network.silence();
     let start = tokio::time::Instant::now();
     says(&service, &device).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "after {:?}", start.elapsed());
+    assert_eq!((told.counts(), network.pipes()), ([1, 2], 2));
+}
+
+/// The pipe takes no more, something still comes out of it, and then nothing: this end has not spoken last, and never can.
+#[tokio::test(start_paused = true)]
+async fn a_pipe_that_takes_nothing_and_gives_nothing_is_left_as_well() {
+    let Across { network, told, service, device, .. } = across(10).await;
+    says(&service, &device).await;
+    let passes = network.passes();
+    passes.up.forget_permits(1);
+    let (mut send, _recv) = service.open_bi().await.unwrap();
+    send.write_all(&[1; 60 << 10]).await.unwrap();
+    quiet().await;
+    let (mut word, _answer) = device.open_bi().await.unwrap();
+    word.write_all(b"fine").await.unwrap();
+    let _heard = service.accept_bi().await.unwrap();
+    passes.down.forget_permits(1);
+    let start = tokio::time::Instant::now();
+    let (_answer, mut bulk) = device.accept_bi().await.unwrap();
+    assert_eq!(bulk.read_chunk(1).await.unwrap().unwrap(), [1][..]);
     assert!(start.elapsed() < Duration::from_secs(2), "after {:?}", start.elapsed());
     assert_eq!((told.counts(), network.pipes()), ([1, 2], 2));
 }
@@ -90,14 +111,15 @@ async fn a_session_at_rest_has_no_doubt() {
 async fn a_doubt_that_is_dispelled_leads_to_no_other_pipe() {
     let Across { network, gate, told, service, device } = across(0).await;
     says(&service, &device).await;
-    let passes = network.silence().await;
+    let passes = network.silence();
     let word = tokio::spawn({
         let (service, device) = (service.clone(), device.clone());
         async move { says(&service, &device).await }
     });
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(told.counts(), [1, 1], "it is asked for another one");
-    passes.add_permits(1);
+    passes.up.add_permits(1);
+    passes.down.add_permits(1);
     word.await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     gate.add_permits(1);

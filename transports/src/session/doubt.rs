@@ -1,12 +1,13 @@
 //! Doubts a session's pipe long before it is given up.
 //!
-//! In: how many bytes have come so far, looked at now and then, and whether this end has spoken last. Out: the wish to ask for a
+//! In: how many bytes have come so far, looked at now and then, and whether it is the peer's turn. Out: the wish to ask for a
 //! sign of life, and the doubt; once there is doubt, the relief. Keeps: a [`Silence`], and how cautious it has become.
 //!
 //! A pipe that is silent is given up after the idle timeout, since to give one up costs something. To have another one beside
 //! it costs little, and who types does not want to wait for that long. So a session that has said something to which nothing
-//! comes back asks for a sign of life, once; and if there is none, it looks for another pipe while it keeps this one. On a
-//! path that is often silent this would not end: each doubt makes the next one come later.
+//! comes back, or has something to say that the pipe does not take, asks for a sign of life, once; and if there is none, it
+//! looks for another pipe while it keeps this one. On a path that is often silent this would not end: each doubt makes the
+//! next one come later.
 
 use std::time::Duration;
 
@@ -49,8 +50,8 @@ impl Default for Doubt {
 struct Look {
     /// How many bytes have come.
     received: u64,
-    /// Something went out since something came.
-    has_spoken_last: bool,
+    /// Something went out since something came, or would if the pipe took it.
+    is_peers_turn: bool,
     /// How long the peer has to answer.
     patience: Duration,
 }
@@ -90,7 +91,7 @@ impl Doubt {
         if self.calm >= CALM {
             self.caution = 1;
         }
-        if !look.has_spoken_last {
+        if !look.is_peers_turn {
             self.silence = Silence::since(look.received);
             return Verdict::Fine;
         }
@@ -111,7 +112,7 @@ fn see(shared: &Shared) -> Look {
     Look {
         received: session.stats().bytes_received,
         // Before both ends have agreed on that, there can be no other pipe.
-        has_spoken_last: session.has_spoken_last() && session.id().is_some(),
+        is_peers_turn: session.id().is_some() && (session.has_spoken_last() || session.wants_transmit()),
         patience: PATIENCE.max(rtt * PATIENCE_ROUND_TRIPS),
     }
 }
@@ -120,8 +121,8 @@ fn see(shared: &Shared) -> Look {
 mod tests {
     use super::*;
 
-    fn look(received: u64, has_spoken_last: bool) -> Look {
-        Look { received, has_spoken_last, patience: PATIENCE }
+    fn look(received: u64, is_peers_turn: bool) -> Look {
+        Look { received, is_peers_turn, patience: PATIENCE }
     }
 
     fn verdicts(doubt: &mut Doubt, look: Look, count: usize) -> Vec<Verdict> {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_spoken_last_does_not_doubt() {
+    fn who_has_nothing_to_say_does_not_doubt() {
         let mut doubt = Doubt::default();
         assert_eq!(verdicts(&mut doubt, look(0, false), 100), [Verdict::Fine; 100]);
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use towline_transports::tls::{self, ALPN_LINK, TlsPipe};
@@ -30,7 +30,7 @@ pub struct Network {
     pub server: Arc<ServerConfig>,
     pub listener: mpsc::UnboundedSender<DuplexStream>,
     /// What carries the present pipe, what it asks before it passes anything on, and how many there were.
-    pub carrier: Mutex<Option<(JoinHandle<()>, Arc<Semaphore>)>>,
+    pub carrier: Mutex<Option<(JoinHandle<()>, Passes)>>,
     pub pipes: AtomicUsize,
     /// After how many bytes each pipe is cut by itself.
     pub cut_after: usize,
@@ -55,7 +55,8 @@ impl Network {
             let (far, theirs) = duplex(32 << 10);
             self.listener.send(theirs).unwrap();
             let left = self.cut_after;
-            let (passes, half_cut) = (Arc::new(Semaphore::new(1)), self.half_cut.clone());
+            let [up, down] = [(); 2].map(|()| Arc::new(Semaphore::new(1)));
+            let (passes, half_cut) = (Passes { up, down }, self.half_cut.clone());
             let carrying = tokio::spawn(carry(near, far, left, passes.clone(), half_cut));
             *self.carrier.lock().unwrap() = Some((carrying, passes));
             self.pipes.fetch_add(1, Ordering::Relaxed);
@@ -70,10 +71,17 @@ impl Network {
         self.carrier.lock().unwrap().take().unwrap().0.abort();
     }
 
-    /// From now on nothing passes through the present pipe, which is not cut, until what this returns is added to.
-    pub async fn silence(&self) -> Arc<Semaphore> {
-        let passes = self.carrier.lock().unwrap().as_ref().unwrap().1.clone();
-        passes.acquire().await.unwrap().forget();
+    /// What the present pipe asks before it passes anything on.
+    pub fn passes(&self) -> Passes {
+        self.carrier.lock().unwrap().as_ref().unwrap().1.clone()
+    }
+
+    /// From now on nothing passes through the present pipe, which is not cut.
+    pub fn silence(&self) -> Passes {
+        let passes = self.passes();
+        for one_way in [&passes.up, &passes.down] {
+            one_way.forget_permits(1);
+        }
         passes
     }
 
@@ -96,38 +104,44 @@ pub async fn nameless(network: &Arc<Network>) -> Link {
 }
 
 /// Carries bytes both ways until so many have passed, and then drops both ends with whatever is in between.
-pub async fn carry(
-    mut near: DuplexStream,
-    mut far: DuplexStream,
-    mut left: usize,
-    passes: Arc<Semaphore>,
-    half_cut: Arc<Notify>,
-) {
-    let (mut up, mut down) = ([0; 1000], [0; 1000]);
-    while left > 0 {
-        let count = tokio::select! {
-            () = half_cut.notified() => {
-                drop(far);
-                // The client's end stays as it is, and nothing comes out of it.
-                return std::future::pending().await;
-            }
-            Ok(count) = near.read(&mut up) => {
-                let _pass = passes.acquire().await;
-                if count == 0 || far.write_all(&up[..count]).await.is_err() {
-                    return;
-                }
-                count
-            }
-            Ok(count) = far.read(&mut down) => {
-                let _pass = passes.acquire().await;
-                if count == 0 || near.write_all(&down[..count]).await.is_err() {
-                    return;
-                }
-                count
-            }
-        };
-        left = left.saturating_sub(count);
+async fn carry(near: DuplexStream, far: DuplexStream, left: usize, passes: Passes, half_cut: Arc<Notify>) {
+    let left = AtomicUsize::new(left);
+    let (mut near, mut far) = (split(near), split(far));
+    let is_half_cut = tokio::select! {
+        () = half_cut.notified() => true,
+        () = pass(&mut near.0, &mut far.1, &left, &passes.up) => false,
+        () = pass(&mut far.0, &mut near.1, &left, &passes.down) => false,
+    };
+    if is_half_cut {
+        drop(far);
+        // The client's end stays as it is, and nothing comes out of it.
+        std::future::pending::<()>().await;
     }
+}
+
+/// Carries bytes one way.
+async fn pass(
+    from: &mut ReadHalf<DuplexStream>,
+    to: &mut WriteHalf<DuplexStream>,
+    left: &AtomicUsize,
+    may: &Semaphore,
+) {
+    let mut bytes = [0; 1000];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        let _pass = may.acquire().await;
+        let sum = left.load(Ordering::Relaxed);
+        left.store(sum.saturating_sub(count), Ordering::Relaxed);
+        if to.write_all(&bytes[..count]).await.is_err() || sum <= count {
+            return;
+        }
+    }
+}
+
+/// What is asked before anything is passed on, in each direction.
+#[derive(Clone)]
+pub struct Passes {
+    pub up: Arc<Semaphore>,
+    pub down: Arc<Semaphore>,
 }
 
 /// Accepts pipes until nobody makes any; new links come out.
