@@ -220,6 +220,11 @@ impl SessionWindow {
         self.counts.limit
     }
 
+    /// How far the peer has sent.
+    pub(crate) fn received(&self) -> u64 {
+        self.counts.received
+    }
+
     /// The bytes that were received and not consumed.
     pub(crate) fn unread(&self) -> u64 {
         self.counts.unread()

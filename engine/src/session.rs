@@ -133,6 +133,10 @@ pub struct Credit {
     pub unread: u64,
     /// What could still be promised: the session window starts small, and what was read is promised anew later.
     pub withheld: u64,
+    /// What was written in all, less what was taken back by a reset before it went out.
+    pub written: u64,
+    /// What came in all.
+    pub received: u64,
 }
 
 /// Which deadline [`Session::poll_timeout`] speaks of.
@@ -460,6 +464,8 @@ impl Session {
             promised: self.window.promised(),
             unread: self.window.unread(),
             withheld: self.window.withheld(),
+            written: self.credit.used(),
+            received: self.window.received(),
         }
     }
 

@@ -43,6 +43,11 @@ impl Silence {
         Self { received, lasts: Duration::ZERO, asked: None }
     }
 
+    /// Whether the peer was asked for a sign of life.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
     /// How much had come when it began.
     pub(crate) fn received(&self) -> u64 {
         self.received

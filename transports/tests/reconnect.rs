@@ -96,6 +96,22 @@ async fn a_pipe_that_takes_nothing_and_gives_nothing_is_left_as_well() {
     assert_eq!((told.counts(), network.pipes()), ([1, 2], 2));
 }
 
+/// The question is acknowledged, and the answer lost with the pipe: this end has nothing more to say.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_an_answer_does_not_wait_for_the_keep_alive() {
+    let Across { network, told, service, device, .. } = across(10).await;
+    let (mut send, mut recv) = service.open_bi().await.unwrap();
+    send.write_all(b"question").await.unwrap();
+    let (mut answer, _question) = device.accept_bi().await.unwrap();
+    quiet().await;
+    network.silence();
+    let start = tokio::time::Instant::now();
+    answer.write_all(b"answer").await.unwrap();
+    assert_eq!(recv.read_chunk(10).await.unwrap().unwrap(), "answer");
+    assert!(start.elapsed() < Duration::from_secs(2), "after {:?}", start.elapsed());
+    assert_eq!((told.counts(), network.pipes()), ([1, 2], 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_session_at_rest_has_no_doubt() {
     let Across { network, told, service, device, .. } = across(10).await;

@@ -1,13 +1,17 @@
 //! Doubts a session's pipe long before it is given up.
 //!
 //! In: how many bytes have come so far, looked at now and then, and whether it is the peer's turn. Out: the wish to ask for a
-//! sign of life, and the doubt; once there is doubt, the relief. Keeps: a [`Silence`], and how cautious it has become.
+//! sign of life, and the doubt; once there is doubt, the relief. Keeps: a [`Silence`], how attentive it is, and how cautious it
+//! has become.
 //!
 //! A pipe that is silent is given up after the idle timeout, since to give one up costs something. To have another one beside
 //! it costs little, and who types does not want to wait for that long. So a session that has said something to which nothing
 //! comes back, or has something to say that the pipe does not take, asks for a sign of life, once; and if there is none, it
 //! looks for another pipe while it keeps this one. On a path that is often silent this would not end: each doubt makes the
 //! next one come later.
+//!
+//! Who has asked for something and waits for the answer has not spoken last any more once the request is acknowledged. So the
+//! peer is asked for a sign of life as well if it is silent when all was said, ever more seldom, until the next byte of payload.
 
 use std::time::Duration;
 
@@ -18,6 +22,10 @@ use crate::silence::{Pace, Silence, Verdict};
 
 /// While there are streams. While there are none, nobody waits for anything.
 const PACE: Pace = Pace { look: Duration::from_millis(250), quiet: Duration::from_millis(500) };
+
+/// For how long nothing comes at most, when all was said, before the peer is asked: longer than the session's own keep-alive
+/// lets it be silent, so that nobody is asked who is at rest.
+const MAX_QUIET: Duration = Duration::from_secs(8);
 
 /// How long the answer to that may take at least; and in round trips, where that is more.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -33,6 +41,10 @@ const CALM: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Doubt {
     silence: Silence,
+    /// How much payload was written and has come.
+    moved: [u64; 2],
+    /// How long nothing may come, when all was said, before the peer is asked.
+    quiet: Duration,
     /// How much longer than usual the peer has to answer.
     caution: u32,
     /// For how long there was no doubt.
@@ -41,7 +53,13 @@ pub(super) struct Doubt {
 
 impl Default for Doubt {
     fn default() -> Self {
-        Self { silence: Silence::since(0), caution: 1, calm: Duration::ZERO }
+        Self {
+            silence: Silence::since(0),
+            moved: [0; 2],
+            quiet: PACE.quiet,
+            caution: 1,
+            calm: Duration::ZERO,
+        }
     }
 }
 
@@ -50,6 +68,8 @@ impl Default for Doubt {
 struct Look {
     /// How many bytes have come.
     received: u64,
+    /// How much payload was written and has come.
+    moved: [u64; 2],
     /// Something went out since something came, or would if the pipe took it.
     is_peers_turn: bool,
     /// How long the peer has to answer.
@@ -66,17 +86,17 @@ impl Doubt {
                 self.begin_anew();
             }
             sleep(PACE.look).await;
-            match self.look(see(shared)) {
-                Verdict::Fine => {}
-                Verdict::Ask => shared.with(|state| state.session.ping()),
-                Verdict::Dark => return,
+            match see(shared).map(|look| self.look(look)) {
+                None | Some(Verdict::Fine) => {}
+                Some(Verdict::Ask) => shared.with(|state| state.session.ping()),
+                Some(Verdict::Dark) => return,
             }
         }
     }
 
     /// Waits until something comes after all. Cancel-safe.
     pub(super) async fn until_dispelled(&mut self, shared: &Shared) {
-        while see(shared).received == self.silence.received() {
+        while see(shared).is_none_or(|look| look.received == self.silence.received()) {
             sleep(PACE.look).await;
         }
     }
@@ -91,11 +111,13 @@ impl Doubt {
         if self.calm >= CALM {
             self.caution = 1;
         }
-        if !look.is_peers_turn {
-            self.silence = Silence::since(look.received);
-            return Verdict::Fine;
+        if self.moved != look.moved {
+            (self.moved, self.quiet) = (look.moved, PACE.quiet);
+        } else if self.silence.has_asked() && self.silence.received() != look.received {
+            self.quiet = (2 * self.quiet).min(MAX_QUIET);
         }
-        let verdict = self.silence.look(look.received, PACE, look.patience * self.caution);
+        let quiet = if look.is_peers_turn { PACE.quiet } else { self.quiet };
+        let verdict = self.silence.look(look.received, Pace { quiet, ..PACE }, look.patience * self.caution);
         if verdict == Verdict::Dark {
             self.begin_anew();
             self.calm = Duration::ZERO;
@@ -105,16 +127,18 @@ impl Doubt {
     }
 }
 
-fn see(shared: &Shared) -> Look {
+/// Nothing before both ends have agreed that there may be another pipe.
+fn see(shared: &Shared) -> Option<Look> {
     let state = shared.lock();
-    let session = &state.session;
+    state.session.id()?;
+    let (session, credit) = (&state.session, state.session.credit());
     let rtt = session.rtt().map_or(Duration::ZERO, |rtt| rtt.smoothed);
-    Look {
+    Some(Look {
         received: session.stats().bytes_received,
-        // Before both ends have agreed on that, there can be no other pipe.
-        is_peers_turn: session.id().is_some() && (session.has_spoken_last() || session.wants_transmit()),
+        moved: [credit.written, credit.received],
+        is_peers_turn: session.has_spoken_last() || session.wants_transmit(),
         patience: PATIENCE.max(rtt * PATIENCE_ROUND_TRIPS),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -122,7 +146,7 @@ mod tests {
     use super::*;
 
     fn look(received: u64, is_peers_turn: bool) -> Look {
-        Look { received, is_peers_turn, patience: PATIENCE }
+        Look { received, moved: [0; 2], is_peers_turn, patience: PATIENCE }
     }
 
     fn verdicts(doubt: &mut Doubt, look: Look, count: usize) -> Vec<Verdict> {
@@ -137,10 +161,22 @@ mod tests {
         assert_eq!(verdicts(&mut doubt, look(7, true), 4), [Fine, Ask, Fine, Dark]);
     }
 
+    /// The answer to a question may be lost with the pipe, when the question itself was acknowledged.
     #[test]
-    fn who_has_nothing_to_say_does_not_doubt() {
+    fn who_has_said_all_asks_ever_more_seldom_until_something_moves() {
+        use Verdict::{Ask, Dark, Fine};
         let mut doubt = Doubt::default();
-        assert_eq!(verdicts(&mut doubt, look(0, false), 100), [Verdict::Fine; 100]);
+        let mut received = 0;
+        let mut looks_until_asked = |doubt: &mut Doubt, moved| {
+            received += 1; // the answer to the last question
+            let look = Look { moved, ..look(received, false) };
+            (0..100).find(|_| doubt.look(look) == Ask)
+        };
+        let looks: Vec<_> = (0..6).map(|_| looks_until_asked(&mut doubt, [0; 2])).collect();
+        assert_eq!(looks, [2, 4, 8, 16, 32, 32].map(Some));
+        assert_eq!(looks_until_asked(&mut doubt, [1, 0]), Some(2));
+        assert_eq!(looks_until_asked(&mut doubt, [1, 1]), Some(2));
+        assert_eq!(verdicts(&mut doubt, Look { moved: [1, 1], ..look(received, true) }, 2), [Fine, Dark]);
     }
 
     #[test]
