@@ -5,10 +5,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::select_ok;
+use futures_util::future::{BoxFuture, select_ok};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use towline_transports::tls::{self, TlsPipe};
 use towline_transports::{
@@ -67,16 +67,10 @@ impl Service {
         service: &str,
         options: SessionOptions,
     ) -> Result<EndToEnd, OpenError> {
-        let tunnels = Tunnels::new(self, device, service, options)?;
-        let mut limits = config(options.grace);
-        let environment = tunnels.environment();
-        let name = SessionId(environment.random_bytes());
-        limits.resumption = Resumption::Offer(name, Secret::new(environment.random_bytes()));
+        let tunnels = Arc::new(Tunnels::new(self, device, service, options)?);
         // One that is said from now on, while the first tunnel opens, counts as well.
         let goodbyes = self.goodbyes();
-        let (first, over) = tunnels.first(options.wait).await?;
-        let outage = Outage::new(device, options.grace);
-        let link = Link::resumable(first, limits, Returning { tunnels, over, outage });
+        let link = tunnels.first(options).await?;
         tokio::spawn(move_in_time(link.downgrade(), goodbyes));
         Ok(EndToEnd { link, deadline: options.deadline.saturating_add(options.grace) })
     }
@@ -146,24 +140,35 @@ impl Tunnels {
     }
 
     /// A tunnel to the device, over a link that is `newer_than` this, if that matters, and TLS with it; and over which link.
-    ///
-    /// A hub may die between its answer and the device's first word, when nobody doubts it yet. So if the device takes long
-    /// to be met, it is asked for through another hub as well.
     async fn next(&self, wait: Duration, newer_than: Option<Instant>) -> Result<Carried, Unopened> {
+        self.through_any(wait, newer_than, |tunnel, over| self.meet(tunnel, over).boxed()).await
+    }
+
+    /// What comes of a tunnel to the device in the hands of `user`.
+    ///
+    /// A hub may die between its answer and the device's first word, when there is nobody yet who would doubt it. So if the
+    /// device is silent for a while, or it comes to nothing, it is asked for through another hub as well.
+    async fn through_any<'a, T>(
+        &self,
+        wait: Duration,
+        newer_than: Option<Instant>,
+        user: impl Fn(StreamPipe, Arc<Kept>) -> BoxFuture<'a, Result<T, Unopened>> + Sync,
+    ) -> Result<T, Unopened> {
         let (tunnel, over) = self.open(wait, newer_than).await?;
-        let mut met = self.meet(tunnel, over.clone()).boxed();
-        tokio::select! {
-            biased;
-            outcome = &mut met => return outcome,
-            () = sleep(HEAD_START), if self.service.knows_several_hubs() => {}
+        let mut used = user(tunnel, over.clone());
+        if !self.service.knows_several_hubs() {
+            return used.await;
         }
-        self.service.prefer_another_than(&over);
         let again = async {
+            self.service.prefer_another_than(&over);
             let (tunnel, over) = self.open(wait, newer_than).await?;
-            self.meet(tunnel, over).await
+            user(tunnel, over).await
         };
-        let (carried, _) = select_ok([met, again.boxed()]).await?;
-        Ok(carried)
+        match timeout(HEAD_START, &mut used).await {
+            Ok(Err(unopened)) if !unopened.is_final => again.await,
+            Ok(outcome) => outcome,
+            Err(_) => Ok(select_ok([used, again.boxed()]).await?.0),
+        }
     }
 
     async fn open(
@@ -193,13 +198,38 @@ impl Tunnels {
         pipe.map_err(|error| PeerError::Handshake { whom: whom(), error })
     }
 
-    /// The first tunnel. A device that is lost while it is asked is waited for as well, as long as there is time.
-    async fn first(&self, wait: Duration) -> Result<Carried, OpenError> {
-        let until = Instant::now() + wait;
+    /// A session over its first tunnel, once the device has said its first word in it: before that there is nothing that
+    /// could go on over another one. If it comes to nothing, the hub is tried last from then on.
+    async fn begin(
+        self: Arc<Self>,
+        tunnel: StreamPipe,
+        over: Arc<Kept>,
+        grace: Duration,
+    ) -> Result<Link, Unopened> {
+        let (first, weak) = self.meet(tunnel, over.clone()).await?;
+        let mut limits = config(grace);
+        let environment = self.environment();
+        let name = SessionId(environment.random_bytes());
+        limits.resumption = Resumption::Offer(name, Secret::new(environment.random_bytes()));
+        let (tell, begun) = oneshot::channel();
+        let outage = Outage::new(self.device.name.as_str(), grace);
+        let returning = Returning { tunnels: self.clone(), over: weak, outage, tell: Some(tell) };
+        let link = Link::resumable(first, limits, returning);
+        if begun.await.is_ok() {
+            return Ok(link);
+        }
+        self.service.prefer_another_than(&over);
+        Err(OpenError::from(link.closed().await).into())
+    }
+
+    /// The session. A device that is lost while it is asked is waited for as well, as long as there is time.
+    async fn first(self: &Arc<Self>, options: SessionOptions) -> Result<Link, OpenError> {
+        let until = Instant::now() + options.wait;
         let mut backoff = Backoff::default();
+        let begin = |tunnel, over| self.clone().begin(tunnel, over, options.grace).boxed();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.next(left, None).await {
+            match self.through_any(left, None, begin).await {
                 Err(Unopened { error: OpenError::Refused(refusal), .. })
                     if refusal.code == RefusalCode::DeviceOffline && Instant::now() < until =>
                 {
@@ -216,31 +246,28 @@ type Carried = (TlsPipe<StreamPipe>, Weak<Kept>);
 
 /// Brings a session its later tunnels.
 struct Returning {
-    tunnels: Tunnels,
+    tunnels: Arc<Tunnels>,
     /// The link of the last one.
     over: Weak<Kept>,
     outage: Outage,
+    /// Who waits for the session to begin.
+    tell: Option<oneshot::Sender<()>>,
 }
 
 impl Reconnect<StreamPipe> for Returning {
     /// Tries until the session is given up, or until it is known that this leads nowhere.
     async fn connect(&mut self, occasion: Occasion) -> Result<TlsPipe<StreamPipe>, NoWay> {
-        let Self { tunnels, over, outage } = self;
-        let newer_than = match occasion {
-            // The device says that only once this end holds the handshake to be done.
-            Occasion::Lost(Some(words))
-                if let Some(reason) = tls::as_tls(&words).and_then(tls::refused_certificate) =>
-            {
-                return Err(Arc::new(PeerError::CertificateRefused { by: tunnels.device.clone(), reason }));
-            }
-            Occasion::Doubt => {
-                if let Some(over) = over.upgrade() {
-                    tunnels.service.prefer_another_than(&over);
-                }
-                Some(Instant::now())
-            }
-            _ => None,
-        };
+        let Self { tunnels, over, outage, .. } = self;
+        // The device says that only once this end holds the handshake to be done.
+        if let Occasion::Lost(Some(words)) = &occasion
+            && let Some(reason) = tls::as_tls(words).and_then(tls::refused_certificate)
+        {
+            return Err(Arc::new(PeerError::CertificateRefused { by: tunnels.device.clone(), reason }));
+        }
+        if let Some(over) = over.upgrade() {
+            tunnels.service.prefer_another_than(&over);
+        }
+        let newer_than = matches!(occasion, Occasion::Doubt).then(Instant::now);
         let random = || tunnels.environment().random();
         outage.begin();
         loop {
@@ -262,6 +289,9 @@ impl Reconnect<StreamPipe> for Returning {
     }
 
     fn has_gone_on(&mut self) {
+        if let Some(tell) = self.tell.take() {
+            let _ = tell.send(()); // whoever waited may have left
+        }
         self.outage.end();
     }
 
