@@ -66,12 +66,17 @@ impl Session {
 
     /// Tells the stream's writer, if it waits, that there is room; or lets it wait for the session to have some.
     /// A stream that has no room of its own hears when the peer gives credit or its bytes go out.
+    ///
+    /// While others wait for the session, so does this one: those whose own windows hold them up would otherwise pass on
+    /// the session's room to each other, and who had to wait for it once would wait for ever. What is kept for interactive
+    /// streams, the others do not wait for.
     pub(crate) fn offer_room_to(&mut self, id: StreamId) {
         let Some((send, urgency)) = self.sender(id) else { return };
         if !send.waiting || stream_room(send) == 0 {
             return;
         }
-        if self.session_room(urgency) == 0 {
+        let comes_late = urgency != Urgency::Interactive && self.streams.anybody_waits_for_room();
+        if comes_late || self.session_room(urgency) == 0 {
             return self.streams.wait_for_room(id);
         }
         if let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) {

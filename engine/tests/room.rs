@@ -139,3 +139,43 @@ fn a_lost_pipe_gives_back_what_the_path_took() {
         assert_eq!(write_some(&mut pair.service, other, 0, 1 << 20), Ok(128 << 10), "its share");
     }
 }
+
+/// Streams whose own windows hold them up never wait for the session's room, and would take all of it in turns.
+#[test]
+fn who_waits_for_room_is_not_passed_over() {
+    let window = 30 << 10;
+    let mut pair = Pair::resumable(config(|c| (c.stream_window, c.max_stream_window) = (window, window)));
+    pair.cut = 1 << 20;
+    let busy = [(); 9].map(|()| opened(&mut pair, Urgency::Normal));
+    let late = opened(&mut pair, Urgency::Normal);
+    // What is read at once makes the session's window grow, which shall hold nobody up.
+    for _ in 0..20 {
+        fill(&mut pair, late);
+        pair.run();
+        assert_eq!(read_all(&mut pair.device, late).1, Err(ReadError::Blocked));
+        pair.run();
+    }
+    pair.advance(Duration::from_millis(25));
+    let filled: u64 = busy.map(|id| fill(&mut pair, id)).iter().sum();
+    assert_eq!((filled, fill(&mut pair, late)), (SHORT_PATH, 0));
+    events(&mut pair.service);
+    // Not for so long that the path is measured again.
+    for _ in 0..30 {
+        // An eighth of what is on its way arrives, is read and acknowledged; who hears of that goes on.
+        pair.deliver(Side::Client, 32 << 10);
+        for id in busy {
+            assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+        }
+        pair.advance_cut_off(Duration::from_millis(25));
+        while pair.transmit(Side::Server) > 0 {}
+        pair.deliver(Side::Server, usize::MAX);
+        for event in events(&mut pair.service) {
+            match event {
+                Event::Writable(id) if id == late => return,
+                Event::Writable(id) => drop(fill(&mut pair, id)),
+                _ => {}
+            }
+        }
+    }
+    panic!("it never hears");
+}
