@@ -21,7 +21,7 @@ use super::shared::Shared;
 use crate::silence::{Pace, Silence, Verdict};
 
 /// While there are streams. While there are none, nobody waits for anything.
-const PACE: Pace = Pace { look: Duration::from_millis(250), quiet: Duration::from_millis(500) };
+const PACE: Pace = Pace { look: Duration::from_millis(250), quiet: Duration::from_millis(250) };
 
 /// For how long nothing comes at most, when all was said, before the peer is asked: longer than the session's own keep-alive
 /// lets it be silent, so that nobody is asked who is at rest.
@@ -158,7 +158,7 @@ mod tests {
         use Verdict::{Ask, Dark, Fine};
         let mut doubt = Doubt::default();
         assert_eq!(doubt.look(look(7, true)), Fine, "something has come");
-        assert_eq!(verdicts(&mut doubt, look(7, true), 4), [Fine, Ask, Fine, Dark]);
+        assert_eq!(verdicts(&mut doubt, look(7, true), 3), [Ask, Fine, Dark]);
     }
 
     /// The answer to a question may be lost with the pipe, when the question itself was acknowledged.
@@ -173,9 +173,9 @@ mod tests {
             (0..100).find(|_| doubt.look(look) == Ask)
         };
         let looks: Vec<_> = (0..6).map(|_| looks_until_asked(&mut doubt, [0; 2])).collect();
-        assert_eq!(looks, [2, 4, 8, 16, 32, 32].map(Some));
-        assert_eq!(looks_until_asked(&mut doubt, [1, 0]), Some(2));
-        assert_eq!(looks_until_asked(&mut doubt, [1, 1]), Some(2));
+        assert_eq!(looks, [1, 2, 4, 8, 16, 32].map(Some));
+        assert_eq!(looks_until_asked(&mut doubt, [1, 0]), Some(1));
+        assert_eq!(looks_until_asked(&mut doubt, [1, 1]), Some(1));
         assert_eq!(verdicts(&mut doubt, Look { moved: [1, 1], ..look(received, true) }, 2), [Fine, Dark]);
     }
 
@@ -183,8 +183,8 @@ mod tests {
     fn any_byte_dispels_it() {
         use Verdict::{Ask, Fine};
         let mut doubt = Doubt::default();
-        assert_eq!(verdicts(&mut doubt, look(0, true), 3), [Fine, Ask, Fine]);
-        assert_eq!(verdicts(&mut doubt, look(1, true), 3), [Fine, Fine, Ask]);
+        assert_eq!(verdicts(&mut doubt, look(0, true), 2), [Ask, Fine]);
+        assert_eq!(verdicts(&mut doubt, look(1, true), 3), [Fine, Ask, Fine]);
     }
 
     /// A long way is no reason to doubt.
@@ -192,9 +192,9 @@ mod tests {
     fn the_answer_may_take_three_round_trips() {
         let rtt = Duration::from_secs(1);
         let far = Look { patience: rtt * PATIENCE_ROUND_TRIPS, ..look(0, true) };
-        let found = verdicts(&mut Doubt::default(), far, 14);
-        assert!(!found[..13].contains(&Verdict::Dark), "{found:?}");
-        assert_eq!(found[13], Verdict::Dark);
+        let found = verdicts(&mut Doubt::default(), far, 13);
+        assert!(!found[..12].contains(&Verdict::Dark), "{found:?}");
+        assert_eq!(found[12], Verdict::Dark);
     }
 
     /// A radio that is silent for two seconds now and then is doubted ever later, until it was calm for a while.
@@ -206,10 +206,10 @@ mod tests {
             (1..).find(|_| doubt.look(look(received, true)) == Verdict::Dark).expect("it comes")
         };
         let counts: Vec<_> = (1..8).map(|received| looks(&mut doubt, received)).collect();
-        assert_eq!(counts, [4, 6, 10, 18, 34, 34, 34]);
+        assert_eq!(counts, [3, 5, 9, 17, 33, 33, 33]);
         for received in 0..120 {
             doubt.look(look(100 + received, true));
         }
-        assert_eq!(looks(&mut doubt, 1000), 4);
+        assert_eq!(looks(&mut doubt, 1000), 3);
     }
 }
