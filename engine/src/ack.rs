@@ -80,7 +80,8 @@ impl Session {
     ///
     /// [`Violation::AckOutOfRange`] if that is less than it had, or more than was ever sent.
     pub(crate) fn acknowledge(&mut self, id: StreamId, received: u64) -> Result<bool, Violation> {
-        let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()).expect("it is here");
+        let entry = self.streams.get_mut(id).expect("it is here");
+        let (urgency, send) = (entry.urgency, entry.send.as_mut().expect("it is here"));
         if received < send.acked || received > send.most_acked() {
             return Err(Violation::AckOutOfRange);
         }
@@ -91,7 +92,7 @@ impl Session {
             let drop = |count: u64| usize::try_from(count).expect("it is in memory");
             self.chunks.drop_front(&mut send.unacked, drop(gone_out));
             self.chunks.drop_front(&mut send.queue, drop(count - gone_out));
-            self.held -= count;
+            self.held.remove(urgency, count);
             send.sent = send.sent.max(bytes);
         }
         let mut is_news = bytes > send.acked;

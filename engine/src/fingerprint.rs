@@ -5,6 +5,7 @@
 
 use crate::chunks::{Chunks, Queue};
 use crate::exchange::{Exchange, Step};
+use crate::room::Held;
 use crate::session::{Phase, Session};
 use crate::stream::{Recv, RecvState, Send};
 use crate::time::Instant;
@@ -30,11 +31,11 @@ impl Session {
         self.window.invariants();
         self.credit.invariants();
         self.streams.invariants();
-        let (mut held, mut unread) = (0, 0);
+        let (mut held, mut unread) = (Held::default(), 0);
         for (_, entry) in self.streams.iter() {
             if let Some(send) = &entry.send {
                 let kept = self.chunks.len(&send.unacked) + self.chunks.len(&send.queue);
-                held += kept as u64;
+                held.add(entry.urgency, kept as u64);
                 if !self.is_closed() {
                     assert_eq!(send.queued(), self.chunks.len(&send.queue) as u64);
                     assert_eq!(send.held(), kept as u64);
@@ -49,7 +50,7 @@ impl Session {
             }
         }
         assert_eq!(held, self.held);
-        assert!(held <= self.config.send_buffer);
+        assert!(held.all() <= self.config.send_buffer);
         if !self.is_closed() {
             assert_eq!(unread, self.window.unread(), "every unread byte is a stream's");
         }
@@ -83,7 +84,7 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
         of_exchange(pipe.exchange.as_deref(), &mut digest);
         // Round-trip times are statistics, but for who is limited by them.
         if session.useful_buffer() < session.config.send_buffer {
-            pipe.liveness.digest_recent(now, &mut digest);
+            pipe.liveness.digest_path(now, &mut digest);
         }
         digest.option(pipe.peer.map(|peer| peer.max_record_size));
         digest.option(pipe.peer.map(|peer| peer.max_idle_timeout));
@@ -130,8 +131,7 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
 }
 
 /// How long it is until `deadline`, in nanoseconds.
-/// How many nanoseconds there are from `now` to `deadline`.
-pub(crate) fn left(deadline: Instant, now: Instant) -> u64 {
+fn left(deadline: Instant, now: Instant) -> u64 {
     u64::try_from(deadline.saturating_duration_since(now).as_nanos()).expect("made from 64 bits")
 }
 

@@ -7,7 +7,7 @@
 use core::time::Duration;
 
 use crate::error::Violation;
-use crate::fingerprint::{Digest, left};
+use crate::fingerprint::Digest;
 use crate::time::Instant;
 
 /// The state of one pipe.
@@ -31,9 +31,13 @@ pub(crate) struct Liveness {
     next_answer: u64,
     /// When the last ping was handed to the pipe.
     ping_sent: Option<Instant>,
+    /// When it was handed over, nothing was on its way that it would have waited behind.
+    ping_runs_free: bool,
     rtt: Samples,
-    /// When the last round-trip time was measured.
-    measured: Instant,
+    /// The length of the path: the round-trip time of pings that ran free, in nanoseconds. [`u64::MAX`] while there is none.
+    path: u64,
+    /// When that was measured last.
+    path_measured: Instant,
     /// When the peer is given up at the earliest: after this end was suspended, a little later than otherwise.
     spared: Instant,
 }
@@ -51,7 +55,7 @@ impl Samples {
     const NONE: Self = Self { latest: 0, min: u64::MAX, smoothed: 0 };
 
     fn add(&mut self, sample: Duration) {
-        let sample = u64::try_from(sample.as_nanos()).expect("made from 64 bits").min(u64::MAX - 1);
+        let sample = in_nanos(sample).min(u64::MAX - 1);
         let rest = if self.min == u64::MAX { sample } else { self.smoothed };
         // The eighth of each first: seven times a large one may not fit.
         let smoothed = rest - rest / 8 + sample / 8;
@@ -89,8 +93,10 @@ impl Liveness {
             next_ping: 0,
             next_answer: 0,
             ping_sent: None,
+            ping_runs_free: false,
             rtt: Samples::NONE,
-            measured: Instant::default(),
+            path: u64::MAX,
+            path_measured: Instant::default(),
             spared: Instant::default(),
         }
     }
@@ -130,10 +136,20 @@ impl Liveness {
         if self.next_answer == self.next_ping
             && let Some(sent) = self.ping_sent.take()
         {
-            self.rtt.add(now.saturating_duration_since(sent));
-            self.measured = now;
+            let sample = now.saturating_duration_since(sent);
+            self.rtt.add(sample);
+            if self.ping_runs_free {
+                self.add_path(now, sample);
+            }
         }
         Ok(())
+    }
+
+    /// One answer that was held up by chance weighs little, and a path that has become shorter counts at once.
+    fn add_path(&mut self, now: Instant, sample: Duration) {
+        let sample = in_nanos(sample).min(u64::MAX - 1);
+        self.path = if sample < self.path { sample } else { self.path - self.path / 8 + sample / 8 };
+        self.path_measured = now;
     }
 
     /// Asks for a ping to go out.
@@ -141,9 +157,9 @@ impl Liveness {
         self.ping_owed = true;
     }
 
-    /// As [`ask`](Self::ask), if the last round-trip time was measured longer than `age` ago and no ping is out.
+    /// As [`ask`](Self::ask), if the length of the path was measured longer than `age` ago and no ping is out.
     pub(crate) fn ask_if_older(&mut self, now: Instant, age: Duration) {
-        self.ping_owed |= self.ping_sent.is_none() && now.saturating_duration_since(self.measured) > age;
+        self.ping_owed |= self.ping_sent.is_none() && now.saturating_duration_since(self.path_measured) > age;
     }
 
     pub(crate) fn owes(&self) -> bool {
@@ -160,13 +176,15 @@ impl Liveness {
         core::mem::take(&mut self.pong_owed).then(|| self.next_asked - 1)
     }
 
-    /// Takes the ping that is owed. It is being handed to the pipe: this is when its time starts.
-    pub(crate) fn take_ping(&mut self, now: Instant) -> Option<u64> {
+    /// Takes the ping that is owed. It is being handed to the pipe: this is when its time starts. `runs_free` says that
+    /// nothing is on its way that it would wait behind.
+    pub(crate) fn take_ping(&mut self, now: Instant, runs_free: bool) -> Option<u64> {
         if !self.ping_owed {
             return None;
         }
         self.ping_owed = false;
         self.ping_sent = Some(now);
+        self.ping_runs_free = runs_free;
         self.next_ping += 1;
         Some(self.next_ping - 1)
     }
@@ -206,25 +224,25 @@ impl Liveness {
         (min < u64::MAX).then_some(Rtt { latest, min: least, smoothed })
     }
 
-    /// How long the path is now: the latest round-trip time or the smoothed one, whichever is less. One answer that was
-    /// held up by chance weighs little, and a path that has become shorter counts at once.
-    pub(crate) fn recent(&self) -> Option<Duration> {
-        self.rtt().map(|rtt| rtt.latest.min(rtt.smoothed))
+    /// The round-trip time of what waits behind nothing else of this end's.
+    pub(crate) fn path(&self) -> Option<Duration> {
+        (self.path < u64::MAX).then_some(Duration::from_nanos(self.path))
     }
 
-    /// Feeds what [`recent`](Self::recent) will be to `digest`, as [`digest`](Self::digest) does.
-    pub(crate) fn digest_recent(&self, now: Instant, digest: &mut Digest) {
-        digest.numbers(&[self.rtt.latest, self.rtt.smoothed, left(now, self.measured)]);
+    /// Feeds what decides about [`path`](Self::path) to `digest`, as [`digest`](Self::digest) does.
+    pub(crate) fn digest_path(&self, now: Instant, digest: &mut Digest) {
+        digest.numbers(&[self.path, in_nanos(now.saturating_duration_since(self.path_measured))]);
+        digest.number(u64::from(self.ping_runs_free));
     }
 
     /// Feeds what decides about the future to `digest`, with times relative to `now`.
     pub(crate) fn digest(&self, now: Instant, digest: &mut Digest) {
-        let ago = |then: Instant| left(now, then);
+        let ago = |then: Instant| in_nanos(now.saturating_duration_since(then));
         digest.numbers(&[ago(self.heard), ago(self.active), u64::from(self.spoke)]);
         digest.number(u64::from(self.pong_owed));
         digest.numbers(&[self.next_asked, u64::from(self.ping_owed), self.next_ping, self.next_answer]);
         digest.option(self.ping_sent.map(ago));
-        digest.number(left(self.spared, now));
+        digest.number(in_nanos(self.spared.saturating_duration_since(now)));
     }
 
     pub(crate) fn invariants(&self) {
@@ -232,6 +250,10 @@ impl Liveness {
         assert!(self.heard <= self.active || !self.spoke);
         assert!(!self.pong_owed || self.next_asked > 0);
     }
+}
+
+fn in_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("made from 64 bits")
 }
 
 #[cfg(test)]
@@ -264,7 +286,7 @@ mod tests {
         assert_eq!(liveness.on_ping(6), Err(Violation::PingSequence));
         assert_eq!(liveness.on_pong(at(0), 0), Err(Violation::PingSequence), "no ping is out");
         liveness.ask();
-        assert_eq!(liveness.take_ping(at(0)), Some(0));
+        assert_eq!(liveness.take_ping(at(0), false), Some(0));
         assert_eq!(liveness.on_pong(at(1), 1), Err(Violation::PingSequence));
         assert_eq!(liveness.on_pong(at(1), 0), Ok(()));
         assert_eq!(liveness.on_pong(at(1), 0), Err(Violation::PingSequence), "answered already");
@@ -274,14 +296,30 @@ mod tests {
     fn rtt_at_wire() {
         let mut liveness = Liveness::new(at(0));
         liveness.ask(); // and the pipe takes it only 50 ms later
-        liveness.take_ping(at(50));
+        liveness.take_ping(at(50), false);
         liveness.on_pong(at(60), 0).unwrap();
         assert_eq!(liveness.rtt(), Some(Rtt { latest: ms(10), min: ms(10), smoothed: ms(10) }));
         liveness.ask();
-        liveness.take_ping(at(100));
+        liveness.take_ping(at(100), false);
         liveness.on_pong(at(126), 1).unwrap();
         assert_eq!(liveness.rtt(), Some(Rtt { latest: ms(26), min: ms(10), smoothed: ms(12) }));
-        assert_eq!(liveness.recent(), Some(ms(12)));
+        assert_eq!(liveness.path(), None, "something was on its way each time");
+    }
+
+    #[test]
+    fn the_path_is_as_long_as_pings_that_run_free_take() {
+        let mut liveness = Liveness::new(at(0));
+        let mut measure = |sequence, took, runs_free| {
+            liveness.ask();
+            assert_eq!(liveness.take_ping(at(0), runs_free), Some(sequence));
+            liveness.on_pong(at(took), sequence).unwrap();
+            liveness.path()
+        };
+        assert_eq!(measure(0, 50, false), None);
+        assert_eq!(measure(1, 8, true), Some(ms(8)));
+        assert_eq!(measure(2, 50, false), Some(ms(8)));
+        assert_eq!(measure(3, 16, true), Some(ms(9)), "by chance, or it has become longer");
+        assert_eq!(measure(4, 1, true), Some(ms(1)));
     }
 
     #[test]
@@ -289,7 +327,7 @@ mod tests {
         let mut liveness = Liveness::new(at(0));
         for sent in [0, 10] {
             liveness.ask();
-            liveness.take_ping(at(sent));
+            liveness.take_ping(at(sent), false);
         }
         liveness.on_pong(at(11), 0).unwrap();
         assert_eq!(liveness.rtt(), None);

@@ -22,6 +22,8 @@ pub(crate) struct Pipe {
     pub(crate) records: RecordReader,
     pub(crate) liveness: Liveness,
     pub(crate) rate: Rate,
+    /// Nothing that was written is on its way in it, though some may be about to be.
+    pub(crate) is_at_rest: bool,
     pub(crate) parameters_sent: bool,
     /// What the peer declared for this pipe. `None` until it did.
     pub(crate) peer: Option<PipeLimits>,
@@ -56,6 +58,7 @@ impl Pipe {
             records: RecordReader::new(max_record_size),
             liveness: Liveness::new(now),
             rate: Rate::default(),
+            is_at_rest: false,
             parameters_sent: false,
             peer: None,
             exchange,

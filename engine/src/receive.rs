@@ -79,7 +79,7 @@ impl Session {
                 }
                 Frame::Pong { sequence } => {
                     self.liveness().on_pong(now, sequence)?;
-                    self.offer_room();
+                    self.offer_room(); // the path may have turned out to be longer
                     Ok(())
                 }
                 Frame::StreamAck { id, received } => {
@@ -260,14 +260,15 @@ impl Session {
         if self.is_closed() {
             return false; // nobody will hear of it, and what was kept is gone
         }
-        let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return false };
+        let Some(entry) = self.streams.get_mut(id) else { return false };
+        let (urgency, Some(send)) = (entry.urgency, &mut entry.send) else { return false };
         let Some(dropped) = send.reset(code) else { return false };
         self.chunks.clear(&mut send.unacked);
         self.chunks.clear(&mut send.queue);
         if !sabotaged!(CreditKeptOnReset) {
             self.credit.give_back(dropped.unsent);
         }
-        self.held -= dropped.held;
+        self.held.remove(urgency, dropped.held);
         self.streams.schedule(id);
         self.offer_room();
         true

@@ -25,25 +25,73 @@ const FASTEST: u64 = 256 << 20;
 /// What every path is taken to hold: four acknowledgements' worth. With less, each of them would be waited for.
 const SHORT_PATH: u64 = 256 << 10;
 
-/// A round-trip time that limits who writes is measured again when it is so old: the path may have become longer.
-const MEASURE_AGAIN: Duration = Duration::from_secs(1);
+/// The length of the path is measured again when it is known for so long: it may be another one.
+const MEASURE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Of how many parts of the send buffer the last is kept for interactive streams.
 const INTERACTIVE_PART: u64 = 8;
 
+/// How many bytes the application wrote that are kept, on all streams together: until the pipe has taken them, or, if the
+/// session can resume, until the peer has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    all: u64,
+    /// Those of interactive streams.
+    urgent: u64,
+}
+
+impl Held {
+    pub(crate) fn add(&mut self, urgency: Urgency, count: u64) {
+        self.all += count;
+        self.urgent += if urgency == Urgency::Interactive { count } else { 0 };
+    }
+
+    pub(crate) fn remove(&mut self, urgency: Urgency, count: u64) {
+        self.all -= count;
+        self.urgent -= if urgency == Urgency::Interactive { count } else { 0 };
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.all == 0
+    }
+
+    pub(crate) fn all(self) -> u64 {
+        self.all
+    }
+
+    /// Those of streams that are not interactive.
+    fn patient(self) -> u64 {
+        self.all - self.urgent
+    }
+}
+
 impl Session {
     /// Lets the stream's writer add as many of `wanted` bytes as there is room for. Returns how many.
     pub(crate) fn use_room(&mut self, id: StreamId, wanted: u64) -> u64 {
-        let (credit, useful, held) = (self.credit.available(), self.useful_buffer(), self.held);
-        let all = self.config.send_buffer;
-        let Some(entry) = self.streams.get_mut(id) else { return 0 };
-        let Some(send) = &mut entry.send else { return 0 };
-        let room = part_of(all, useful, entry.urgency).saturating_sub(held);
-        let count = wanted.min(stream_room(send)).min(credit).min(room);
+        let Some(urgency) = self.streams.get(id).map(|entry| entry.urgency) else { return 0 };
+        let room = self.session_room(urgency);
+        if let Some(pipe) = self.pipe.as_mut().filter(|_| self.held.is_empty()) {
+            pipe.is_at_rest = true; // until it is given any of this
+        }
+        let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return 0 };
+        let count = wanted.min(stream_room(send)).min(room);
         send.credit.take(count);
         self.credit.take(count);
-        self.held += count;
+        self.held.add(urgency, count);
         count
+    }
+
+    /// The stream is of this urgency from now on, and what is kept of it.
+    pub(crate) fn change_urgency(&mut self, id: StreamId, urgency: Urgency) {
+        let Some(entry) = self.streams.get(id) else { return };
+        // Of a session that is over, nothing is kept.
+        let held = entry.send.as_ref().filter(|_| !self.is_closed()).map_or(0, Send::held);
+        self.held.remove(entry.urgency, held);
+        self.held.add(urgency, held);
+        self.streams.set_urgency(id, urgency);
+        // Another part of the send buffer is open to it, and one less to the others or one more.
+        self.offer_room();
+        self.offer_room_to(id);
     }
 
     /// Notes that the stream's writer got less than it wanted, and what for.
@@ -66,17 +114,12 @@ impl Session {
 
     /// Tells the stream's writer, if it waits, that there is room; or lets it wait for the session to have some.
     /// A stream that has no room of its own hears when the peer gives credit or its bytes go out.
-    ///
-    /// While others wait for the session, so does this one: those whose own windows hold them up would otherwise pass on
-    /// the session's room to each other, and who had to wait for it once would wait for ever. What is kept for interactive
-    /// streams, the others do not wait for.
     pub(crate) fn offer_room_to(&mut self, id: StreamId) {
         let Some((send, urgency)) = self.sender(id) else { return };
         if !send.waiting || stream_room(send) == 0 {
             return;
         }
-        let comes_late = urgency != Urgency::Interactive && self.streams.anybody_waits_for_room();
-        if comes_late || self.session_room(urgency) == 0 {
+        if self.session_room(urgency) == 0 {
             return self.streams.wait_for_room(id);
         }
         if let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) {
@@ -85,13 +128,15 @@ impl Session {
         self.streams.tell(id, |news| news.writable = true);
     }
 
-    /// Tells everybody who waits for the session that it has room again, once it is half empty: so each
+    /// Tells everybody who waits for the session that it has room again, once half of it is empty: so each
     /// hears for every half a buffer that goes out, and not for every record.
     pub(crate) fn offer_room(&mut self) {
         if !self.streams.anybody_waits_for_room() {
             return;
         }
-        if self.held <= self.useful_buffer() / 2 && self.credit.available() > 0 {
+        let has_room =
+            self.held.all <= self.config.send_buffer / 2 && self.held.patient() <= self.useful_buffer() / 2;
+        if has_room && self.credit.available() > 0 {
             for id in self.streams.take_room_queue().iter() {
                 self.offer_room_to(id);
             }
@@ -105,16 +150,11 @@ impl Session {
         }
     }
 
-    /// Asks for the round-trip time to be measured again if it is old and somebody waits because of it.
+    /// Asks for the length of the path to be measured again, if it is known for long and something is about to go out with
+    /// nothing on its way: behind that, a ping would measure the queue.
     pub(crate) fn measure_path(&mut self, now: Instant) {
-        let useful = self.useful_buffer();
-        if useful == self.config.send_buffer
-            || self.held <= useful / 2
-            || !self.streams.anybody_waits_for_room()
-        {
-            return;
-        }
-        if let Some(pipe) = &mut self.pipe {
+        let begins = self.resume.is_some() && self.streams.has_data();
+        if let Some(pipe) = self.pipe.as_mut().filter(|pipe| begins && pipe.is_at_rest) {
             pipe.liveness.ask_if_older(now, MEASURE_AGAIN);
         }
     }
@@ -123,7 +163,7 @@ impl Session {
     pub(crate) fn useful_buffer(&self) -> u64 {
         let all = self.config.send_buffer;
         let pipe = self.pipe.as_ref().filter(|_| self.resume.is_some());
-        pipe.and_then(|pipe| pipe.liveness.recent()).map_or(all, |round_trip| all.min(path_room(round_trip)))
+        pipe.and_then(|pipe| pipe.liveness.path()).map_or(all, |round_trip| all.min(path_room(round_trip)))
     }
 
     fn sender(&self, id: StreamId) -> Option<(&Send, Urgency)> {
@@ -131,17 +171,21 @@ impl Session {
         Some((entry.send.as_ref()?, entry.urgency))
     }
 
+    /// How much room the session has for streams of this urgency.
+    ///
+    /// While others wait for it, those that are not interactive have none: streams whose own windows hold them up would
+    /// otherwise pass it on to each other, and who had to wait for it once would wait for ever.
     fn session_room(&self, urgency: Urgency) -> u64 {
-        let part = part_of(self.config.send_buffer, self.useful_buffer(), urgency);
-        self.credit.available().min(part.saturating_sub(self.held))
-    }
-}
-
-/// How much of the send buffer, of which a part is `useful`, streams of this urgency may fill.
-fn part_of(buffer: u64, useful: u64, urgency: Urgency) -> u64 {
-    match urgency {
-        Urgency::Interactive => buffer,
-        Urgency::Normal | Urgency::Bulk => useful.min(buffer - buffer / INTERACTIVE_PART),
+        let all = self.config.send_buffer;
+        let room = match urgency {
+            Urgency::Interactive => all.saturating_sub(self.held.all),
+            Urgency::Normal | Urgency::Bulk if self.streams.anybody_waits_for_room() => 0,
+            Urgency::Normal | Urgency::Bulk => {
+                let part = (all - all / INTERACTIVE_PART).saturating_sub(self.held.all);
+                part.min(self.useful_buffer().saturating_sub(self.held.patient()))
+            }
+        };
+        self.credit.available().min(room)
     }
 }
 

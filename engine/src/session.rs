@@ -22,6 +22,7 @@ use crate::liveness::Rtt;
 use crate::params::StreamLimits;
 use crate::pipe::Pipe;
 use crate::resume::{Detached, MAX_REMEMBERED, Resume, SessionId, Tombstone};
+use crate::room::Held;
 use crate::stream::{Recv, Send, Stream};
 use crate::streams::{Streams, Surfaced};
 use crate::time::Instant;
@@ -50,9 +51,8 @@ pub struct Session {
     pub(crate) window: SessionWindow,
     /// What the peer promised us on all streams together.
     pub(crate) credit: SendCredit,
-    /// Bytes that the application wrote and that are kept, on all streams together: until the pipe has taken them,
-    /// or, if the session can resume, until the peer has.
-    pub(crate) held: u64,
+    /// What the application wrote and is kept.
+    pub(crate) held: Held,
     /// The drain that this end began.
     pub(crate) draining: Option<Box<Draining>>,
     /// The peer has begun one.
@@ -180,7 +180,7 @@ impl Session {
                 Share::new(config.budget.clone()),
             ),
             credit: SendCredit::default(),
-            held: 0,
+            held: Held::default(),
             draining: None,
             peer_drains: false,
             news: SessionNews::default(),
@@ -530,7 +530,7 @@ impl Session {
                 self.forget(id);
             }
         }
-        self.held = 0;
+        self.held = Held::default();
     }
 
     /// Gives back what is kept for the next time: there has been nothing to do for a while.
@@ -594,6 +594,6 @@ mod tests {
     #[test]
     fn sizes() {
         let sizes = [size_of::<Session>(), size_of::<Entry>()];
-        assert!(sizes[0] <= 912 && sizes[1] <= 208, "{sizes:?}");
+        assert!(sizes[0] <= 928 && sizes[1] <= 208, "{sizes:?}");
     }
 }

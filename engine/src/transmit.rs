@@ -121,6 +121,9 @@ impl Session {
         self.write_stream_control(now, record);
         let quantum = QUANTUM.min(self.record_limit() as u64);
         self.write_stream_data(quantum, record);
+        if let Some(pipe) = &mut self.pipe {
+            pipe.is_at_rest = false;
+        }
         self.offer_room();
     }
 
@@ -129,10 +132,11 @@ impl Session {
         if record.space() < 2 * MAX_SHORT_FRAME {
             return;
         }
+        let is_at_rest = pipe.is_at_rest || self.held.is_empty();
         if let Some(sequence) = pipe.liveness.take_pong() {
             record.frame(&Frame::Pong { sequence });
         }
-        if let Some(sequence) = pipe.liveness.take_ping(now) {
+        if let Some(sequence) = pipe.liveness.take_ping(now, is_at_rest) {
             record.frame(&Frame::Ping { sequence });
         }
     }
@@ -277,8 +281,9 @@ impl Session {
 
     /// Without acknowledgements, what the pipe has taken counts as delivered (draft-02 §4).
     fn gone_out(&mut self, id: StreamId, length: u64, is_last: bool) {
-        self.held -= length;
-        let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()).expect("it was just sent");
+        let entry = self.streams.get_mut(id).expect("it was just sent");
+        self.held.remove(entry.urgency, length);
+        let send = entry.send.as_mut().expect("it was just sent");
         send.acked = send.sent;
         if send.end == End::Sent {
             send.state = send.state.on(SendInput::Acknowledged).expect("the end was owed");
@@ -318,7 +323,7 @@ impl Session {
             let send = entry.send.as_ref();
             send.is_none_or(|send| send.state == SendState::Send || send.state.is_terminal())
         };
-        let has_arrived = || self.held == 0 && self.streams.iter().all(|(_, entry)| is_idle(entry));
+        let has_arrived = || self.held.is_empty() && self.streams.iter().all(|(_, entry)| is_idle(entry));
         self.has_gone_out() && (self.resume.is_none() || has_arrived())
     }
 

@@ -91,35 +91,77 @@ fn who_waits_hears_when_the_path_has_half_of_it() {
     assert_eq!(fill(&mut pair, id), SHORT_PATH);
 }
 
+/// Writes and reads as much as may be on its way for a minute, a step after the other. Returns how much each time.
+fn upload(pair: &mut Pair, id: StreamId, step: Duration, rest: Duration) -> Vec<u64> {
+    let steps = Duration::from_secs(60).as_millis() / (step + rest).as_millis();
+    (0..steps)
+        .map(|_| {
+            let filled = fill(pair, id);
+            pair.now = pair.now + step;
+            read(pair, id);
+            pair.advance_cut_off(rest);
+            filled
+        })
+        .collect()
+}
+
 /// The path may change under the same pipe: a device that leaves a LAN, and whose transport follows.
 #[test]
 fn a_path_that_has_become_longer_is_measured_again() {
     let mut pair = pair();
     let id = opened(&mut pair, Urgency::Normal);
     let step = Duration::from_millis(40);
-    let mut rounds = Vec::new();
-    for _ in 0..100 {
-        rounds.push(fill(&mut pair, id));
-        pair.now = pair.now + step;
-        read(&mut pair, id);
-    }
+    let rounds = upload(&mut pair, id, step, Duration::from_millis(500));
+    assert!(rounds.is_sorted());
     assert_eq!((rounds[0], rounds[rounds.len() - 1]), (SHORT_PATH, SEND_BUFFER / 8 * 7));
     let measured = pair.service.rtt().unwrap();
     assert_eq!((measured.min, measured.latest), (Duration::ZERO, step));
-    assert!(rounds.is_sorted());
 }
 
+/// A pipe that takes 2.5 MB a second has a queue of its own: what is on its way takes longer, the more there is.
 #[test]
-fn who_is_not_held_up_measures_nothing() {
+fn a_queue_of_its_own_does_not_make_the_path_longer() {
     let mut pair = pair();
     let id = opened(&mut pair, Urgency::Normal);
-    for _ in 0..100 {
-        write_some(&mut pair.service, id, 0, 128 << 10).unwrap();
-        pair.transmit(Side::Client);
-        pair.now = pair.now + Duration::from_millis(4);
+    for index in 0..400 {
+        fill(&mut pair, id);
+        if index % 20 == 0 {
+            pair.service.ping();
+            pair.transmit(Side::Client);
+        }
+        let on_its_way = pair.on_the_wire(Side::Client);
+        assert!(on_its_way < 258 << 10, "{on_its_way} bytes");
+        pair.now = pair.now + Duration::from_millis(50);
+        pair.deliver(Side::Client, 128 << 10);
+        assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+        pair.advance_cut_off(Duration::ZERO);
+        while pair.transmit(Side::Server) > 0 {}
+        pair.deliver(Side::Server, usize::MAX);
+        events(&mut pair.service);
+    }
+    assert!(pair.service.rtt().unwrap().latest >= Duration::from_millis(100), "pings wait in the queue");
+}
+
+/// Keys have room of their own, whoever else waits and whatever was written of them.
+#[test]
+fn keys_and_bulk_do_not_wait_for_each_other() {
+    let mut pair = pair();
+    let ids = [Urgency::Bulk, Urgency::Interactive].map(|urgency| opened(&mut pair, urgency));
+    let [bulk, keys] = ids;
+    assert_eq!((fill(&mut pair, keys), fill(&mut pair, bulk)), (SEND_BUFFER, 0));
+    for id in [keys, bulk] {
         read(&mut pair, id);
     }
-    assert_eq!(pair.service.rtt().unwrap().latest, Duration::ZERO);
+    let limit = SEND_BUFFER / 2;
+    assert_eq!(write_some(&mut pair.service, keys, 0, 1 << 20), Ok(128 << 10));
+    assert!(
+        fill(&mut pair, bulk) == SHORT_PATH && limit > SHORT_PATH,
+        "though as much of the keys is on its way"
+    );
+    // Bulk waits now, and keys do not wait with it.
+    events(&mut pair.service);
+    assert_eq!(write_some(&mut pair.service, bulk, 0, 1), Err(WriteError::Blocked));
+    assert_eq!(write_some(&mut pair.service, keys, 0, 1), Ok(1));
 }
 
 /// Nothing is on its way once the pipe is lost, and so the send buffer is there for all.

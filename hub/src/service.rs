@@ -25,7 +25,7 @@ use crate::opening::Opening;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::tunnel::Tunnel;
 
-/// How long a hub may take before another one is tried as well.
+/// How long a hub may take before another one is tried as well, and a device to say its first word through one.
 pub(crate) const HEAD_START: Duration = Duration::from_secs(1);
 
 /// An endpoint that opens tunnels. Cloning it gives another handle to the same links.
@@ -67,6 +67,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// The round-trip time to the hub, or nothing while it was not measured.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.link.rtt().unwrap_or_default()
+    }
+
     /// Whether streams may be opened on it: it is not over, and the hub has not said goodbye.
     fn is_open(&self) -> bool {
         !self.is_leaving.load(Ordering::Acquire) && !self.link.is_closed()
@@ -287,7 +292,7 @@ impl Service {
                     return Ok(done);
                 }
                 Some((_, Err(error))) if error.is_of_the_device() => return Err(error.into()),
-                Some((_, Err(error))) => refusals.add(error),
+                Some((_, Err(error))) => refusals.add(error.into()),
                 None => return Err(refusals.outcome().expect("there is a hub, and it was tried")),
             }
         }
@@ -402,14 +407,13 @@ impl From<Unopened> for OpenError {
 
 /// What several hubs have said.
 #[derive(Debug, Default)]
-struct Refusals {
+pub(crate) struct Refusals {
     /// That of the one that got furthest, and whether all are final.
     best: Option<Unopened>,
 }
 
 impl Refusals {
-    fn add(&mut self, error: OpenError) {
-        let new = Unopened::from(error);
+    pub(crate) fn add(&mut self, new: Unopened) {
         self.best = Some(match self.best.take() {
             None => new,
             Some(best) => {
@@ -420,7 +424,7 @@ impl Refusals {
         });
     }
 
-    fn outcome(self) -> Option<Unopened> {
+    pub(crate) fn outcome(self) -> Option<Unopened> {
         self.best
     }
 }
@@ -453,7 +457,7 @@ impl OpenError {
     }
 
     /// Whether the device itself has answered, so that no other hub knows better.
-    fn is_of_the_device(&self) -> bool {
+    pub(crate) fn is_of_the_device(&self) -> bool {
         use RefusalCode::{
             BadRequest, Rejected, ServiceUnknown, TargetRefused, TargetTimedOut, TargetUnreachable,
         };
@@ -581,7 +585,7 @@ pub(crate) mod tests {
         use RefusalCode::{DeviceOffline, DeviceUnknown, Forbidden, ServiceUnknown};
         let of = |codes: &[RefusalCode]| {
             let mut refusals = Refusals::default();
-            codes.iter().for_each(|&code| refusals.add(Refusal::new(code, "").into()));
+            codes.iter().for_each(|&code| refusals.add(OpenError::from(Refusal::new(code, "")).into()));
             let Unopened { error, is_final } = refusals.outcome().unwrap();
             let OpenError::Refused(refusal) = error else { panic!("{error}") };
             (refusal.code, is_final)
@@ -593,8 +597,8 @@ pub(crate) mod tests {
             assert_eq!(of(&[other, Forbidden]), (Forbidden, false));
         }
         let mut refusals = Refusals::default();
-        refusals.add(Refusal::new(Forbidden, "").into());
-        refusals.add(LinkClosed::TimedOut.into());
+        refusals.add(OpenError::from(Refusal::new(Forbidden, "")).into());
+        refusals.add(OpenError::from(LinkClosed::TimedOut).into());
         assert!(!refusals.outcome().unwrap().is_final, "a hub that is away may allow it");
         let final_ones = RefusalCode::ALL.into_iter().filter(|&code| of(&[code]).1);
         assert_eq!(final_ones.collect::<Vec<_>>(), [Forbidden, ServiceUnknown]);

@@ -103,8 +103,8 @@ pub enum Occasion {
     Lost(Option<Arc<io::Error>>),
     /// [`Link::renew`]: it is to go on over another one, before this one is lost.
     Renewal,
-    /// The peer owes an answer, and not even one to a ping has come for a second: the pipe may be dead. The session gives it
-    /// up only after the idle timeout, but another way would be welcome now.
+    /// Nothing comes from the peer, not even the answer to a ping: the pipe may be dead. The session gives it up only after
+    /// the idle timeout, but another way would be welcome now.
     Doubt,
 }
 

@@ -223,9 +223,7 @@ impl<'a> Stream<'a> {
 
     /// Says how urgent the stream's data is, from now on.
     pub fn set_urgency(&mut self, urgency: Urgency) {
-        self.session.streams.set_urgency(self.id, urgency);
-        // Another part of the send buffer is open to it.
-        self.session.offer_room_to(self.id);
+        self.session.change_urgency(self.id, urgency);
     }
 
     /// Whether there are bytes to read (`true`) or the end was reached (`false`).
@@ -297,7 +295,8 @@ impl<'a> Stream<'a> {
             let evicted = send.sent - send.acked;
             chunks.clear(&mut send.unacked);
             send.acked = send.sent;
-            self.session.held -= evicted;
+            let urgency = self.entry().urgency;
+            self.session.held.remove(urgency, evicted);
         }
         if count < wanted {
             self.session.wait_to_write(self.id);

@@ -1,11 +1,13 @@
 //! The service's side: a session with a device, and the tunnels that carry it one after the other.
 
+use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, select_ok};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::{broadcast, oneshot};
@@ -24,7 +26,7 @@ use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
 use crate::opening::Opening;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::service::{HEAD_START, Kept, OpenError, OpenOptions, Service, Unopened};
+use crate::service::{HEAD_START, Kept, OpenError, OpenOptions, Refusals, Service, Unopened};
 
 /// How to have a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ pub struct EndToEnd {
 }
 
 impl Service {
-    /// Has a session with `service` of `device`.
+    /// Has a session with `service` of `device`, once the device has said its first word in it.
     ///
     /// # Errors
     ///
@@ -141,34 +143,47 @@ impl Tunnels {
 
     /// A tunnel to the device, over a link that is `newer_than` this, if that matters, and TLS with it; and over which link.
     async fn next(&self, wait: Duration, newer_than: Option<Instant>) -> Result<Carried, Unopened> {
-        self.through_any(wait, newer_than, |tunnel, over| self.meet(tunnel, over).boxed()).await
+        self.begin_through_any(wait, newer_than, |tunnel, over| self.meet(tunnel, over).boxed()).await
     }
 
-    /// What comes of a tunnel to the device in the hands of `user`.
+    /// Opens a tunnel to the device, and has `begin` make something of it.
     ///
     /// A hub may die between its answer and the device's first word, when there is nobody yet who would doubt it. So if the
     /// device is silent for a while, or it comes to nothing, it is asked for through another hub as well.
-    async fn through_any<'a, T>(
+    async fn begin_through_any<'a, T>(
         &self,
         wait: Duration,
         newer_than: Option<Instant>,
-        user: impl Fn(StreamPipe, Arc<Kept>) -> BoxFuture<'a, Result<T, Unopened>> + Sync,
+        begin: impl Fn(StreamPipe, Arc<Kept>) -> BoxFuture<'a, Result<T, Unopened>> + Sync,
     ) -> Result<T, Unopened> {
+        let until = Instant::now() + wait;
         let (tunnel, over) = self.open(wait, newer_than).await?;
-        let mut used = user(tunnel, over.clone());
+        // Two round trips between the ends, of which each is some two to the hub; and half as many again.
+        let head_start = HEAD_START.max(over.rtt() * 6);
+        let mut first = begin(tunnel, over.clone());
         if !self.service.knows_several_hubs() {
-            return used.await;
+            return first.await;
         }
-        let again = async {
+        let another = async {
             self.service.prefer_another_than(&over);
-            let (tunnel, over) = self.open(wait, newer_than).await?;
-            user(tunnel, over).await
+            let left = until.saturating_duration_since(Instant::now());
+            let (tunnel, over) = self.open(left, newer_than).await?;
+            begin(tunnel, over).await
         };
-        match timeout(HEAD_START, &mut used).await {
-            Ok(Err(unopened)) if !unopened.is_final => again.await,
-            Ok(outcome) => outcome,
-            Err(_) => Ok(select_ok([used, again.boxed()]).await?.0),
+        let (mut attempts, mut refusals) = (FuturesUnordered::new(), Refusals::default());
+        match timeout(head_start, &mut first).await {
+            Ok(Err(unopened)) if !unopened.error.is_of_the_device() => refusals.add(unopened),
+            Ok(outcome) => return outcome,
+            Err(_) => attempts.push(first),
         }
+        attempts.push(another.boxed());
+        while let Some(outcome) = attempts.next().await {
+            match outcome {
+                Err(unopened) if !unopened.error.is_of_the_device() => refusals.add(unopened),
+                outcome => return outcome,
+            }
+        }
+        Err(refusals.outcome().expect("one attempt at least has ended so"))
     }
 
     async fn open(
@@ -219,17 +234,34 @@ impl Tunnels {
             return Ok(link);
         }
         self.service.prefer_another_than(&over);
-        Err(OpenError::from(link.closed().await).into())
+        Err(match link.closed().await {
+            LinkClosed::Lost(words) if let Some(error) = self.certificate_refused(&words) => {
+                OpenError::from(error)
+            }
+            closed => closed.into(),
+        }
+        .into())
     }
 
-    /// The session. A device that is lost while it is asked is waited for as well, as long as there is time.
+    /// The device says that it does not take this end's certificate only once this end holds the handshake to be done: in
+    /// the words with which its end of the tunnel fails.
+    fn certificate_refused(&self, words: &io::Error) -> Option<PeerError> {
+        let reason = tls::as_tls(words).and_then(tls::refused_certificate)?;
+        Some(PeerError::CertificateRefused { by: self.device.clone(), reason })
+    }
+
+    /// The session. A device that is lost while it is asked is waited for as well, as long as there is time; and if it is the
+    /// hub that is lost, it is asked for once more.
     async fn first(self: &Arc<Self>, options: SessionOptions) -> Result<Link, OpenError> {
         let until = Instant::now() + options.wait;
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut was_lost) = (Backoff::default(), false);
         let begin = |tunnel, over| self.clone().begin(tunnel, over, options.grace).boxed();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.through_any(left, None, begin).await {
+            match self.begin_through_any(left, None, begin).await {
+                Err(Unopened { error, .. })
+                    if matches!(error.root(), OpenError::Lost(_))
+                        && !std::mem::replace(&mut was_lost, true) => {}
                 Err(Unopened { error: OpenError::Refused(refusal), .. })
                     if refusal.code == RefusalCode::DeviceOffline && Instant::now() < until =>
                 {
@@ -258,13 +290,15 @@ impl Reconnect<StreamPipe> for Returning {
     /// Tries until the session is given up, or until it is known that this leads nowhere.
     async fn connect(&mut self, occasion: Occasion) -> Result<TlsPipe<StreamPipe>, NoWay> {
         let Self { tunnels, over, outage, .. } = self;
-        // The device says that only once this end holds the handshake to be done.
         if let Occasion::Lost(Some(words)) = &occasion
-            && let Some(reason) = tls::as_tls(words).and_then(tls::refused_certificate)
+            && let Some(error) = tunnels.certificate_refused(words)
         {
-            return Err(Arc::new(PeerError::CertificateRefused { by: tunnels.device.clone(), reason }));
+            return Err(Arc::new(error));
         }
-        if let Some(over) = over.upgrade() {
+        // A goodbye says nothing about this hub: all sessions hear it.
+        if matches!(occasion, Occasion::Lost(_) | Occasion::Doubt)
+            && let Some(over) = over.upgrade()
+        {
             tunnels.service.prefer_another_than(&over);
         }
         let newer_than = matches!(occasion, Occasion::Doubt).then(Instant::now);

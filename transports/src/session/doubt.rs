@@ -6,12 +6,12 @@
 //!
 //! A pipe that is silent is given up after the idle timeout, since to give one up costs something. To have another one beside
 //! it costs little, and who types does not want to wait for that long. So a session that has said something to which nothing
-//! comes back, or has something to say that the pipe does not take, asks for a sign of life, once; and if there is none, it
-//! looks for another pipe while it keeps this one. On a path that is often silent this would not end: each doubt makes the
+//! comes back asks for a sign of life, once; and if there is none, it looks for another pipe while it keeps this one. On a path that is often silent this would not end: each doubt makes the
 //! next one come later.
 //!
-//! Who has asked for something and waits for the answer has not spoken last any more once the request is acknowledged. So the
-//! peer is asked for a sign of life as well if it is silent when all was said, ever more seldom, until the next byte of payload.
+//! Who has asked for something and waits for the answer has not spoken last any more once the request is acknowledged, nor has
+//! who has more to say when the pipe takes nothing. So the peer is asked for a sign of life as well if it is silent when it
+//! is not its turn, ever more seldom, until the next byte of payload.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::silence::{Pace, Silence, Verdict};
 /// While there are streams. While there are none, nobody waits for anything.
 const PACE: Pace = Pace { look: Duration::from_millis(250), quiet: Duration::from_millis(250) };
 
-/// For how long nothing comes at most, when all was said, before the peer is asked: longer than the session's own keep-alive
+/// For how long nothing comes at most, when it is not the peer's turn, before it is asked: longer than the session's own keep-alive
 /// lets it be silent, so that nobody is asked who is at rest.
 const MAX_QUIET: Duration = Duration::from_secs(8);
 
@@ -43,8 +43,9 @@ pub(super) struct Doubt {
     silence: Silence,
     /// How much payload was written and has come.
     moved: [u64; 2],
-    /// How long nothing may come, when all was said, before the peer is asked.
+    /// How long nothing may come, when it is not the peer's turn, before it is asked.
     quiet: Duration,
+    was_peers_turn: bool,
     /// How much longer than usual the peer has to answer.
     caution: u32,
     /// For how long there was no doubt.
@@ -57,6 +58,7 @@ impl Default for Doubt {
             silence: Silence::since(0),
             moved: [0; 2],
             quiet: PACE.quiet,
+            was_peers_turn: false,
             caution: 1,
             calm: Duration::ZERO,
         }
@@ -70,7 +72,7 @@ struct Look {
     received: u64,
     /// How much payload was written and has come.
     moved: [u64; 2],
-    /// Something went out since something came, or would if the pipe took it.
+    /// Something went out since something came.
     is_peers_turn: bool,
     /// How long the peer has to answer.
     patience: Duration,
@@ -116,6 +118,11 @@ impl Doubt {
         } else if self.silence.has_asked() && self.silence.received() != look.received {
             self.quiet = (2 * self.quiet).min(MAX_QUIET);
         }
+        let turns = look.is_peers_turn && !std::mem::replace(&mut self.was_peers_turn, look.is_peers_turn);
+        if turns && !self.silence.has_asked() {
+            self.silence = Silence::since(look.received); // how long both were at rest before says nothing
+            return Verdict::Fine;
+        }
         let quiet = if look.is_peers_turn { PACE.quiet } else { self.quiet };
         let verdict = self.silence.look(look.received, Pace { quiet, ..PACE }, look.patience * self.caution);
         if verdict == Verdict::Dark {
@@ -136,7 +143,7 @@ fn see(shared: &Shared) -> Option<Look> {
     Some(Look {
         received: session.stats().bytes_received,
         moved: [credit.written, credit.received],
-        is_peers_turn: session.has_spoken_last() || session.wants_transmit(),
+        is_peers_turn: session.has_spoken_last(),
         patience: PATIENCE.max(rtt * PATIENCE_ROUND_TRIPS),
     })
 }
@@ -161,6 +168,16 @@ mod tests {
         assert_eq!(verdicts(&mut doubt, look(7, true), 3), [Ask, Fine, Dark]);
     }
 
+    /// Who wakes a radio after a rest waits for it as ever.
+    #[test]
+    fn a_rest_is_no_silence() {
+        use Verdict::{Ask, Dark, Fine};
+        // It was asked before, and has answered.
+        let mut doubt = Doubt { quiet: MAX_QUIET, ..Doubt::default() };
+        assert_eq!(verdicts(&mut doubt, look(7, false), 12), [Fine; 12]);
+        assert_eq!(verdicts(&mut doubt, look(7, true), 4), [Fine, Ask, Fine, Dark]);
+    }
+
     /// The answer to a question may be lost with the pipe, when the question itself was acknowledged.
     #[test]
     fn who_has_said_all_asks_ever_more_seldom_until_something_moves() {
@@ -183,7 +200,7 @@ mod tests {
     fn any_byte_dispels_it() {
         use Verdict::{Ask, Fine};
         let mut doubt = Doubt::default();
-        assert_eq!(verdicts(&mut doubt, look(0, true), 2), [Ask, Fine]);
+        assert_eq!(verdicts(&mut doubt, look(0, true), 3), [Fine, Ask, Fine]);
         assert_eq!(verdicts(&mut doubt, look(1, true), 3), [Fine, Ask, Fine]);
     }
 
@@ -192,9 +209,9 @@ mod tests {
     fn the_answer_may_take_three_round_trips() {
         let rtt = Duration::from_secs(1);
         let far = Look { patience: rtt * PATIENCE_ROUND_TRIPS, ..look(0, true) };
-        let found = verdicts(&mut Doubt::default(), far, 13);
-        assert!(!found[..12].contains(&Verdict::Dark), "{found:?}");
-        assert_eq!(found[12], Verdict::Dark);
+        let found = verdicts(&mut Doubt::default(), far, 14);
+        assert!(!found[..13].contains(&Verdict::Dark), "{found:?}");
+        assert_eq!(found[13], Verdict::Dark);
     }
 
     /// A radio that is silent for two seconds now and then is doubted ever later, until it was calm for a while.
