@@ -5,6 +5,7 @@
 
 use crate::chunks::{Chunks, Queue};
 use crate::exchange::{Exchange, Step};
+use crate::liveness::in_nanos;
 use crate::room::Held;
 use crate::session::{Phase, Session};
 use crate::stream::{Recv, RecvState, Send};
@@ -82,9 +83,11 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
         }
         pipe.liveness.digest(now, &mut digest);
         of_exchange(pipe.exchange.as_deref(), &mut digest);
-        // Round-trip times are statistics, but for who is limited by them.
-        if session.useful_buffer() < session.config.send_buffer {
-            pipe.liveness.digest_path(now, &mut digest);
+        if session.resume.is_some() {
+            digest.number(u64::from(pipe.is_at_rest));
+            pipe.liveness.digest_path(now, crate::room::MEASURE_AGAIN, &mut digest);
+            // A round-trip time is a number like any other where it limits who writes.
+            digest.option(pipe.liveness.path().filter(|_| session.path_may_limit()).map(in_nanos));
         }
         digest.option(pipe.peer.map(|peer| peer.max_record_size));
         digest.option(pipe.peer.map(|peer| peer.max_idle_timeout));

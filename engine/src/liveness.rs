@@ -157,9 +157,10 @@ impl Liveness {
         self.ping_owed = true;
     }
 
-    /// As [`ask`](Self::ask), if the length of the path was measured longer than `age` ago and no ping is out.
+    /// As [`ask`](Self::ask), if the length of the path was measured at least `age` ago and no ping is out.
     pub(crate) fn ask_if_older(&mut self, now: Instant, age: Duration) {
-        self.ping_owed |= self.ping_sent.is_none() && now.saturating_duration_since(self.path_measured) > age;
+        self.ping_owed |=
+            self.ping_sent.is_none() && now.saturating_duration_since(self.path_measured) >= age;
     }
 
     pub(crate) fn owes(&self) -> bool {
@@ -229,10 +230,11 @@ impl Liveness {
         (self.path < u64::MAX).then_some(Duration::from_nanos(self.path))
     }
 
-    /// Feeds what decides about [`path`](Self::path) to `digest`, as [`digest`](Self::digest) does.
-    pub(crate) fn digest_path(&self, now: Instant, digest: &mut Digest) {
-        digest.numbers(&[self.path, in_nanos(now.saturating_duration_since(self.path_measured))]);
-        digest.number(u64::from(self.ping_runs_free));
+    /// Feeds what decides when the path is measured again, which is not before it is of that `age`, to `digest`, as
+    /// [`digest`](Self::digest) does.
+    pub(crate) fn digest_path(&self, now: Instant, age: Duration, digest: &mut Digest) {
+        digest.number(in_nanos(now.saturating_duration_since(self.path_measured).min(age)));
+        digest.number(u64::from(self.ping_sent.is_some() && self.ping_runs_free));
     }
 
     /// Feeds what decides about the future to `digest`, with times relative to `now`.
@@ -252,7 +254,7 @@ impl Liveness {
     }
 }
 
-fn in_nanos(duration: Duration) -> u64 {
+pub(crate) fn in_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("made from 64 bits")
 }
 

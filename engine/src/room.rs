@@ -26,7 +26,7 @@ const FASTEST: u64 = 256 << 20;
 const SHORT_PATH: u64 = 256 << 10;
 
 /// The length of the path is measured again when it is known for so long: it may be another one.
-const MEASURE_AGAIN: Duration = Duration::from_secs(10);
+pub(crate) const MEASURE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Of how many parts of the send buffer the last is kept for interactive streams.
 const INTERACTIVE_PART: u64 = 8;
@@ -164,6 +164,11 @@ impl Session {
         let all = self.config.send_buffer;
         let pipe = self.pipe.as_ref().filter(|_| self.resume.is_some());
         pipe.and_then(|pipe| pipe.liveness.path()).map_or(all, |round_trip| all.min(path_room(round_trip)))
+    }
+
+    /// Whether [`useful_buffer`](Self::useful_buffer) depends on how long the path is.
+    pub(crate) fn path_may_limit(&self) -> bool {
+        self.resume.is_some() && self.config.send_buffer > SHORT_PATH
     }
 
     fn sender(&self, id: StreamId) -> Option<(&Send, Urgency)> {
