@@ -6,8 +6,8 @@
 //!
 //! A pipe that is silent is given up after the idle timeout, since to give one up costs something. To have another one beside
 //! it costs little, and who types does not want to wait for that long. So a session that has said something to which nothing
-//! comes back asks for a sign of life, once; and if there is none, it looks for another pipe while it keeps this one. On a path that is often silent this would not end: each doubt makes the
-//! next one come later.
+//! comes back asks for a sign of life, once; and if there is none, it looks for another pipe while it keeps this one. On a
+//! path that is often silent this would not end: each doubt makes the next one come later.
 //!
 //! Who has asked for something and waits for the answer has not spoken last any more once the request is acknowledged, nor has
 //! who has more to say when the pipe takes nothing. So the peer is asked for a sign of life as well if it is silent when it
@@ -118,8 +118,8 @@ impl Doubt {
         } else if self.silence.has_asked() && self.silence.received() != look.received {
             self.quiet = (2 * self.quiet).min(MAX_QUIET);
         }
-        let turns = look.is_peers_turn && !std::mem::replace(&mut self.was_peers_turn, look.is_peers_turn);
-        if turns && !self.silence.has_asked() {
+        let was_peers_turn = std::mem::replace(&mut self.was_peers_turn, look.is_peers_turn);
+        if look.is_peers_turn && !was_peers_turn && !self.silence.has_asked() {
             self.silence = Silence::since(look.received); // how long both were at rest before says nothing
             return Verdict::Fine;
         }
@@ -174,8 +174,12 @@ mod tests {
         use Verdict::{Ask, Dark, Fine};
         // It was asked before, and has answered.
         let mut doubt = Doubt { quiet: MAX_QUIET, ..Doubt::default() };
-        assert_eq!(verdicts(&mut doubt, look(7, false), 12), [Fine; 12]);
-        assert_eq!(verdicts(&mut doubt, look(7, true), 4), [Fine, Ask, Fine, Dark]);
+        for received in [7, 8] {
+            assert_eq!(verdicts(&mut doubt, look(received, false), 12), [Fine; 12]);
+            assert_eq!(verdicts(&mut doubt, look(received, true), 1), [Fine], "after a rest, again");
+            doubt.quiet = MAX_QUIET;
+        }
+        assert_eq!(verdicts(&mut doubt, look(8, true), 3), [Ask, Fine, Dark]);
     }
 
     /// The answer to a question may be lost with the pipe, when the question itself was acknowledged.
