@@ -8,7 +8,7 @@ mod common;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bridge::{Across, across, quiet, says};
+use bridge::{Across, Passes, across, quiet, says};
 use towline_transports::{LinkClosed, ReadError};
 
 /// As when a hub goes while the sessions move away from it.
@@ -81,14 +81,14 @@ async fn a_pipe_that_takes_nothing_and_gives_nothing_is_left_as_well() {
     let Across { network, told, service, device, .. } = across(10).await;
     says(&service, &device).await;
     let passes = network.passes();
-    passes.up.forget_permits(1);
+    Passes::close(&passes.up);
     let (mut send, _recv) = service.open_bi().await.unwrap();
     send.write_all(&[1; 60 << 10]).await.unwrap();
     quiet().await;
     let (mut word, _answer) = device.open_bi().await.unwrap();
     word.write_all(b"fine").await.unwrap();
     let _heard = service.accept_bi().await.unwrap();
-    passes.down.forget_permits(1);
+    Passes::close(&passes.down);
     let start = tokio::time::Instant::now();
     let (_answer, mut bulk) = device.accept_bi().await.unwrap();
     assert_eq!(bulk.read_chunk(1).await.unwrap().unwrap(), [1][..]);

@@ -79,9 +79,8 @@ impl Network {
     /// From now on nothing passes through the present pipe, which is not cut.
     pub fn silence(&self) -> Passes {
         let passes = self.passes();
-        for one_way in [&passes.up, &passes.down] {
-            one_way.forget_permits(1);
-        }
+        Passes::close(&passes.up);
+        Passes::close(&passes.down);
         passes
     }
 
@@ -142,6 +141,13 @@ async fn pass(
 pub struct Passes {
     pub up: Arc<Semaphore>,
     pub down: Arc<Semaphore>,
+}
+
+impl Passes {
+    /// Nothing passes this way any more. It must be at rest.
+    pub fn close(way: &Semaphore) {
+        assert_eq!(way.forget_permits(1), 1, "somebody is passing, or nobody may");
+    }
 }
 
 /// Accepts pipes until nobody makes any; new links come out.
