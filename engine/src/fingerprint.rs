@@ -85,7 +85,7 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
         of_exchange(pipe.exchange.as_deref(), &mut digest);
         if session.resume.is_some() {
             digest.number(u64::from(pipe.is_at_rest));
-            pipe.liveness.digest_path(now, crate::room::MEASURE_AGAIN, &mut digest);
+            pipe.liveness.digest_path(now, &mut digest);
             // A round-trip time is a number like any other where it limits who writes.
             digest.option(pipe.liveness.path().filter(|_| session.path_may_limit()).map(in_nanos));
         }

@@ -63,6 +63,9 @@ impl Samples {
     }
 }
 
+/// The length of the path is measured again when it is known for so long: it may be another one.
+const MEASURE_AGAIN: Duration = Duration::from_secs(10);
+
 /// Who is called so much later than it asked for was suspended, and may find the peer's answers waiting.
 const SUSPENDED: Duration = Duration::from_secs(1);
 
@@ -157,10 +160,10 @@ impl Liveness {
         self.ping_owed = true;
     }
 
-    /// As [`ask`](Self::ask), if the length of the path was measured at least `age` ago and no ping is out.
-    pub(crate) fn ask_if_older(&mut self, now: Instant, age: Duration) {
-        self.ping_owed |=
-            self.ping_sent.is_none() && now.saturating_duration_since(self.path_measured) >= age;
+    /// As [`ask`](Self::ask), if the length of the path is to be measured again and no ping is out.
+    pub(crate) fn ask_for_path(&mut self, now: Instant) {
+        let age = now.saturating_duration_since(self.path_measured);
+        self.ping_owed |= self.ping_sent.is_none() && age >= MEASURE_AGAIN;
     }
 
     pub(crate) fn owes(&self) -> bool {
@@ -230,10 +233,9 @@ impl Liveness {
         (self.path < u64::MAX).then_some(Duration::from_nanos(self.path))
     }
 
-    /// Feeds what decides when the path is measured again, which is not before it is of that `age`, to `digest`, as
-    /// [`digest`](Self::digest) does.
-    pub(crate) fn digest_path(&self, now: Instant, age: Duration, digest: &mut Digest) {
-        digest.number(in_nanos(now.saturating_duration_since(self.path_measured).min(age)));
+    /// Feeds what decides when the path is measured again to `digest`, as [`digest`](Self::digest) does.
+    pub(crate) fn digest_path(&self, now: Instant, digest: &mut Digest) {
+        digest.number(in_nanos(now.saturating_duration_since(self.path_measured).min(MEASURE_AGAIN)));
         digest.number(u64::from(self.ping_sent.is_some() && self.ping_runs_free));
     }
 

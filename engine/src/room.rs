@@ -8,6 +8,7 @@
 use core::time::Duration;
 
 use crate::id::StreamId;
+use crate::liveness::in_nanos;
 use crate::session::Session;
 use crate::stream::Send;
 use crate::time::Instant;
@@ -24,9 +25,6 @@ const FASTEST: u64 = 256 << 20;
 
 /// What every path is taken to hold: four acknowledgements' worth. With less, each of them would be waited for.
 const SHORT_PATH: u64 = 256 << 10;
-
-/// The length of the path is measured again when it is known for so long: it may be another one.
-pub(crate) const MEASURE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Of how many parts of the send buffer the last is kept for interactive streams.
 const INTERACTIVE_PART: u64 = 8;
@@ -155,7 +153,7 @@ impl Session {
     pub(crate) fn measure_path(&mut self, now: Instant) {
         let begins = self.resume.is_some() && self.streams.has_data();
         if let Some(pipe) = self.pipe.as_mut().filter(|pipe| begins && pipe.is_at_rest) {
-            pipe.liveness.ask_if_older(now, MEASURE_AGAIN);
+            pipe.liveness.ask_for_path(now);
         }
     }
 
@@ -194,10 +192,10 @@ impl Session {
     }
 }
 
-/// How much a path with this round-trip time may hold.
+/// How much a path with this round-trip time may hold. None counts as longer than a minute, so that 64 bits are enough.
 fn path_room(round_trip: Duration) -> u64 {
-    let fastest = u128::from(FASTEST) * round_trip.as_nanos() / 1_000_000_000;
-    u64::try_from(fastest).unwrap_or(u64::MAX).max(SHORT_PATH)
+    let nanos = in_nanos(round_trip.min(Duration::from_secs(60)));
+    (FASTEST * nanos / 1_000_000_000).max(SHORT_PATH)
 }
 
 fn stream_room(send: &Send) -> u64 {
@@ -212,6 +210,6 @@ mod tests {
     fn the_room_follows_the_path() {
         let room = |micros| path_room(Duration::from_micros(micros));
         assert_eq!((room(0), room(100), room(1000), room(2000)), (256 << 10, 256 << 10, 268_435, 536_870));
-        assert_eq!(path_room(Duration::MAX), u64::MAX);
+        assert_eq!(path_room(Duration::MAX), 60 * FASTEST);
     }
 }
