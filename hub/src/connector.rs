@@ -7,7 +7,8 @@ use crate::end_to_end::{EndToEnd, SessionOptions};
 use crate::message::Profile;
 use crate::on_demand::OnDemand;
 use crate::opening::{Opening, OpeningLeg};
-use crate::service::{OpenError, OpenOptions, Service};
+use crate::service::{OpenOptions, Service};
+use crate::unopened::OpenError;
 
 /// Opens connections to a service of a device.
 ///

@@ -81,6 +81,7 @@ pub mod refusal;
 pub mod relay;
 mod service;
 mod tunnel;
+mod unopened;
 
 pub use connector::Connector;
 pub use credentials::{CredentialError, CredentialFiles};
@@ -94,5 +95,6 @@ pub use environment::Environment;
 pub use forward::forward;
 pub use hub::{Hub, HubConfig, HubStats, ReloadError, StartError};
 pub use opening::{Opening, OpeningLeg};
-pub use service::{OpenError, OpenOptions, Service};
+pub use service::{OpenOptions, Service};
 pub use tunnel::Tunnel;
+pub use unopened::OpenError;

@@ -16,8 +16,9 @@ use crate::end_to_end::EndToEnd;
 use crate::message::{self, Accepted, Answer, MessageError, Profile};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::relay::{Gone, Leg, Read, StreamLeg};
-use crate::service::{OpenError, OpenOptions};
+use crate::service::OpenOptions;
 use crate::tunnel::Tunnel;
+use crate::unopened::OpenError;
 
 /// How long the hub may be late with its refusal when a deadline has passed, before the service gives up on it.
 const DEADLINE_SLACK: Duration = Duration::from_secs(2);

@@ -26,7 +26,8 @@ use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
 use crate::opening::Opening;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::service::{HEAD_START, Kept, OpenError, OpenOptions, Refusals, Service, Unopened};
+use crate::service::{HEAD_START, Kept, OpenOptions, Service};
+use crate::unopened::{OpenError, Refusals, Unopened};
 
 /// How to have a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,15 +173,17 @@ impl Tunnels {
         };
         let (mut attempts, mut refusals) = (FuturesUnordered::new(), Refusals::default());
         match timeout(head_start, &mut first).await {
-            Ok(Err(unopened)) if !unopened.error.is_of_the_device() => refusals.add(unopened),
-            Ok(outcome) => return outcome,
+            Ok(outcome) => {
+                if let Some(settled) = refusals.settle(outcome) {
+                    return settled;
+                }
+            }
             Err(_) => attempts.push(first),
         }
         attempts.push(another.boxed());
         while let Some(outcome) = attempts.next().await {
-            match outcome {
-                Err(unopened) if !unopened.error.is_of_the_device() => refusals.add(unopened),
-                outcome => return outcome,
+            if let Some(settled) = refusals.settle(outcome) {
+                return settled;
             }
         }
         Err(refusals.outcome().expect("one attempt at least has ended so"))
@@ -259,9 +262,9 @@ impl Tunnels {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.begin_through_any(left, None, begin).await {
-                Err(Unopened { error, .. })
-                    if matches!(error.root(), OpenError::Lost(_))
-                        && !std::mem::replace(&mut was_lost, true) => {}
+                Err(Unopened { error, .. }) if !was_lost && matches!(error.root(), OpenError::Lost(_)) => {
+                    was_lost = true;
+                }
                 Err(Unopened { error: OpenError::Refused(refusal), .. })
                     if refusal.code == RefusalCode::DeviceOffline && Instant::now() < until =>
                 {
