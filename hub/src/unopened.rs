@@ -154,9 +154,19 @@ impl OpenError {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    /// What hubs come to of which one after the other says this.
+    fn come_to(errors: impl IntoIterator<Item = OpenError>) -> Unopened {
+        let mut refusals = Refusals::default();
+        errors.into_iter().for_each(|error| refusals.add(error.into()));
+        refusals.outcome().expect("one hub at least has said something")
+    }
+
+    fn refused(code: RefusalCode) -> OpenError {
+        Refusal::new(code, "").into()
+    }
 
     /// Of two hubs, the one that was just restarted has not seen the device; the other one knows what is wrong.
     #[test]
@@ -164,7 +174,7 @@ mod tests {
         use RefusalCode::{
             DeadlinePassed, DeviceOffline, DeviceUnknown, Forbidden, HubDraining, RateLimited, TooManyTunnels,
         };
-        let far = |code| OpenError::from(Refusal::new(code, "")).distance();
+        let far = |code| refused(code).distance();
         let ranks = [DeviceUnknown, DeviceOffline, HubDraining, RateLimited, Forbidden].map(far);
         assert!(ranks.is_sorted_by(|near, far| near < far), "{ranks:?}");
         assert_eq!([TooManyTunnels, DeadlinePassed].map(far), [far(Forbidden); 2]);
@@ -177,9 +187,7 @@ mod tests {
     fn what_hubs_say_is_final_if_all_say_something_final() {
         use RefusalCode::{DeviceOffline, DeviceUnknown, Forbidden, ServiceUnknown};
         let of = |codes: &[RefusalCode]| {
-            let mut refusals = Refusals::default();
-            codes.iter().for_each(|&code| refusals.add(OpenError::from(Refusal::new(code, "")).into()));
-            let Unopened { error, is_final } = refusals.outcome().unwrap();
+            let Unopened { error, is_final } = come_to(codes.iter().copied().map(refused));
             let OpenError::Refused(refusal) = error else { panic!("{error}") };
             (refusal.code, is_final)
         };
@@ -189,10 +197,8 @@ mod tests {
             assert_eq!(of(&[Forbidden, other]), (Forbidden, false));
             assert_eq!(of(&[other, Forbidden]), (Forbidden, false));
         }
-        let mut refusals = Refusals::default();
-        refusals.add(OpenError::from(Refusal::new(Forbidden, "")).into());
-        refusals.add(OpenError::from(LinkClosed::TimedOut).into());
-        assert!(!refusals.outcome().unwrap().is_final, "a hub that is away may allow it");
+        let of_one_that_is_away = come_to([refused(Forbidden), LinkClosed::TimedOut.into()]);
+        assert!(!of_one_that_is_away.is_final, "it may allow it");
         let final_ones = RefusalCode::ALL.into_iter().filter(|&code| of(&[code]).1);
         assert_eq!(final_ones.collect::<Vec<_>>(), [Forbidden, ServiceUnknown]);
     }
