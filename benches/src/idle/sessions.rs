@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use towline::core::Limits;
@@ -16,6 +17,7 @@ use towline::{
 
 use super::Held;
 use super::holder::{Asked, Holder, LOOK};
+use crate::alloc;
 use crate::transports::trust::{self, HOST, Trust};
 
 const SERVICE: &str = "x";
@@ -25,6 +27,9 @@ const GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// How many sessions each service has. A device lets it have no more than 256.
 const EACH: usize = 128;
+
+/// How many looks in turn the heap is the same when it is at rest. The device tries more seldom than that to reach the hub.
+const ALIKE: usize = 5;
 
 /// Until the device is back at the hub.
 const WAIT: Duration = Duration::from_secs(60);
@@ -65,12 +70,26 @@ pub(super) async fn hold(trust: Trust, settle: Duration, mut asked: Asked) -> an
         while hub.stats().tunnels < wanted {
             sleep(LOOK).await;
         }
+        until_at_rest().await;
         drop(hub);
+        until_at_rest().await;
         sleep(settle).await;
         asked.answer_with_memory()?;
         hub = start(address.clone()).await?;
     }
     Ok(())
+}
+
+/// Waits until all that is over is gone, tasks with their buffers and streams that the peer still had to hear of: until the
+/// heap stays as it is.
+async fn until_at_rest() {
+    let mut live = alloc::heap().live_bytes;
+    let mut alike = 0;
+    while alike < ALIKE {
+        sleep(LOOK).await;
+        let before = std::mem::replace(&mut live, alloc::heap().live_bytes);
+        alike = if live == before { alike + 1 } else { 0 };
+    }
 }
 
 /// Has the sessions.
@@ -102,8 +121,10 @@ async fn open(services: &[Service], numbers: std::ops::Range<usize>) -> anyhow::
         let service = services[number / EACH].clone();
         tasks.spawn(async move {
             let session = service.session(trust::NEAR, SERVICE, options).await?;
-            // Once it has been used, both ends know that it can be resumed.
-            session.begin().await?.answered().await?;
+            // Once it has been used, both ends know that it can be resumed. To its end, so that nothing of that is held.
+            let mut used = session.begin().await?.answered().await?;
+            used.shutdown().await?;
+            used.read_to_end(&mut Vec::new()).await?;
             anyhow::Ok(session)
         });
     }
