@@ -24,6 +24,10 @@ const ACK_BYTES: u64 = 64 << 10;
 /// As late as this after the first of them has arrived, they are (as RFC 9000 §13.2.1 has it for packets).
 const ACK_DELAY: Duration = Duration::from_millis(25);
 
+/// Where so much does not come in that time, an eighth of it is acknowledged: the peer may keep little on such a path
+/// (PROTOCOL §6.2), and would send all of it at once, once a round trip.
+const SLOW_PART: u32 = 8;
+
 impl Session {
     /// Something of the stream has arrived: `new` bytes, or its end. The peer shall know, sooner or later.
     pub(crate) fn owe_ack(&mut self, now: Instant, id: StreamId, new: u64, ended: bool) {
@@ -33,12 +37,11 @@ impl Session {
         self.streams.queue_ack(id);
         let Some(pipe) = &mut self.pipe else { return };
         pipe.acks.bytes += new;
+        let due = *pipe.acks.due.get_or_insert(now + ACK_DELAY);
+        let waited = ACK_DELAY.saturating_sub(due.saturating_duration_since(now));
+        let is_slow = pipe.acks.bytes >= ACK_BYTES / u64::from(SLOW_PART) && waited >= ACK_DELAY / SLOW_PART;
         // The peer keeps the whole stream until it knows of the end.
-        if ended || pipe.acks.bytes >= ACK_BYTES {
-            pipe.acks.owed = true;
-        } else {
-            pipe.acks.due.get_or_insert(now + ACK_DELAY);
-        }
+        pipe.acks.owed |= ended || is_slow || pipe.acks.bytes >= ACK_BYTES;
     }
 
     /// Acknowledges everything that has arrived.

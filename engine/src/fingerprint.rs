@@ -88,6 +88,10 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
             pipe.liveness.digest_path(now, &mut digest);
             // A round-trip time is a number like any other where it limits who writes.
             digest.option(pipe.liveness.path().filter(|_| session.path_may_limit()).map(in_nanos));
+            digest.number(u64::from(pipe.standing_queue.is_some()));
+            if let Some(queue) = &pipe.standing_queue {
+                queue.digest(now, &mut digest);
+            }
         }
         digest.option(pipe.peer.map(|peer| peer.max_record_size));
         digest.option(pipe.peer.map(|peer| peer.max_idle_timeout));

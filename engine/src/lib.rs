@@ -154,6 +154,7 @@ mod room;
 mod session;
 #[cfg(test)]
 mod spec;
+mod standing_queue;
 mod stream;
 mod streams;
 mod time;

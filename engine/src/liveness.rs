@@ -130,22 +130,24 @@ impl Liveness {
         Ok(())
     }
 
-    /// The peer answers a ping, and with it all earlier ones.
-    pub(crate) fn on_pong(&mut self, now: Instant, sequence: u64) -> Result<(), Violation> {
+    /// The peer answers a ping, and with it all earlier ones. Returns how long it took, if it was the last one.
+    pub(crate) fn on_pong(&mut self, now: Instant, sequence: u64) -> Result<Option<Duration>, Violation> {
         if sequence < self.next_answer || sequence >= self.next_ping {
             return Err(Violation::PingSequence);
         }
         self.next_answer = sequence + 1;
-        if self.next_answer == self.next_ping
-            && let Some(sent) = self.ping_sent.take()
-        {
-            let sample = now.saturating_duration_since(sent);
-            self.rtt.add(sample);
-            if self.ping_runs_free {
-                self.add_path(now, sample);
-            }
+        if self.next_answer < self.next_ping {
+            return Ok(None);
         }
-        Ok(())
+        let Some(sent) = self.ping_sent.take() else { return Ok(None) };
+        let sample = now.saturating_duration_since(sent);
+        self.rtt.add(sample);
+        if self.ping_runs_free {
+            self.add_path(now, sample);
+        } else if self.path < u64::MAX {
+            self.path = self.path.min(in_nanos(sample)); // whatever it met, the path is no longer than that
+        }
+        Ok(Some(sample))
     }
 
     /// One answer that was held up by chance weighs little, and a path that has become shorter counts at once.
@@ -164,6 +166,11 @@ impl Liveness {
     pub(crate) fn ask_for_path(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.path_measured);
         self.ping_owed |= self.ping_sent.is_none() && age >= MEASURE_AGAIN;
+    }
+
+    /// As [`ask`](Self::ask), if no ping is out.
+    pub(crate) fn ask_if_none_is_out(&mut self) {
+        self.ping_owed |= self.ping_sent.is_none();
     }
 
     pub(crate) fn owes(&self) -> bool {
@@ -292,7 +299,7 @@ mod tests {
         liveness.ask();
         assert_eq!(liveness.take_ping(at(0), false), Some(0));
         assert_eq!(liveness.on_pong(at(1), 1), Err(Violation::PingSequence));
-        assert_eq!(liveness.on_pong(at(1), 0), Ok(()));
+        assert_eq!(liveness.on_pong(at(1), 0), Ok(Some(ms(1))));
         assert_eq!(liveness.on_pong(at(1), 0), Err(Violation::PingSequence), "answered already");
     }
 
@@ -323,7 +330,8 @@ mod tests {
         assert_eq!(measure(1, 8, true), Some(ms(8)));
         assert_eq!(measure(2, 50, false), Some(ms(8)));
         assert_eq!(measure(3, 16, true), Some(ms(9)), "by chance, or it has become longer");
-        assert_eq!(measure(4, 1, true), Some(ms(1)));
+        assert_eq!(measure(4, 7, false), Some(ms(7)), "what was on its way did not hold it up");
+        assert_eq!(measure(5, 1, true), Some(ms(1)));
     }
 
     #[test]
@@ -333,7 +341,7 @@ mod tests {
             liveness.ask();
             liveness.take_ping(at(sent), false);
         }
-        liveness.on_pong(at(11), 0).unwrap();
+        assert_eq!(liveness.on_pong(at(11), 0), Ok(None));
         assert_eq!(liveness.rtt(), None);
         liveness.on_pong(at(15), 1).unwrap();
         assert_eq!(liveness.rtt().unwrap().latest, ms(5));

@@ -14,6 +14,7 @@ use crate::rate::Rate;
 use crate::record::RecordReader;
 use crate::resume::{Detached, Refused, Secret};
 use crate::session::{Phase, Session};
+use crate::standing_queue::StandingQueue;
 use crate::time::Instant;
 
 /// The pipe that carries the session now. Its number is the session's [epoch](Session).
@@ -22,6 +23,8 @@ pub(crate) struct Pipe {
     pub(crate) records: RecordReader,
     pub(crate) liveness: Liveness,
     pub(crate) rate: Rate,
+    /// Only where somebody types beside bulk.
+    pub(crate) standing_queue: Option<Box<StandingQueue>>,
     /// Nothing that was written is on its way in it, though some may be about to be.
     pub(crate) is_at_rest: bool,
     pub(crate) parameters_sent: bool,
@@ -58,7 +61,8 @@ impl Pipe {
             records: RecordReader::new(max_record_size),
             liveness: Liveness::new(now),
             rate: Rate::default(),
-            is_at_rest: false,
+            standing_queue: None,
+            is_at_rest: true,
             parameters_sent: false,
             peer: None,
             exchange,

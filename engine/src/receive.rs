@@ -78,8 +78,9 @@ impl Session {
                     self.liveness().on_ping(sequence)
                 }
                 Frame::Pong { sequence } => {
-                    self.liveness().on_pong(now, sequence)?;
-                    self.offer_room(); // the path may have turned out to be longer
+                    if let Some(round_trip) = self.liveness().on_pong(now, sequence)? {
+                        self.on_round_trip(round_trip);
+                    }
                     Ok(())
                 }
                 Frame::StreamAck { id, received } => {

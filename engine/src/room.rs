@@ -5,11 +5,13 @@
 //! share and only interactive ones the last part. Where the send buffer holds what is on its way as well, only
 //! interactive ones may fill more of it than the path takes: nothing overtakes what is on its way. Spec: PROTOCOL §6.2.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use crate::id::StreamId;
 use crate::liveness::in_nanos;
 use crate::session::Session;
+use crate::standing_queue::StandingQueue;
 use crate::stream::Send;
 use crate::time::Instant;
 use crate::turns::Urgency;
@@ -58,7 +60,7 @@ impl Held {
     }
 
     /// Those of streams that are not interactive.
-    fn patient(self) -> u64 {
+    pub(crate) fn patient(self) -> u64 {
         self.all - self.urgent
     }
 }
@@ -127,13 +129,15 @@ impl Session {
     }
 
     /// Tells everybody who waits for the session that it has room again, once half of it is empty: so each
-    /// hears for every half a buffer that goes out, and not for every record.
+    /// hears for every half a buffer that goes out, and not for every record. Where bulk gives way, half would be less than
+    /// the path takes, so an eighth is enough.
     pub(crate) fn offer_room(&mut self) {
         if !self.streams.anybody_waits_for_room() {
             return;
         }
-        let has_room =
-            self.held.all <= self.config.send_buffer / 2 && self.held.patient() <= self.useful_buffer() / 2;
+        let useful = self.useful_buffer();
+        let enough = if self.queue_limit() < u64::MAX { useful / 8 } else { useful / 2 };
+        let has_room = self.held.all <= self.config.send_buffer / 2 && self.held.patient() <= useful - enough;
         if has_room && self.credit.available() > 0 {
             for id in self.streams.take_room_queue().iter() {
                 self.offer_room_to(id);
@@ -157,11 +161,51 @@ impl Session {
         }
     }
 
-    /// How much of the send buffer is of use: for what is kept until it is acknowledged, what the path takes.
+    /// Notes that the stream has its turn: if somebody waits for it while bulk is on its way, the queue matters.
+    pub(crate) fn note_urgent(&mut self, now: Instant, id: StreamId) {
+        if !self.path_may_limit() || self.held.patient() == 0 {
+            return;
+        }
+        let is_urgent = self.streams.get(id).is_some_and(|entry| entry.urgency == Urgency::Interactive);
+        if let Some(pipe) = self.pipe.as_mut().filter(|_| is_urgent) {
+            pipe.standing_queue.get_or_insert_with(|| Box::new(StandingQueue::new(now))).matters(now);
+        }
+    }
+
+    /// Asks for the queue on the way to be measured, as long as somebody would wait in it.
+    pub(crate) fn measure_queue(&mut self, now: Instant) {
+        let Some(pipe) = &mut self.pipe else { return };
+        if pipe.standing_queue.take_if(|queue| queue.is_over(now)).is_none()
+            && pipe.standing_queue.is_some()
+            && self.held.patient() > 0
+        {
+            pipe.liveness.ask_if_none_is_out();
+        }
+    }
+
+    /// A ping has told how long the path is, with or without what waits on it.
+    pub(crate) fn on_round_trip(&mut self, round_trip: Duration) {
+        if let Some(pipe) = &mut self.pipe
+            && let (Some(queue), Some(path)) = (&mut pipe.standing_queue, pipe.liveness.path())
+        {
+            queue.handle_pong(round_trip, path);
+        }
+        self.offer_room();
+    }
+
+    /// How much of the send buffer is of use: for what is kept until it is acknowledged, what the path takes; and while
+    /// somebody types beside it, what does not wait on the way for long.
     pub(crate) fn useful_buffer(&self) -> u64 {
         let all = self.config.send_buffer;
-        let pipe = self.pipe.as_ref().filter(|_| self.resume.is_some());
-        pipe.and_then(|pipe| pipe.liveness.path()).map_or(all, |round_trip| all.min(path_room(round_trip)))
+        let Some(pipe) = self.pipe.as_ref().filter(|_| self.resume.is_some()) else { return all };
+        let path = pipe.liveness.path().map_or(u64::MAX, path_room);
+        all.min(path).min(self.queue_limit())
+    }
+
+    /// How much bulk may be on its way, for the sake of whoever types beside it.
+    pub(crate) fn queue_limit(&self) -> u64 {
+        let queue = self.pipe.as_ref().and_then(|pipe| pipe.standing_queue.as_ref());
+        queue.map_or(u64::MAX, |queue| queue.limit())
     }
 
     /// Whether [`useful_buffer`](Self::useful_buffer) depends on how long the path is.

@@ -28,6 +28,10 @@ const MIN_FRAGMENT: usize = 256;
 /// The longest turn of a stream among others: a full record.
 const QUANTUM: u64 = 16 << 10;
 
+/// Into how many records at least what may be on its way is cut, where somebody would wait for it: a key is read once all of
+/// the record is there that it is in.
+const RECORDS_ON_THE_WAY: u64 = 16;
+
 const _: () = assert!(MAX_CLOSE_FRAME < MIN_TRANSMIT && MAX_PARAMETERS_FRAME < MIN_TRANSMIT);
 
 impl Session {
@@ -78,7 +82,8 @@ impl Session {
 
     /// How long a record may be, so that what is urgent does not wait for long behind it.
     fn record_limit(&self) -> usize {
-        self.pipe.as_ref().map_or(usize::MAX, |pipe| pipe.rate.record_limit())
+        let by_queue = usize::try_from(self.queue_limit() / RECORDS_ON_THE_WAY).unwrap_or(usize::MAX);
+        self.pipe.as_ref().map_or(usize::MAX, |pipe| pipe.rate.record_limit()).min(by_queue)
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has something to say.
@@ -114,13 +119,14 @@ impl Session {
     /// Everything that an open session may have to say, the most urgent first.
     fn write_frames(&mut self, now: Instant, record: &mut RecordWriter<'_>) {
         self.measure_path(now);
+        self.measure_queue(now);
         self.write_liveness(now, record);
         self.write_drain(now, record);
         self.write_session_limits(now, record);
         self.write_acks(record);
         self.write_stream_control(now, record);
         let quantum = QUANTUM.min(self.record_limit() as u64);
-        self.write_stream_data(quantum, record);
+        self.write_stream_data(now, quantum, record);
         if let Some(pipe) = &mut self.pipe {
             pipe.is_at_rest = false;
         }
@@ -137,6 +143,9 @@ impl Session {
             record.frame(&Frame::Pong { sequence });
         }
         if let Some(sequence) = pipe.liveness.take_ping(now, is_at_rest) {
+            if let Some(queue) = &mut pipe.standing_queue {
+                queue.handle_ping(self.held.patient());
+            }
             record.frame(&Frame::Ping { sequence });
         }
     }
@@ -216,9 +225,10 @@ impl Session {
     }
 
     /// Streams take turns until the record is full.
-    fn write_stream_data(&mut self, quantum: u64, record: &mut RecordWriter<'_>) {
+    fn write_stream_data(&mut self, now: Instant, quantum: u64, record: &mut RecordWriter<'_>) {
         while let Some(turn) = self.streams.next_data(quantum) {
             let id = turn.id;
+            self.note_urgent(now, id);
             let Some(count) = self.write_data_of(id, turn.left, record) else { return };
             self.streams.spend_data(turn, quantum, count);
             self.offer_share(id);

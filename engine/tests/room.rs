@@ -217,3 +217,70 @@ fn who_waits_for_room_is_not_passed_over() {
     }
     panic!("it never hears");
 }
+
+/// Hands over a key while `bulk` bytes are on their way, and has all of it take `took`. Returns how much more may be on its
+/// way then.
+fn type_beside(pair: &mut Pair, bulk: StreamId, keys: StreamId, took: Duration) -> u64 {
+    fill(pair, bulk);
+    for _ in 0..2 {
+        // The ping goes out with whatever goes out after the key has.
+        assert_eq!(write_some(&mut pair.service, keys, 0, 1), Ok(1));
+        while pair.transmit(Side::Client) > 0 {}
+    }
+    pair.now = pair.now + took;
+    read(pair, bulk);
+    assert_eq!(read_all(&mut pair.device, keys).1, Err(ReadError::Blocked));
+    pair.advance(Duration::from_millis(25));
+    fill(pair, bulk)
+}
+
+#[test]
+fn bulk_gives_way_while_somebody_types() {
+    for (took, takes) in [(5, SHORT_PATH), (20, SHORT_PATH / 2), (100, 64 << 10), (3_000, 32 << 10)] {
+        let mut pair = pair();
+        measure(&mut pair, Duration::ZERO);
+        let (bulk, keys) = (opened(&mut pair, Urgency::Bulk), opened(&mut pair, Urgency::Interactive));
+        let filled = type_beside(&mut pair, bulk, keys, Duration::from_millis(took));
+        assert!(filled.abs_diff(takes) < 100, "{took} ms: {filled}");
+        read(&mut pair, bulk);
+        // What is on its way when the patience ends was sent before.
+        pair.advance(Duration::from_secs(10));
+        for _ in 0..2 {
+            fill(&mut pair, bulk);
+            read(&mut pair, bulk);
+        }
+        assert_eq!(fill(&mut pair, bulk), SHORT_PATH, "{took} ms: nobody types any more");
+    }
+}
+
+#[test]
+fn keys_alone_and_bulk_alone_need_not_give_way() {
+    let mut pair = pair();
+    measure(&mut pair, Duration::ZERO);
+    let (bulk, keys) = (opened(&mut pair, Urgency::Bulk), opened(&mut pair, Urgency::Interactive));
+    for _ in 0..10 {
+        let pings = pair.service.rtt();
+        assert_eq!(write_some(&mut pair.service, keys, 0, 1), Ok(1));
+        read(&mut pair, keys);
+        assert_eq!(fill(&mut pair, bulk), SHORT_PATH);
+        pair.now = pair.now + Duration::from_secs(3);
+        read(&mut pair, bulk);
+        assert_eq!(pair.service.rtt(), pings, "no ping went out");
+    }
+}
+
+#[test]
+fn a_slow_path_is_acknowledged_an_eighth_at_a_time() {
+    for (millis, acknowledged) in [(1, 0), (4, 16 << 10)] {
+        let mut pair = pair();
+        let id = opened(&mut pair, Urgency::Normal);
+        let before = pair.service.stream(id).unwrap().acknowledged();
+        for _ in 0..2 {
+            assert_eq!(write_some(&mut pair.service, id, 0, 8 << 10), Ok(8 << 10));
+            pair.run();
+            pair.now = pair.now + Duration::from_millis(millis);
+        }
+        let sent = pair.service.stream(id).unwrap().acknowledged() - before;
+        assert_eq!(sent, acknowledged, "8 KiB in {millis} ms");
+    }
+}
