@@ -64,6 +64,7 @@ stories! {
     udp_that_is_blocked: "product-udp-blocked",
     two_devices_with_one_identity: "product-twins",
     a_hub_that_drains: "product-drain",
+    keystrokes_beside_a_copy: "product-keys-beside-copy",
     a_slow_reader_beside_keystrokes: "product-slow-reader",
     credentials_that_expire: "product-expiry",
     a_proxy_that_dies: "product-proxy-dies",
