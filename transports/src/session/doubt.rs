@@ -7,7 +7,7 @@
 //! A pipe that is silent is given up after the idle timeout, since to give one up costs something. To have another one beside
 //! it costs little, and who types does not want to wait for that long. So a session that has said something to which nothing
 //! comes back asks for a sign of life, once; and if there is none, it looks for another pipe while it keeps this one. On a
-//! path that is often silent this would not end: each doubt makes the next one come later.
+//! path that is often silent this would not end: each doubt that was dispelled makes the next one come later.
 //!
 //! Who has asked for something and waits for the answer has not spoken last any more once the request is acknowledged, nor has
 //! who has more to say when the pipe takes nothing. So the peer is asked for a sign of life as well if it is silent when it
@@ -31,10 +31,10 @@ const MAX_QUIET: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_ROUND_TRIPS: u32 = 3;
 
-/// How much longer the peer has at most, on a path that was in doubt again and again.
+/// How much longer the peer has at most, on a path that was in doubt again and again without a reason.
 const MAX_CAUTION: u32 = 16;
 
-/// After how long without a doubt that is over.
+/// After how long without such a doubt that is over.
 const CALM: Duration = Duration::from_secs(30);
 
 /// How a session stands with its pipe.
@@ -48,7 +48,7 @@ pub(super) struct Doubt {
     was_peers_turn: bool,
     /// How much longer than usual the peer has to answer.
     caution: u32,
-    /// For how long there was no doubt.
+    /// For how long there was no doubt without a reason.
     calm: Duration,
 }
 
@@ -96,11 +96,17 @@ impl Doubt {
         }
     }
 
-    /// Waits until something comes after all. Cancel-safe.
+    /// Waits until something comes after all: there was no reason to doubt. Cancel-safe.
     pub(super) async fn until_dispelled(&mut self, shared: &Shared) {
         while see(shared).is_none_or(|look| look.received == self.silence.received()) {
             sleep(PACE.look).await;
         }
+        self.become_cautious();
+    }
+
+    fn become_cautious(&mut self) {
+        self.calm = Duration::ZERO;
+        self.caution = (2 * self.caution).min(MAX_CAUTION);
     }
 
     /// There is another pipe, or a reason to look again.
@@ -127,8 +133,6 @@ impl Doubt {
         let verdict = self.silence.look(look.received, Pace { quiet, ..PACE }, look.patience * self.caution);
         if verdict == Verdict::Dark {
             self.begin_anew();
-            self.calm = Duration::ZERO;
-            self.caution = (2 * self.caution).min(MAX_CAUTION);
         }
         verdict
     }
@@ -218,13 +222,25 @@ mod tests {
         assert_eq!(found[13], Verdict::Dark);
     }
 
+    /// Two hubs may die one after the other.
+    #[test]
+    fn a_doubt_that_had_a_reason_makes_nobody_cautious() {
+        let mut doubt = Doubt::default();
+        for received in 0..5 {
+            doubt.look(look(received, true));
+            assert_eq!(verdicts(&mut doubt, look(received, true), 3)[2], Verdict::Dark, "{received}");
+        }
+    }
+
     /// A radio that is silent for two seconds now and then is doubted ever later, until it was calm for a while.
     #[test]
     fn who_was_in_doubt_again_and_again_is_more_patient() {
         let mut doubt = Doubt::default();
         let looks = |doubt: &mut Doubt, received| {
             doubt.look(look(received, true));
-            (1..).find(|_| doubt.look(look(received, true)) == Verdict::Dark).expect("it comes")
+            let count = (1..).find(|_| doubt.look(look(received, true)) == Verdict::Dark).expect("it comes");
+            doubt.become_cautious(); // as it is dispelled
+            count
         };
         let counts: Vec<_> = (1..8).map(|received| looks(&mut doubt, received)).collect();
         assert_eq!(counts, [3, 5, 9, 17, 33, 33, 33]);
