@@ -167,7 +167,14 @@ fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
         send.end as u64,
         send.code.value(),
     ]);
-    let flags = [send.stopped, send.resets_when_sent, send.waiting, send.in_room_queue, send.blocked_owed];
+    let flags = [
+        send.stopped,
+        send.resets_when_sent,
+        send.waiting,
+        send.in_room_queue,
+        send.was_served,
+        send.blocked_owed,
+    ];
     digest.numbers(&flags.map(u64::from));
     send.credit.digest(digest);
     of_queue(&send.unacked, chunks, digest);

@@ -164,8 +164,8 @@ impl Liveness {
 
     /// As [`ask`](Self::ask), if the length of the path is to be measured again and no ping is out.
     pub(crate) fn ask_for_path(&mut self, now: Instant) {
-        let age = now.saturating_duration_since(self.path_measured);
-        self.ping_owed |= self.ping_sent.is_none() && age >= MEASURE_AGAIN;
+        let is_old = now.saturating_duration_since(self.path_measured) >= MEASURE_AGAIN;
+        self.ping_owed |= self.ping_sent.is_none() && (is_old || self.path == u64::MAX);
     }
 
     /// As [`ask`](Self::ask), if no ping is out.
@@ -243,7 +243,10 @@ impl Liveness {
     /// Feeds what decides when the path is measured again to `digest`, as [`digest`](Self::digest) does.
     pub(crate) fn digest_path(&self, now: Instant, digest: &mut Digest) {
         digest.number(in_nanos(now.saturating_duration_since(self.path_measured).min(MEASURE_AGAIN)));
-        digest.number(u64::from(self.ping_sent.is_some() && self.ping_runs_free));
+        digest.numbers(&[
+            u64::from(self.path == u64::MAX),
+            u64::from(self.ping_sent.is_some() && self.ping_runs_free),
+        ]);
     }
 
     /// Feeds what decides about the future to `digest`, with times relative to `now`.

@@ -13,6 +13,7 @@ use crate::liveness::in_nanos;
 use crate::session::Session;
 use crate::standing_queue::StandingQueue;
 use crate::stream::Send;
+use crate::streams::Streams;
 use crate::time::Instant;
 use crate::turns::Urgency;
 
@@ -76,6 +77,7 @@ impl Session {
         let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return 0 };
         let count = wanted.min(stream_room(send)).min(room);
         send.credit.take(count);
+        send.was_served |= count > 0;
         self.credit.take(count);
         self.held.add(urgency, count);
         count
@@ -123,7 +125,7 @@ impl Session {
             return self.streams.wait_for_room(id);
         }
         if let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) {
-            send.waiting = false;
+            (send.waiting, send.was_served) = (false, false);
         }
         self.streams.tell(id, |news| news.writable = true);
     }
@@ -161,24 +163,23 @@ impl Session {
         }
     }
 
-    /// Notes that the stream has its turn: if somebody waits for it while bulk is on its way, the queue matters.
+    /// Notes that the stream has sent something: if somebody waits for it while bulk is on its way, the queue matters.
     pub(crate) fn note_urgent(&mut self, now: Instant, id: StreamId) {
         if !self.path_may_limit() || self.held.patient() == 0 {
             return;
         }
         let is_urgent = self.streams.get(id).is_some_and(|entry| entry.urgency == Urgency::Interactive);
         if let Some(pipe) = self.pipe.as_mut().filter(|_| is_urgent) {
-            pipe.standing_queue.get_or_insert_with(|| Box::new(StandingQueue::new(now))).matters(now);
+            pipe.standing_queue.get_or_insert_with(|| Box::new(StandingQueue::UNKNOWN)).matters(now);
         }
     }
 
     /// Asks for the queue on the way to be measured, as long as somebody would wait in it.
     pub(crate) fn measure_queue(&mut self, now: Instant) {
+        let is_bulk_there = self.held.patient() > 0;
         let Some(pipe) = &mut self.pipe else { return };
-        if pipe.standing_queue.take_if(|queue| queue.is_over(now)).is_none()
-            && pipe.standing_queue.is_some()
-            && self.held.patient() > 0
-        {
+        pipe.standing_queue.take_if(|queue| queue.is_over(now));
+        if is_bulk_there && pipe.standing_queue.as_ref().is_some_and(|queue| queue.may_ask(now)) {
             pipe.liveness.ask_if_none_is_out();
         }
     }
@@ -234,6 +235,15 @@ impl Session {
         };
         self.credit.available().min(room)
     }
+}
+
+/// How many bytes of streams that are not interactive were handed to the pipe and are not acknowledged.
+pub(crate) fn patient_on_its_way(streams: &Streams) -> u64 {
+    let patient = streams.iter().filter(|(_, entry)| entry.urgency != Urgency::Interactive);
+    patient
+        .filter_map(|(_, entry)| entry.send.as_ref())
+        .map(|send| send.held().saturating_sub(send.queued()))
+        .sum()
 }
 
 /// How much a path with this round-trip time may hold. None counts as longer than a minute, so that 64 bits are enough.

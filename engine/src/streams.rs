@@ -538,16 +538,25 @@ impl Streams {
         !self.room.is_empty()
     }
 
-    /// Takes all who wait for room, in the order in which they came.
+    /// Takes all who wait for room, in the order in which they came; but who got some of it the last time comes after those
+    /// who got nothing, as one alone may take all of it.
     pub(crate) fn take_room_queue(&mut self) -> Line {
         let queue = core::mem::take(&mut self.room);
+        let (mut first, mut last) = (Line::default(), Line::default());
         for id in queue.iter() {
             match self.entries.get_mut(&id).and_then(|entry| entry.send.as_mut()) {
-                Some(send) => send.in_room_queue = false,
+                Some(send) => {
+                    send.in_room_queue = false;
+                    let line = if send.was_served { &mut last } else { &mut first };
+                    line.push_back(id);
+                }
                 None => self.gone -= 1,
             }
         }
-        queue
+        for id in last.iter() {
+            first.push_back(id);
+        }
+        first
     }
 
     /// Gives back what empty queues have kept for the next time.

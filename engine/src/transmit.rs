@@ -14,6 +14,7 @@ use crate::frame::{
 use crate::id::{Dir, StreamId};
 use crate::params::MIN_MAX_RECORD_SIZE;
 use crate::record_writer::RecordWriter;
+use crate::room::patient_on_its_way;
 use crate::session::{Phase, Session};
 use crate::stream::{End, SendInput, SendState};
 use crate::time::Instant;
@@ -28,8 +29,8 @@ const MIN_FRAGMENT: usize = 256;
 /// The longest turn of a stream among others: a full record.
 const QUANTUM: u64 = 16 << 10;
 
-/// Into how many records at least what may be on its way is cut, where somebody would wait for it: a key is read once all of
-/// the record is there that it is in.
+/// Into how many records at least what may be on its way is cut, where somebody would wait for it: a key can be read only
+/// when its whole record has come.
 const RECORDS_ON_THE_WAY: u64 = 16;
 
 const _: () = assert!(MAX_CLOSE_FRAME < MIN_TRANSMIT && MAX_PARAMETERS_FRAME < MIN_TRANSMIT);
@@ -144,7 +145,7 @@ impl Session {
         }
         if let Some(sequence) = pipe.liveness.take_ping(now, is_at_rest) {
             if let Some(queue) = &mut pipe.standing_queue {
-                queue.handle_ping(self.held.patient());
+                queue.handle_ping(now, patient_on_its_way(&self.streams));
             }
             record.frame(&Frame::Ping { sequence });
         }
@@ -228,9 +229,11 @@ impl Session {
     fn write_stream_data(&mut self, now: Instant, quantum: u64, record: &mut RecordWriter<'_>) {
         while let Some(turn) = self.streams.next_data(quantum) {
             let id = turn.id;
-            self.note_urgent(now, id);
             let Some(count) = self.write_data_of(id, turn.left, record) else { return };
             self.streams.spend_data(turn, quantum, count);
+            if count > 0 {
+                self.note_urgent(now, id);
+            }
             self.offer_share(id);
             self.streams.retire(id);
         }

@@ -218,6 +218,34 @@ fn who_waits_for_room_is_not_passed_over() {
     panic!("it never hears");
 }
 
+/// Each of them could take all of the room that there is, and is woken in the same order each time.
+#[test]
+fn who_writes_all_the_time_leaves_room_for_others() {
+    let mut pair = pair();
+    let all = [(); 3].map(|()| opened(&mut pair, Urgency::Normal));
+    for id in all {
+        fill(&mut pair, id);
+    }
+    let mut written = [0; 3];
+    events(&mut pair.service);
+    for _ in 0..30 {
+        pair.run();
+        for id in all {
+            assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+        }
+        pair.advance(Duration::from_millis(25));
+        for event in events(&mut pair.service) {
+            if let Event::Writable(id) = event {
+                let place = all.iter().position(|other| *other == id).unwrap();
+                written[place] += fill(&mut pair, id);
+                events(&mut pair.service); // of what it has used already
+            }
+        }
+    }
+    let [least, most] = [written.iter().min(), written.iter().max()].map(|count| *count.unwrap());
+    assert!(least > 0 && most <= least * 11 / 10, "{written:?}");
+}
+
 /// Hands over a key while `bulk` bytes are on their way, and has all of it take `took`. Returns how much more may be on its
 /// way then.
 fn type_beside(pair: &mut Pair, bulk: StreamId, keys: StreamId, took: Duration) -> u64 {
@@ -266,6 +294,19 @@ fn keys_alone_and_bulk_alone_need_not_give_way() {
         pair.now = pair.now + Duration::from_secs(3);
         read(&mut pair, bulk);
         assert_eq!(pair.service.rtt(), pings, "no ping went out");
+    }
+}
+
+/// Also one of a young session, that is attached in the middle of an upload.
+#[test]
+fn each_pipe_measures_its_path() {
+    let mut pair = pair();
+    let bulk = opened(&mut pair, Urgency::Bulk);
+    for _ in 0..3 {
+        assert_eq!(fill(&mut pair, bulk), SHORT_PATH);
+        pair.now = pair.now + Duration::from_secs(1);
+        pair.hop(); // and all of it goes out again
+        read(&mut pair, bulk);
     }
 }
 
