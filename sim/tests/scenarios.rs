@@ -92,6 +92,8 @@ fn what_failed_once_holds() {
         ("quic-bad-day", &["500"]),
         // A hub died before a device's first word, while its answer was on its way, or when its line took nothing more.
         ("product-two-hubs", &["79", "146", "321", "338", "508", "639"]),
+        // A doubt that had a reason made the next one later, and the other hub died as well.
+        ("product-two-hubs", &["54"]),
         // A stream found no room, and those that came later took what there was in turns.
         ("product-drain-two-hubs", &["995"]),
     ];
