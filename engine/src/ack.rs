@@ -19,7 +19,7 @@ use crate::time::Instant;
 ///
 /// Four records: an acknowledgement for each would cost a twentieth of the time of a busy session, and one for a
 /// megabyte would have the peer wait with a full send buffer.
-const ACK_BYTES: u64 = 64 << 10;
+pub(crate) const ACK_BYTES: u64 = 64 << 10;
 
 /// As late as this after the first of them has arrived, they are (as RFC 9000 §13.2.1 has it for packets).
 const ACK_DELAY: Duration = Duration::from_millis(25);
@@ -95,7 +95,7 @@ impl Session {
             let drop = |count: u64| usize::try_from(count).expect("it is in memory");
             self.chunks.drop_front(&mut send.unacked, drop(gone_out));
             self.chunks.drop_front(&mut send.queue, drop(count - gone_out));
-            self.held.remove(urgency, count);
+            self.held.remove(urgency, count, gone_out);
             send.sent = send.sent.max(bytes);
         }
         let mut is_news = bytes > send.acked;

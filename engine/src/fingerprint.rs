@@ -37,6 +37,7 @@ impl Session {
             if let Some(send) = &entry.send {
                 let kept = self.chunks.len(&send.unacked) + self.chunks.len(&send.queue);
                 held.add(entry.urgency, kept as u64);
+                held.send(entry.urgency, self.chunks.len(&send.unacked) as u64);
                 if !self.is_closed() {
                     assert_eq!(send.queued(), self.chunks.len(&send.queue) as u64);
                     assert_eq!(send.held(), kept as u64);

@@ -34,10 +34,11 @@ pub(crate) struct Liveness {
     /// When it was handed over, nothing was on its way that it would have waited behind.
     ping_runs_free: bool,
     rtt: Samples,
-    /// The length of the path: the round-trip time of pings that ran free, in nanoseconds. [`u64::MAX`] while there is none.
+    /// The length of the path, in nanoseconds: the round-trip time of pings that ran free, and no more than any took.
+    /// [`u64::MAX`] while there is none.
     path: u64,
-    /// When that was measured last.
-    path_measured: Instant,
+    /// From when on one that runs free is to tell it again.
+    path_due: Instant,
     /// When the peer is given up at the earliest: after this end was suspended, a little later than otherwise.
     spared: Instant,
 }
@@ -99,7 +100,7 @@ impl Liveness {
             ping_runs_free: false,
             rtt: Samples::NONE,
             path: u64::MAX,
-            path_measured: Instant::default(),
+            path_due: Instant::default(),
             spared: Instant::default(),
         }
     }
@@ -144,7 +145,7 @@ impl Liveness {
         self.rtt.add(sample);
         if self.ping_runs_free {
             self.add_path(now, sample);
-        } else if self.path < u64::MAX {
+        } else {
             self.path = self.path.min(in_nanos(sample)); // whatever it met, the path is no longer than that
         }
         Ok(Some(sample))
@@ -154,7 +155,7 @@ impl Liveness {
     fn add_path(&mut self, now: Instant, sample: Duration) {
         let sample = in_nanos(sample).min(u64::MAX - 1);
         self.path = if sample < self.path { sample } else { self.path - self.path / 8 + sample / 8 };
-        self.path_measured = now;
+        self.path_due = now + MEASURE_AGAIN;
     }
 
     /// Asks for a ping to go out.
@@ -164,8 +165,12 @@ impl Liveness {
 
     /// As [`ask`](Self::ask), if the length of the path is to be measured again and no ping is out.
     pub(crate) fn ask_for_path(&mut self, now: Instant) {
-        let is_old = now.saturating_duration_since(self.path_measured) >= MEASURE_AGAIN;
-        self.ping_owed |= self.ping_sent.is_none() && (is_old || self.path == u64::MAX);
+        self.ping_owed |= self.ping_sent.is_none() && now >= self.path_due;
+    }
+
+    /// The path turned out to be as long as that.
+    pub(crate) fn set_path(&mut self, path: Duration) {
+        self.path = in_nanos(path);
     }
 
     /// As [`ask`](Self::ask), if no ping is out.
@@ -242,11 +247,8 @@ impl Liveness {
 
     /// Feeds what decides when the path is measured again to `digest`, as [`digest`](Self::digest) does.
     pub(crate) fn digest_path(&self, now: Instant, digest: &mut Digest) {
-        digest.number(in_nanos(now.saturating_duration_since(self.path_measured).min(MEASURE_AGAIN)));
-        digest.numbers(&[
-            u64::from(self.path == u64::MAX),
-            u64::from(self.ping_sent.is_some() && self.ping_runs_free),
-        ]);
+        digest.number(in_nanos(self.path_due.saturating_duration_since(now)));
+        digest.number(u64::from(self.ping_sent.is_some() && self.ping_runs_free));
     }
 
     /// Feeds what decides about the future to `digest`, with times relative to `now`.
@@ -317,7 +319,7 @@ mod tests {
         liveness.take_ping(at(100), false);
         liveness.on_pong(at(126), 1).unwrap();
         assert_eq!(liveness.rtt(), Some(Rtt { latest: ms(26), min: ms(10), smoothed: ms(12) }));
-        assert_eq!(liveness.path(), None, "something was on its way each time");
+        assert_eq!(liveness.path(), Some(ms(10)), "no longer, whatever was on its way");
     }
 
     #[test]
@@ -329,7 +331,7 @@ mod tests {
             liveness.on_pong(at(took), sequence).unwrap();
             liveness.path()
         };
-        assert_eq!(measure(0, 50, false), None);
+        assert_eq!(measure(0, 50, false), Some(ms(50)), "it may be shorter");
         assert_eq!(measure(1, 8, true), Some(ms(8)));
         assert_eq!(measure(2, 50, false), Some(ms(8)));
         assert_eq!(measure(3, 16, true), Some(ms(9)), "by chance, or it has become longer");

@@ -201,6 +201,7 @@ impl Session {
 
     /// Everything that the peer may not have is to go out again.
     fn rewind(&mut self) {
+        self.held.rewind();
         let mut next = self.streams.after(None);
         while let Some(id) = next {
             let entry = self.streams.get_mut(id).expect("it was just found");

@@ -269,7 +269,7 @@ impl Session {
         if !sabotaged!(CreditKeptOnReset) {
             self.credit.give_back(dropped.unsent);
         }
-        self.held.remove(urgency, dropped.held);
+        self.held.remove(urgency, dropped.held, dropped.on_its_way);
         self.streams.schedule(id);
         self.offer_room();
         true

@@ -13,7 +13,6 @@ use crate::liveness::in_nanos;
 use crate::session::Session;
 use crate::standing_queue::StandingQueue;
 use crate::stream::Send;
-use crate::streams::Streams;
 use crate::time::Instant;
 use crate::turns::Urgency;
 
@@ -29,6 +28,9 @@ const FASTEST: u64 = 256 << 20;
 /// What every path is taken to hold: four acknowledgements' worth. With less, each of them would be waited for.
 const SHORT_PATH: u64 = 256 << 10;
 
+/// How much room it is worth to tell a writer of, where many wait for little.
+const WORTH_A_CALL: u64 = 1 << 10;
+
 /// Of how many parts of the send buffer the last is kept for interactive streams.
 const INTERACTIVE_PART: u64 = 8;
 
@@ -39,6 +41,8 @@ pub(crate) struct Held {
     all: u64,
     /// Those of interactive streams.
     urgent: u64,
+    /// Those of the others that the pipe has taken.
+    sent: u64,
 }
 
 impl Held {
@@ -47,9 +51,24 @@ impl Held {
         self.urgent += if urgency == Urgency::Interactive { count } else { 0 };
     }
 
-    pub(crate) fn remove(&mut self, urgency: Urgency, count: u64) {
+    /// Lets go of `count` bytes, of which the pipe had taken `sent`.
+    pub(crate) fn remove(&mut self, urgency: Urgency, count: u64, sent: u64) {
         self.all -= count;
-        self.urgent -= if urgency == Urgency::Interactive { count } else { 0 };
+        if urgency == Urgency::Interactive {
+            self.urgent -= count;
+        } else {
+            self.sent -= sent;
+        }
+    }
+
+    /// The pipe takes so many of them, which are kept all the same.
+    pub(crate) fn send(&mut self, urgency: Urgency, count: u64) {
+        self.sent += if urgency == Urgency::Interactive { 0 } else { count };
+    }
+
+    /// All of them are to go out again.
+    pub(crate) fn rewind(&mut self) {
+        self.sent = 0;
     }
 
     pub(crate) fn is_empty(self) -> bool {
@@ -63,6 +82,11 @@ impl Held {
     /// Those of streams that are not interactive.
     pub(crate) fn patient(self) -> u64 {
         self.all - self.urgent
+    }
+
+    /// Those of these that are on their way.
+    pub(crate) fn patient_on_its_way(self) -> u64 {
+        self.sent
     }
 }
 
@@ -87,9 +111,11 @@ impl Session {
     pub(crate) fn change_urgency(&mut self, id: StreamId, urgency: Urgency) {
         let Some(entry) = self.streams.get(id) else { return };
         // Of a session that is over, nothing is kept.
-        let held = entry.send.as_ref().filter(|_| !self.is_closed()).map_or(0, Send::held);
-        self.held.remove(entry.urgency, held);
+        let send = entry.send.as_ref().filter(|_| !self.is_closed());
+        let (held, sent) = send.map_or((0, 0), |send| (send.held(), send.on_its_way()));
+        self.held.remove(entry.urgency, held, sent);
         self.held.add(urgency, held);
+        self.held.send(urgency, sent);
         self.streams.set_urgency(id, urgency);
         // Another part of the send buffer is open to it, and one less to the others or one more.
         self.offer_room();
@@ -132,13 +158,19 @@ impl Session {
 
     /// Tells everybody who waits for the session that it has room again, once half of it is empty: so each
     /// hears for every half a buffer that goes out, and not for every record. Where bulk gives way, half would be less than
-    /// the path takes, so an eighth is enough.
+    /// the path takes, so an eighth is enough, if not so many wait that most of them would be told in vain.
     pub(crate) fn offer_room(&mut self) {
-        if !self.streams.anybody_waits_for_room() {
+        if self.streams.waiting_for_room() == 0 {
             return;
         }
         let useful = self.useful_buffer();
-        let enough = if self.queue_limit() < u64::MAX { useful / 8 } else { useful / 2 };
+        let half = useful / 2;
+        let enough = if self.queue_limit() < u64::MAX {
+            let waiters = self.streams.waiting_for_room() as u64;
+            (useful / 8).max(waiters * WORTH_A_CALL).min(half)
+        } else {
+            half
+        };
         let has_room = self.held.all <= self.config.send_buffer / 2 && self.held.patient() <= useful - enough;
         if has_room && self.credit.available() > 0 {
             for id in self.streams.take_room_queue().iter() {
@@ -176,10 +208,10 @@ impl Session {
 
     /// Asks for the queue on the way to be measured, as long as somebody would wait in it.
     pub(crate) fn measure_queue(&mut self, now: Instant) {
-        let is_bulk_there = self.held.patient() > 0;
+        let bulk = self.held.patient_on_its_way();
         let Some(pipe) = &mut self.pipe else { return };
         pipe.standing_queue.take_if(|queue| queue.is_over(now));
-        if is_bulk_there && pipe.standing_queue.as_ref().is_some_and(|queue| queue.may_ask(now)) {
+        if pipe.standing_queue.as_ref().is_some_and(|queue| queue.may_ask(now, bulk)) {
             pipe.liveness.ask_if_none_is_out();
         }
     }
@@ -188,8 +220,9 @@ impl Session {
     pub(crate) fn on_round_trip(&mut self, round_trip: Duration) {
         if let Some(pipe) = &mut self.pipe
             && let (Some(queue), Some(path)) = (&mut pipe.standing_queue, pipe.liveness.path())
+            && let Some(longer) = queue.handle_pong(round_trip, path)
         {
-            queue.handle_pong(round_trip, path);
+            pipe.liveness.set_path(longer);
         }
         self.offer_room();
     }
@@ -227,7 +260,7 @@ impl Session {
         let all = self.config.send_buffer;
         let room = match urgency {
             Urgency::Interactive => all.saturating_sub(self.held.all),
-            Urgency::Normal | Urgency::Bulk if self.streams.anybody_waits_for_room() => 0,
+            Urgency::Normal | Urgency::Bulk if self.streams.waiting_for_room() > 0 => 0,
             Urgency::Normal | Urgency::Bulk => {
                 let part = (all - all / INTERACTIVE_PART).saturating_sub(self.held.all);
                 part.min(self.useful_buffer().saturating_sub(self.held.patient()))
@@ -235,15 +268,6 @@ impl Session {
         };
         self.credit.available().min(room)
     }
-}
-
-/// How many bytes of streams that are not interactive were handed to the pipe and are not acknowledged.
-pub(crate) fn patient_on_its_way(streams: &Streams) -> u64 {
-    let patient = streams.iter().filter(|(_, entry)| entry.urgency != Urgency::Interactive);
-    patient
-        .filter_map(|(_, entry)| entry.send.as_ref())
-        .map(|send| send.held().saturating_sub(send.queued()))
-        .sum()
 }
 
 /// How much a path with this round-trip time may hold. None counts as longer than a minute, so that 64 bits are enough.

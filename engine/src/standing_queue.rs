@@ -5,10 +5,11 @@
 //!
 //! Nothing overtakes what is on its way. A slow path carries a fixed rate, so whatever more is on its way only waits, and keys
 //! with it. A ping that leaves beside bulk takes as long as a key would: by how much more than the path, so much too much is
-//! on its way. The least of a few counts, as what all of them met stands there, and what one met passes.
+//! on its way. The fastest of a few counts, as what all of them met stands there, and what one met passes.
 
 use core::time::Duration;
 
+use crate::ack::ACK_BYTES;
 use crate::fingerprint::Digest;
 use crate::liveness::in_nanos;
 use crate::time::Instant;
@@ -22,16 +23,22 @@ const AIM: Duration = Duration::from_millis(10);
 const SMALL_AIM: Duration = Duration::from_millis(40);
 
 /// As many bytes as come, at most, before they are acknowledged.
-const SMALL: u64 = 64 << 10;
+const SMALL: u64 = ACK_BYTES;
 
-/// The least limit: two full records, one on its way and one that is acknowledged.
+/// The least limit: four times what is acknowledged at once where the path is slow.
 const LEAST: u64 = 32 << 10;
 
-/// Of how many pings the least counts, once there is a limit: the first key shall not wait for so many.
+/// Of how many pings the fastest counts, once there is a limit: the first key shall not wait for so many.
 const ROUND: u8 = 5;
 
 /// How long after a ping the next one may leave. A shorter queue than that is none, and a ping costs the peer some work.
 const BETWEEN_PINGS: Duration = Duration::from_millis(5);
+
+/// And how long after it one that meets less than half of what may be there: bulk has become less, or the path slower.
+const BETWEEN_LESSER_PINGS: Duration = Duration::from_millis(50);
+
+/// After how many rounds that leave [`LEAST`] the path is taken to be so long: it has become longer, or others fill it.
+const MOST_LEAST_ROUNDS: u8 = 4;
 
 /// For how long after the last key bulk gives way. Where others fill the path's queue as well, who gives way gets less.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,12 +50,16 @@ pub(crate) struct StandingQueue {
     matters_until: Instant,
     /// When the last ping left.
     asked: Option<Instant>,
-    /// How much bulk was on its way when the ping left that is out, if it was enough to tell something.
+    /// How much bulk was on its way when the ping left that is out.
     asked_with: Option<u64>,
-    /// Of this round's pings: how many were answered, and the least time that one took, in nanoseconds, with how much bulk
-    /// had been on its way.
+    /// Of this round's pings, those that told something: how many were answered, ...
     answered: u8,
-    least: (u64, u64),
+    /// ... how much bulk may be on its way by the one that allows the most, ...
+    fitting: u64,
+    /// ... and the least time that one took, in nanoseconds.
+    fastest: u64,
+    /// How many rounds in turn have left [`LEAST`].
+    least_rounds: u8,
     /// How much bulk may be on its way. [`u64::MAX`] while nothing says otherwise.
     limit: u64,
 }
@@ -59,7 +70,9 @@ impl StandingQueue {
         asked: None,
         asked_with: None,
         answered: 0,
-        least: (u64::MAX, 0),
+        fitting: 0,
+        fastest: u64::MAX,
+        least_rounds: 0,
         limit: u64::MAX,
     };
 
@@ -73,41 +86,64 @@ impl StandingQueue {
         now >= self.matters_until
     }
 
-    /// Whether a ping may leave, as far as the last one is concerned.
-    pub(crate) fn may_ask(&self, now: Instant) -> bool {
-        self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= BETWEEN_PINGS)
+    /// Whether it is time for a ping, behind so many bytes of bulk. Behind little it tells nothing.
+    pub(crate) fn may_ask(&self, now: Instant, bulk: u64) -> bool {
+        let passed = |wait| self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= wait);
+        let is_near_limit = self.is_limited() && bulk >= self.limit / 2;
+        let is_much = bulk >= LEAST;
+        is_near_limit && passed(BETWEEN_PINGS)
+            || is_much && passed(if self.is_limited() { BETWEEN_LESSER_PINGS } else { BETWEEN_PINGS })
     }
 
-    /// A ping leaves behind so many bytes of bulk. If that is much less than may be there, the ping tells nothing.
+    /// A ping leaves behind so many bytes of bulk.
     pub(crate) fn handle_ping(&mut self, now: Instant, bulk: u64) {
         self.asked = Some(now);
-        self.asked_with = Some(bulk).filter(|bulk| self.limit == u64::MAX || *bulk >= self.limit / 2);
+        self.asked_with = Some(bulk);
     }
 
-    /// The last ping was answered after `round_trip`, on a path of this length.
-    pub(crate) fn handle_pong(&mut self, round_trip: Duration, path: Duration) {
-        let Some(bulk) = self.asked_with.take() else { return };
-        self.least = self.least.min((in_nanos(round_trip).max(1), bulk));
+    /// The last ping was answered after `round_trip`, on a path of this length. Returns how long the path is, if it is longer
+    /// than that.
+    pub(crate) fn handle_pong(&mut self, round_trip: Duration, path: Duration) -> Option<Duration> {
+        let bulk = self.asked_with.take()?;
+        self.fitting = self.fitting.max(self.fitting(round_trip, path, bulk)?);
+        self.fastest = self.fastest.min(in_nanos(round_trip));
         self.answered += 1;
-        if self.answered == ROUND || self.limit == u64::MAX {
-            self.adjust(path);
-            (self.answered, self.least) = (0, (u64::MAX, 0));
+        if self.answered < ROUND && self.is_limited() {
+            return None;
         }
+        let fastest = Duration::from_nanos(self.fastest);
+        self.limit = self.fitting.min(self.limit.saturating_add(self.limit / 4));
+        (self.answered, self.fitting, self.fastest) = (0, 0, u64::MAX);
+        self.least_rounds = if self.limit == LEAST { self.least_rounds + 1 } else { 0 };
+        (self.least_rounds > MOST_LEAST_ROUNDS && fastest > path).then(|| {
+            self.least_rounds = 0;
+            fastest
+        })
     }
 
-    /// As much as was on its way takes `least`; so in proportion for the time that it may take. More is allowed little by
-    /// little, as it may not be what took the time.
-    fn adjust(&mut self, path: Duration) {
-        let (least, bulk) = self.least;
-        let bulk = if self.limit < u64::MAX { self.limit.max(bulk) } else { bulk };
-        let fits = |queue: Duration| {
-            let bytes = u128::from(bulk) * (path + queue).as_nanos() / u128::from(least);
-            u64::try_from(bytes).unwrap_or(u64::MAX)
+    /// How much bulk may be on its way by a ping that met `bulk`: that took `round_trip`, so in proportion for the time that
+    /// it may take. `None` if the ping tells nothing.
+    fn fitting(&self, round_trip: Duration, path: Duration, bulk: u64) -> Option<u64> {
+        let fits = |bulk: u64| {
+            let within = |queue: Duration| {
+                let bytes = u128::from(bulk) * (path + queue).as_nanos() / round_trip.as_nanos().max(1);
+                u64::try_from(bytes).unwrap_or(u64::MAX)
+            };
+            within(AIM).max(within(SMALL_AIM).min(SMALL)).max(LEAST)
         };
-        let fitting = fits(AIM).max(fits(SMALL_AIM).min(SMALL)).max(LEAST);
-        if self.limit < u64::MAX || fitting < bulk {
-            self.limit = fitting.min(self.limit.saturating_add(self.limit / 4));
+        if !self.is_limited() {
+            return Some(fits(bulk)).filter(|fitting| *fitting < bulk);
         }
+        if bulk >= self.limit / 2 {
+            return Some(fits(bulk.max(self.limit))); // it left with the first of what was on its way a moment later
+        }
+        // There may have been so little for want of more, which is no reason to allow more, or less.
+        let is_queue = round_trip > path + AIM;
+        (bulk >= LEAST).then(|| if is_queue { fits(bulk).min(self.limit) } else { self.limit })
+    }
+
+    fn is_limited(&self) -> bool {
+        self.limit < u64::MAX
     }
 
     pub(crate) fn limit(&self) -> u64 {
@@ -117,10 +153,11 @@ impl StandingQueue {
     /// Feeds what decides about the future to `digest`, with times relative to `now`.
     pub(crate) fn digest(&self, now: Instant, digest: &mut Digest) {
         digest.number(in_nanos(self.matters_until.saturating_duration_since(now)));
-        let since = self.asked.map(|asked| now.saturating_duration_since(asked).min(BETWEEN_PINGS));
+        let since = self.asked.map(|asked| now.saturating_duration_since(asked).min(BETWEEN_LESSER_PINGS));
         digest.option(since.map(in_nanos));
         digest.option(self.asked_with);
-        digest.numbers(&[u64::from(self.answered), self.least.0, self.least.1, self.limit]);
+        digest.numbers(&[u64::from(self.answered), self.fitting, self.fastest]);
+        digest.numbers(&[u64::from(self.least_rounds), self.limit]);
     }
 }
 
@@ -178,8 +215,30 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_of_others_leaves_two_records() {
-        assert_eq!(after(50, 1_250_000, ms(40), |_| ms(200)), LEAST);
+    fn the_queue_of_others_leaves_little() {
+        for rounds in [4, 50] {
+            assert_eq!(after(rounds, 1_250_000, ms(40), |_| ms(200)), LEAST);
+        }
+    }
+
+    #[test]
+    fn a_path_that_has_become_longer_is_measured_where_bulk_never_rests() {
+        let mut queue = StandingQueue { limit: 1 << 20, ..StandingQueue::UNKNOWN };
+        let mut pings = 0;
+        let path = loop {
+            queue.handle_ping(Instant::default(), queue.limit());
+            let took = ms(300 + pings % 3);
+            if let Some(path) = queue.handle_pong(took, ms(5)) {
+                break path;
+            }
+            pings += 1;
+        };
+        assert_eq!((queue.limit(), path), (LEAST, ms(300)));
+        for _ in 0..500 {
+            queue.handle_ping(Instant::default(), queue.limit());
+            assert_eq!(queue.handle_pong(ms(300), path), None);
+        }
+        assert!(queue.limit() > 20 * LEAST, "{}", queue.limit());
     }
 
     #[test]
@@ -194,22 +253,53 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_that_met_little_bulk_does_not_raise_the_limit() {
-        let mut queue = StandingQueue { limit: 100_000, ..StandingQueue::UNKNOWN };
-        for bulk in [0, 1000, 49_999].repeat(100) {
-            queue.handle_ping(Instant::default(), bulk);
-            queue.handle_pong(ms(40), ms(40));
+    fn pings_that_met_little_bulk_lower_the_limit_and_do_not_raise_it() {
+        let limit = 4 << 20;
+        for (bulk, took, expected) in [
+            (limit / 2 - 1, ms(40), limit),
+            (limit / 2 - 1, ms(50), limit),
+            (LEAST, ms(50), limit),
+            // 200 KiB in 200 ms are 50 in 50.
+            (200 << 10, ms(200), SMALL),
+            (2_000_000, ms(200), 500_000),
+            (LEAST - 1, ms(5_000), limit),
+            (0, ms(5_000), limit),
+        ] {
+            let mut queue = StandingQueue { limit, ..StandingQueue::UNKNOWN };
+            for _ in 0..ROUND {
+                queue.handle_ping(Instant::default(), bulk);
+                queue.handle_pong(took, ms(40));
+            }
+            assert_eq!(queue.limit(), expected, "{bulk} in {took:?}");
         }
-        assert_eq!(queue.limit(), 100_000);
     }
 
     #[test]
-    fn pings_leave_five_milliseconds_apart() {
+    fn one_that_met_no_queue_is_enough_for_the_limit_to_stay() {
+        let limit = 4 << 20;
+        let mut queue = StandingQueue { limit, ..StandingQueue::UNKNOWN };
+        for ping in 0..ROUND * 10 {
+            queue.handle_ping(Instant::default(), 1 << 20);
+            queue.handle_pong(ms(if ping % ROUND == 2 { 45 } else { 400 }), ms(40));
+        }
+        assert_eq!(queue.limit(), limit);
+    }
+
+    #[test]
+    fn pings_leave_five_milliseconds_apart_behind_enough_bulk_and_fifty_behind_little() {
         let mut queue = StandingQueue::UNKNOWN;
-        let now = Instant::from_nanos(1);
-        assert!(queue.may_ask(now));
-        queue.handle_ping(now, 1);
-        assert!(!queue.may_ask(now + Duration::from_micros(4_999)) && queue.may_ask(now + ms(5)));
+        let start = Instant::from_nanos(1);
+        assert!(queue.may_ask(start, LEAST) && !queue.may_ask(start, LEAST - 1));
+        queue.handle_ping(start, 1);
+        let waits = |queue: &StandingQueue, bulk| {
+            (0..100_000).step_by(100).find(|&us| queue.may_ask(start + Duration::from_micros(us), bulk))
+        };
+        assert_eq!(waits(&queue, LEAST), Some(5_000), "there is no limit");
+        queue.limit = 4 * LEAST;
+        let found = [2 * LEAST, 2 * LEAST - 1, LEAST, LEAST - 1].map(|bulk| waits(&queue, bulk));
+        assert_eq!(found, [Some(5_000), Some(50_000), Some(50_000), None]);
+        queue.limit = LEAST;
+        assert_eq!([LEAST / 2, LEAST / 2 - 1].map(|bulk| waits(&queue, bulk)), [Some(5_000), None]);
     }
 
     #[test]

@@ -534,8 +534,9 @@ impl Streams {
         }
     }
 
-    pub(crate) fn anybody_waits_for_room(&self) -> bool {
-        !self.room.is_empty()
+    /// How many wait for room, those included that are gone.
+    pub(crate) fn waiting_for_room(&self) -> usize {
+        self.room.len()
     }
 
     /// Takes all who wait for room, in the order in which they came; but who got some of it the last time comes after those

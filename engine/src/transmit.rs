@@ -14,7 +14,6 @@ use crate::frame::{
 use crate::id::{Dir, StreamId};
 use crate::params::MIN_MAX_RECORD_SIZE;
 use crate::record_writer::RecordWriter;
-use crate::room::patient_on_its_way;
 use crate::session::{Phase, Session};
 use crate::stream::{End, SendInput, SendState};
 use crate::time::Instant;
@@ -145,7 +144,7 @@ impl Session {
         }
         if let Some(sequence) = pipe.liveness.take_ping(now, is_at_rest) {
             if let Some(queue) = &mut pipe.standing_queue {
-                queue.handle_ping(now, patient_on_its_way(&self.streams));
+                queue.handle_ping(now, self.held.patient_on_its_way());
             }
             record.frame(&Frame::Ping { sequence });
         }
@@ -242,9 +241,8 @@ impl Session {
     /// Writes one STREAM frame of at most `turn` bytes of payload. Returns how many, or `None` if it does not fit.
     fn write_data_of(&mut self, id: StreamId, turn: u64, record: &mut RecordWriter<'_>) -> Option<u64> {
         let (others, resumes) = (self.streams.has_more_data(), self.resume.is_some());
-        let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else {
-            return Some(0);
-        };
+        let Some(entry) = self.streams.get_mut(id) else { return Some(0) };
+        let (urgency, Some(send)) = (entry.urgency, &mut entry.send) else { return Some(0) };
         if !send.wants_data() {
             return Some(0); // it was reset after it got into the queue, or all of it was there already
         }
@@ -283,7 +281,9 @@ impl Session {
         if fin {
             send.end = End::Sent;
         }
-        if !resumes {
+        if resumes {
+            self.held.send(urgency, length);
+        } else {
             self.gone_out(id, length, is_last);
         }
         if ends_record {
@@ -295,7 +295,7 @@ impl Session {
     /// Without acknowledgements, what the pipe has taken counts as delivered (draft-02 §4).
     fn gone_out(&mut self, id: StreamId, length: u64, is_last: bool) {
         let entry = self.streams.get_mut(id).expect("it was just sent");
-        self.held.remove(entry.urgency, length);
+        self.held.remove(entry.urgency, length, 0);
         let send = entry.send.as_mut().expect("it was just sent");
         send.acked = send.sent;
         if send.end == End::Sent {

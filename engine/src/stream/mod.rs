@@ -296,7 +296,7 @@ impl<'a> Stream<'a> {
             chunks.clear(&mut send.unacked);
             send.acked = send.sent;
             let urgency = self.entry().urgency;
-            self.session.held.remove(urgency, evicted);
+            self.session.held.remove(urgency, evicted, evicted);
         }
         if count < wanted {
             self.session.wait_to_write(self.id);

@@ -139,6 +139,11 @@ impl Send {
         if self.is_reset() { 0 } else { self.credit.used() - self.acked }
     }
 
+    /// How many of these the pipe has taken.
+    pub(crate) fn on_its_way(&self) -> u64 {
+        self.held() - self.queued()
+    }
+
     fn is_reset(&self) -> bool {
         matches!(self.state, SendState::ResetSent | SendState::ResetRecvd)
     }
@@ -157,13 +162,12 @@ impl Send {
         self.state == SendState::ResetSent && self.end != End::Sent
     }
 
-    /// Abandons the stream with `code`, and returns how many bytes were kept and how many of them have never gone
-    /// out, or `None` if it is too late. The caller clears the queues.
+    /// Abandons the stream with `code`, and returns what was kept, or `None` if it is too late. The caller clears the queues.
     pub(crate) fn reset(&mut self, code: Code) -> Option<Dropped> {
         if self.resets_when_sent && self.end != End::Unsent {
             return None; // the first code counts, and the peer may have it
         }
-        let held = self.held();
+        let (held, on_its_way) = (self.held(), self.on_its_way());
         self.state = self.state.on(SendInput::Reset)?;
         self.code = code;
         self.waiting = false;
@@ -175,7 +179,7 @@ impl Send {
         }
         let unsent = self.credit.used() - self.high;
         self.credit.give_back(unsent);
-        Some(Dropped { held, unsent })
+        Some(Dropped { held, on_its_way, unsent })
     }
 
     /// How far the peer may say that it has received: one past the final size means the end as well.
@@ -236,6 +240,8 @@ impl Send {
 pub(crate) struct Dropped {
     /// What was kept.
     pub(crate) held: u64,
+    /// What of it the pipe had taken.
+    pub(crate) on_its_way: u64,
     /// What of it had not gone out on any pipe, so that its credit was given back.
     pub(crate) unsent: u64,
 }
@@ -268,7 +274,7 @@ mod tests {
         let mut half = super::Send::new(100);
         half.credit.take(70);
         (half.acked, half.sent, half.high) = (10, 20, 30);
-        assert_eq!(half.reset(Code::from(1)), Some(Dropped { held: 60, unsent: 40 }));
+        assert_eq!(half.reset(Code::from(1)), Some(Dropped { held: 60, on_its_way: 10, unsent: 40 }));
         assert_eq!((half.high, half.credit.available(), half.held()), (30, 70, 0));
         assert_eq!(half.reset(Code::from(2)), None, "the first code counts");
         assert_eq!(half.code, Code::from(1));
