@@ -98,10 +98,26 @@ impl Doubt {
 
     /// Waits until something comes after all: there was no reason to doubt. Cancel-safe.
     pub(super) async fn until_dispelled(&mut self, shared: &Shared) {
-        while see(shared).is_none_or(|look| look.received == self.silence.received()) {
+        while !see(shared).is_some_and(|look| self.is_needless(look)) {
             sleep(PACE.look).await;
         }
         self.become_cautious();
+    }
+
+    /// There is another pipe. Who was about to hear from the one before is as cautious as who did.
+    pub(super) fn there_is_another_pipe(&mut self, shared: &Shared) {
+        self.settle(see(shared));
+    }
+
+    fn settle(&mut self, look: Option<Look>) {
+        if look.is_some_and(|look| self.is_needless(look)) {
+            self.become_cautious();
+        }
+        self.begin_anew();
+    }
+
+    fn is_needless(&self, look: Look) -> bool {
+        look.received != self.silence.received()
     }
 
     fn become_cautious(&mut self) {
@@ -109,7 +125,7 @@ impl Doubt {
         self.caution = (2 * self.caution).min(MAX_CAUTION);
     }
 
-    /// There is another pipe, or a reason to look again.
+    /// There is a reason to look again.
     pub(super) fn begin_anew(&mut self) {
         self.silence = Silence::since(self.silence.received());
     }
@@ -229,6 +245,7 @@ mod tests {
         for received in 0..5 {
             doubt.look(look(received, true));
             assert_eq!(verdicts(&mut doubt, look(received, true), 3)[2], Verdict::Dark, "{received}");
+            doubt.settle(Some(look(received, true)));
         }
     }
 
@@ -239,10 +256,10 @@ mod tests {
         let looks = |doubt: &mut Doubt, received| {
             doubt.look(look(received, true));
             let count = (1..).find(|_| doubt.look(look(received, true)) == Verdict::Dark).expect("it comes");
-            doubt.become_cautious(); // as it is dispelled
+            doubt.settle(Some(look(received + 1, true)));
             count
         };
-        let counts: Vec<_> = (1..8).map(|received| looks(&mut doubt, received)).collect();
+        let counts: Vec<_> = (1..8).map(|pipe| looks(&mut doubt, 10 * pipe)).collect();
         assert_eq!(counts, [3, 5, 9, 17, 33, 33, 33]);
         for received in 0..120 {
             doubt.look(look(100 + received, true));

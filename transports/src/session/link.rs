@@ -235,7 +235,11 @@ async fn keep_connected<P: Pipe>(
         match pipe {
             Ok(pipe) => {
                 newest = Epoch(newest.0 + 1);
-                doubt.begin_anew();
+                if is_in_doubt {
+                    doubt.there_is_another_pipe(&shared);
+                } else {
+                    doubt.begin_anew();
+                }
                 // The driver is gone if the session is over.
                 if pipes.send(Box::new((newest, pipe))).is_err() {
                     return;
