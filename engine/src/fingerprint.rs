@@ -92,6 +92,7 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
             digest.number(u64::from(pipe.standing_queue.is_some()));
             if let Some(queue) = &pipe.standing_queue {
                 queue.digest(now, &mut digest);
+                digest.number(session.streams.waiting_for_room() as u64); // how many is how much room is offered
             }
         }
         digest.option(pipe.peer.map(|peer| peer.max_record_size));

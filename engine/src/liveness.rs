@@ -168,11 +168,6 @@ impl Liveness {
         self.ping_owed |= self.ping_sent.is_none() && now >= self.path_due;
     }
 
-    /// The path turned out to be as long as that.
-    pub(crate) fn set_path(&mut self, path: Duration) {
-        self.path = in_nanos(path);
-    }
-
     /// As [`ask`](Self::ask), if no ping is out.
     pub(crate) fn ask_if_none_is_out(&mut self) {
         self.ping_owed |= self.ping_sent.is_none();

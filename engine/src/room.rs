@@ -208,10 +208,10 @@ impl Session {
 
     /// Asks for the queue on the way to be measured, as long as somebody would wait in it.
     pub(crate) fn measure_queue(&mut self, now: Instant) {
-        let bulk = self.held.patient_on_its_way();
+        let (on_its_way, kept) = (self.held.patient_on_its_way(), self.held.patient());
         let Some(pipe) = &mut self.pipe else { return };
         pipe.standing_queue.take_if(|queue| queue.is_over(now));
-        if pipe.standing_queue.as_ref().is_some_and(|queue| queue.may_ask(now, bulk)) {
+        if pipe.standing_queue.as_ref().is_some_and(|queue| queue.may_ask(now, on_its_way, kept)) {
             pipe.liveness.ask_if_none_is_out();
         }
     }
@@ -220,9 +220,8 @@ impl Session {
     pub(crate) fn on_round_trip(&mut self, round_trip: Duration) {
         if let Some(pipe) = &mut self.pipe
             && let (Some(queue), Some(path)) = (&mut pipe.standing_queue, pipe.liveness.path())
-            && let Some(longer) = queue.handle_pong(round_trip, path)
         {
-            pipe.liveness.set_path(longer);
+            queue.handle_pong(round_trip, path);
         }
         self.offer_room();
     }

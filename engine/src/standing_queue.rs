@@ -37,9 +37,6 @@ const BETWEEN_PINGS: Duration = Duration::from_millis(5);
 /// And how long after it one that meets less than half of what may be there: bulk has become less, or the path slower.
 const BETWEEN_LESSER_PINGS: Duration = Duration::from_millis(50);
 
-/// After how many rounds that leave [`LEAST`] the path is taken to be so long: it has become longer, or others fill it.
-const MOST_LEAST_ROUNDS: u8 = 4;
-
 /// For how long after the last key bulk gives way. Where others fill the path's queue as well, who gives way gets less.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,14 +49,10 @@ pub(crate) struct StandingQueue {
     asked: Option<Instant>,
     /// How much bulk was on its way when the ping left that is out.
     asked_with: Option<u64>,
-    /// Of this round's pings, those that told something: how many were answered, ...
+    /// Of this round's pings, those that told something: how many were answered, and how much bulk may be on its way by the
+    /// one that allows the most.
     answered: u8,
-    /// ... how much bulk may be on its way by the one that allows the most, ...
-    fitting: u64,
-    /// ... and the least time that one took, in nanoseconds.
-    fastest: u64,
-    /// How many rounds in turn have left [`LEAST`].
-    least_rounds: u8,
+    most_fitting: u64,
     /// How much bulk may be on its way. [`u64::MAX`] while nothing says otherwise.
     limit: u64,
 }
@@ -70,9 +63,7 @@ impl StandingQueue {
         asked: None,
         asked_with: None,
         answered: 0,
-        fitting: 0,
-        fastest: u64::MAX,
-        least_rounds: 0,
+        most_fitting: 0,
         limit: u64::MAX,
     };
 
@@ -86,13 +77,15 @@ impl StandingQueue {
         now >= self.matters_until
     }
 
-    /// Whether it is time for a ping, behind so many bytes of bulk. Behind little it tells nothing.
-    pub(crate) fn may_ask(&self, now: Instant, bulk: u64) -> bool {
-        let passed = |wait| self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= wait);
-        let is_near_limit = self.is_limited() && bulk >= self.limit / 2;
-        let is_much = bulk >= LEAST;
-        is_near_limit && passed(BETWEEN_PINGS)
-            || is_much && passed(if self.is_limited() { BETWEEN_LESSER_PINGS } else { BETWEEN_PINGS })
+    /// Whether it is time for a ping, where so much bulk is on its way, of so much that is kept. Behind little it tells
+    /// nothing, and while more is about to go out it waits for that.
+    pub(crate) fn may_ask(&self, now: Instant, on_its_way: u64, kept: u64) -> bool {
+        let (enough, wait) = match self.limit {
+            u64::MAX => (LEAST, BETWEEN_PINGS),
+            limit if kept >= limit / 2 => (limit / 2, BETWEEN_PINGS),
+            _ => (LEAST, BETWEEN_LESSER_PINGS),
+        };
+        on_its_way >= enough && self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= wait)
     }
 
     /// A ping leaves behind so many bytes of bulk.
@@ -101,24 +94,16 @@ impl StandingQueue {
         self.asked_with = Some(bulk);
     }
 
-    /// The last ping was answered after `round_trip`, on a path of this length. Returns how long the path is, if it is longer
-    /// than that.
-    pub(crate) fn handle_pong(&mut self, round_trip: Duration, path: Duration) -> Option<Duration> {
-        let bulk = self.asked_with.take()?;
-        self.fitting = self.fitting.max(self.fitting(round_trip, path, bulk)?);
-        self.fastest = self.fastest.min(in_nanos(round_trip));
+    /// The last ping was answered after `round_trip`, on a path of this length.
+    pub(crate) fn handle_pong(&mut self, round_trip: Duration, path: Duration) {
+        let bulk = self.asked_with.take();
+        let Some(fitting) = bulk.and_then(|bulk| self.fitting(round_trip, path, bulk)) else { return };
+        self.most_fitting = self.most_fitting.max(fitting);
         self.answered += 1;
-        if self.answered < ROUND && self.is_limited() {
-            return None;
+        if self.answered == ROUND || !self.is_limited() {
+            self.limit = self.most_fitting.min(self.limit.saturating_add(self.limit / 4));
+            (self.answered, self.most_fitting) = (0, 0);
         }
-        let fastest = Duration::from_nanos(self.fastest);
-        self.limit = self.fitting.min(self.limit.saturating_add(self.limit / 4));
-        (self.answered, self.fitting, self.fastest) = (0, 0, u64::MAX);
-        self.least_rounds = if self.limit == LEAST { self.least_rounds + 1 } else { 0 };
-        (self.least_rounds > MOST_LEAST_ROUNDS && fastest > path).then(|| {
-            self.least_rounds = 0;
-            fastest
-        })
     }
 
     /// How much bulk may be on its way by a ping that met `bulk`: that took `round_trip`, so in proportion for the time that
@@ -156,8 +141,7 @@ impl StandingQueue {
         let since = self.asked.map(|asked| now.saturating_duration_since(asked).min(BETWEEN_LESSER_PINGS));
         digest.option(since.map(in_nanos));
         digest.option(self.asked_with);
-        digest.numbers(&[u64::from(self.answered), self.fitting, self.fastest]);
-        digest.numbers(&[u64::from(self.least_rounds), self.limit]);
+        digest.numbers(&[u64::from(self.answered), self.most_fitting, self.limit]);
     }
 }
 
@@ -222,26 +206,6 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_has_become_longer_is_measured_where_bulk_never_rests() {
-        let mut queue = StandingQueue { limit: 1 << 20, ..StandingQueue::UNKNOWN };
-        let mut pings = 0;
-        let path = loop {
-            queue.handle_ping(Instant::default(), queue.limit());
-            let took = ms(300 + pings % 3);
-            if let Some(path) = queue.handle_pong(took, ms(5)) {
-                break path;
-            }
-            pings += 1;
-        };
-        assert_eq!((queue.limit(), path), (LEAST, ms(300)));
-        for _ in 0..500 {
-            queue.handle_ping(Instant::default(), queue.limit());
-            assert_eq!(queue.handle_pong(ms(300), path), None);
-        }
-        assert!(queue.limit() > 20 * LEAST, "{}", queue.limit());
-    }
-
-    #[test]
     fn a_path_that_becomes_faster_is_filled_again() {
         let mut queue = StandingQueue::UNKNOWN;
         queue.limit = LEAST;
@@ -286,20 +250,44 @@ mod tests {
     }
 
     #[test]
-    fn pings_leave_five_milliseconds_apart_behind_enough_bulk_and_fifty_behind_little() {
+    fn pings_leave_five_milliseconds_apart_behind_enough_bulk_and_fifty_where_there_is_less() {
         let mut queue = StandingQueue::UNKNOWN;
         let start = Instant::from_nanos(1);
-        assert!(queue.may_ask(start, LEAST) && !queue.may_ask(start, LEAST - 1));
+        assert!(queue.may_ask(start, LEAST, LEAST) && !queue.may_ask(start, LEAST - 1, LEAST));
         queue.handle_ping(start, 1);
-        let waits = |queue: &StandingQueue, bulk| {
-            (0..100_000).step_by(100).find(|&us| queue.may_ask(start + Duration::from_micros(us), bulk))
+        let waits = |queue: &StandingQueue, bulk, kept| {
+            let at = |us| start + Duration::from_micros(us);
+            (0..100_000).step_by(100).find(|&us| queue.may_ask(at(us), bulk, kept))
         };
-        assert_eq!(waits(&queue, LEAST), Some(5_000), "there is no limit");
+        assert_eq!(waits(&queue, LEAST, LEAST), Some(5_000), "there is no limit");
         queue.limit = 4 * LEAST;
-        let found = [2 * LEAST, 2 * LEAST - 1, LEAST, LEAST - 1].map(|bulk| waits(&queue, bulk));
+        let found = [2 * LEAST, 2 * LEAST - 1, LEAST, LEAST - 1].map(|bulk| waits(&queue, bulk, bulk));
         assert_eq!(found, [Some(5_000), Some(50_000), Some(50_000), None]);
+        assert_eq!(waits(&queue, LEAST, 2 * LEAST), None, "the rest is about to go out");
         queue.limit = LEAST;
-        assert_eq!([LEAST / 2, LEAST / 2 - 1].map(|bulk| waits(&queue, bulk)), [Some(5_000), None]);
+        assert_eq!([LEAST / 2, LEAST / 2 - 1].map(|bulk| waits(&queue, bulk, LEAST)), [Some(5_000), None]);
+    }
+
+    /// What is kept up to the limit goes out at once, is there half a round trip later, and is acknowledged 25 ms after that:
+    /// so pings that leave with the first of it would meet nothing.
+    #[test]
+    fn a_limit_that_one_hiccup_has_set_does_not_stay() {
+        for trip in [1, 40, 60, 100, 200].map(ms) {
+            let mut queue = StandingQueue { limit: LEAST, ..StandingQueue::UNKNOWN };
+            let (mut now, mut bursts) = (Instant::from_nanos(1), 0);
+            while queue.limit() < 20 * LEAST {
+                let kept = queue.limit();
+                let record = kept / 16;
+                let met = (0..16).map(|index| index * record).find(|&gone| queue.may_ask(now, gone, kept));
+                if let Some(met) = met {
+                    queue.handle_ping(now, met);
+                    queue.handle_pong(trip, trip);
+                }
+                now = now + trip + ms(25);
+                bursts += 1;
+                assert!(bursts < 500, "{trip:?}: {} after {bursts}", queue.limit());
+            }
+        }
     }
 
     #[test]
