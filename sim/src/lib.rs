@@ -39,6 +39,7 @@ pub mod explore;
 pub mod issuer;
 pub mod link;
 mod pattern;
+pub mod profile;
 pub mod property;
 pub mod random;
 pub mod run;
