@@ -12,6 +12,7 @@ pub mod compare;
 pub mod figures;
 pub mod idle;
 pub mod instructions;
+pub mod lab;
 pub mod muxer;
 pub mod pair;
 pub mod report;

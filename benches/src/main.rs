@@ -1,14 +1,15 @@
 //! `towline-bench`: the project's figures, the whole product, and the comparison with peers.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use towline::Transport;
 use towline_bench::muxer::Name;
 use towline_bench::transports::contender;
 use towline_bench::work::{self, Workload};
-use towline_bench::{compare, figures, idle, instructions, transports, tunnel};
+use towline_bench::{compare, figures, idle, instructions, lab, transports, tunnel};
 
 /// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
 #[derive(Debug, Parser)]
@@ -121,6 +122,50 @@ Example, what a change of ours did:
         #[arg(long)]
         json: bool,
     },
+    /// Hold the link laboratory against theory: delay, rate and losses of lines between two networks of this machine
+    #[command(after_help = "\
+Needs /dev/net/tun and iproute2; root, or a system that allows user namespaces. With other work on the machine, packets are \
+late, and what is late does not hold.
+
+Example, in a quarter of a minute:
+  towline-bench calibrate --quick")]
+    Calibrate {
+        /// An eighth of the packets
+        #[arg(long)]
+        quick: bool,
+        /// Draw what is lost from this seed, and not from a fresh one
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+        /// Print JSON: an array of objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure the product over lines of the link laboratory, beside no tunnel at all
+    #[command(after_help = "\
+Needs what `calibrate` needs. A run in which one packet in a hundred was given on later than 1 ms exits with 1.
+
+Example, a key beside an upload on a slow line, over TLS and over QUIC:
+  towline-bench over --profile slow-line --transport tls,quic")]
+    Over {
+        /// Over which lines: lan, dsl, lte, 3g, satellite, factory-wifi, office, slow-line
+        #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "slow-line")]
+        profile: Vec<String>,
+        /// Over which transports the caller has its link to the hub
+        #[arg(long, value_name = "TRANSPORT", value_delimiter = ',', default_value = "tls", value_parser = transport)]
+        transport: Vec<Transport>,
+        /// How many rounds; the ways take turns
+        #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// How many keys are typed in a round, alone and beside bulk; and a tenth of that are connections that are opened
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        keys: u16,
+        /// Draw what is lost on the lines from this seed, and not from a fresh one
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+        /// Print JSON: an array of objects
+        #[arg(long)]
+        json: bool,
+    },
     /// Do one thing so many times and nothing else, to be watched by a profiler
     #[command(after_help = "\
 Example, where an echo's instructions go:
@@ -171,7 +216,48 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Hold { contender, settle } => idle::holder::run(contender, Duration::from_secs(settle)),
         Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
+        Command::Calibrate { quick, seed, json } => {
+            lab::become_root_of_own()?;
+            let rows = lab::calibrate::measure(quick, said(seed))?;
+            lab::calibrate::print(&rows, json)?;
+            if rows.iter().any(|row| !row.holds) {
+                bail!("not everything holds: what is measured over such lines is worth nothing");
+            }
+            Ok(())
+        }
+        Command::Over { profile, transport, rounds, keys, seed, json } => {
+            lab::become_root_of_own()?;
+            let (rounds, keys) = (rounds.into(), keys.into());
+            let (profiles, transports, seed) = (profile, transport, said(seed));
+            let options = lab::over::Options { profiles, transports, rounds, keys, seed };
+            let results = lab::over::measure(&options)?;
+            lab::over::print(&results, json)?;
+            if results.iter().any(|results| !results.is_punctual) {
+                bail!("packets were late: what was measured is worth nothing; is the machine busy?");
+            }
+            if results.iter().flat_map(|results| &results.ways).any(|way| way.failed.is_some()) {
+                bail!("not everything could be measured: why is said above");
+            }
+            Ok(())
+        }
         Command::Once { muxer, workload, times } => work::run(muxer, workload, 0, times).map(|_| ()),
+    }
+}
+
+/// The seed, or a fresh one; told, so that the run can be repeated.
+fn said(seed: Option<u64>) -> u64 {
+    let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos().into());
+    let seed = seed.unwrap_or_else(fresh);
+    eprintln!("seed {seed}");
+    seed
+}
+
+fn transport(name: &str) -> Result<Transport, String> {
+    match name {
+        "tls" => Ok(Transport::Tls),
+        "quic" => Ok(Transport::Quic),
+        "web-socket" => Ok(Transport::WebSocket),
+        _ => Err("it is tls, quic or web-socket".to_owned()),
     }
 }
 

@@ -3,12 +3,14 @@
 
 mod chain;
 mod keys;
-mod product;
+pub(crate) mod product;
 mod rathole;
 mod round;
 mod socat;
 mod ssh;
-mod target;
+pub(crate) mod target;
+
+use std::net::Ipv4Addr;
 
 use serde::Serialize;
 use towline::Environment;
@@ -112,13 +114,13 @@ const RIVALS: [Rival; 3] = [
 /// Something did not work as it should. All processes that were started have ended.
 pub async fn measure(options: Options) -> anyhow::Result<Results> {
     let environment = Environment::system();
-    let target = target::start()?;
+    let target = target::start(Ipv4Addr::LOCALHOST)?;
     let product = Product::start(target, environment).await?;
     let mut ways = vec![
         Way::Direct(target),
-        Way::Handle(product.service.clone()),
-        Way::Forward(product.forward),
-        Way::Session(product.session),
+        Way::Handle(product.near.service.clone()),
+        Way::Forward(product.near.forward),
+        Way::Session(product.near.session),
     ];
     let mut missing = Vec::new();
     for Rival { name, programs, install, start } in RIVALS {

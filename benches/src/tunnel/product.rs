@@ -1,7 +1,7 @@
-//! The product, whole and in this process: a hub, a device that serves the target, a service, and a local port that
-//! leads to it.
+//! The product, in this process: a hub and a device that serves the target at the far end, a service and local ports that
+//! lead to it at the near one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use towline::core::Limits;
 use towline::policy::AllowAll;
 use towline::{
     Connector, Device, EndpointConfig, Environment, Hub, HubConfig, OpenOptions, Route, Service,
-    SessionOptions, Status, Tunnel, agent, forward,
+    SessionOptions, Status, Transport, Tunnel, agent, forward,
 };
 use towline_transports::RecvStream;
 use towline_transports::tls::Credentials;
@@ -27,72 +27,113 @@ const SERVICE: &str = "target";
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the hub, the device and the service need to trust each other.
-fn credentials(environment: &Environment) -> anyhow::Result<[Credentials; 3]> {
+/// What the hub at `host`, the device and the service need to trust each other.
+fn credentials(host: IpAddr, environment: &Environment) -> anyhow::Result<[Credentials; 3]> {
     let now = environment.tls.time.current_time().context("the system does not know what day it is")?;
     let (authority, _) = Authority::new(now)?;
     let issue = |role: &str, name: &str, hosts: &[String]| -> anyhow::Result<Credentials> {
         let identity = format!("spiffe://bench/{role}/{name}").parse()?;
         Ok(authority.credentials(&authority.issue(&identity, hosts, now, LIFETIME)?)?)
     };
-    let hub = issue("hub", "h", &["127.0.0.1".into()])?;
+    let hub = issue("hub", "h", &[host.to_string()])?;
     Ok([hub, issue("device", DEVICE, &[])?, issue("service", "s", &[])?])
 }
 
-/// The product. Dropping it ends it.
-pub(crate) struct Product {
-    /// Opens tunnels by itself, without a local port.
-    pub(crate) service: Service,
-    /// A local port, each connection to which is a tunnel.
-    pub(crate) forward: SocketAddr,
-    /// A local port, whose connections share a session end to end.
-    pub(crate) session: SocketAddr,
-    tasks: [JoinHandle<()>; 3],
-    _hub: Hub,
+/// The far end of the product: a hub, and a device that serves the target. Dropping it ends it.
+pub(crate) struct FarEnd {
+    hub: Hub,
+    of_service: Credentials,
+    agent: JoinHandle<()>,
 }
 
-impl Product {
-    pub(crate) async fn start(target: SocketAddr, environment: Environment) -> anyhow::Result<Self> {
-        let [credentials, of_device, of_service] = credentials(&environment)?;
+impl FarEnd {
+    /// One whose hub listens at `host`.
+    pub(crate) async fn start(
+        host: IpAddr,
+        target: SocketAddr,
+        environment: Environment,
+    ) -> anyhow::Result<Self> {
+        let [credentials, of_device, of_service] = credentials(host, &environment)?;
         // Whoever measures how fast tunnels open must not be held up by the limit on that.
         let limits = Limits::default().opens(1_000_000, 1_000_000).tunnels_per_device(1_000_000);
         let config = HubConfig {
-            listen: "127.0.0.1:0".into(),
+            listen: SocketAddr::from((host, 0)).to_string(),
             credentials,
             limits,
             policy: Box::new(AllowAll),
             quic: true,
         };
         let hub = Hub::start(config, environment.clone()).await?;
-        let endpoint = |credentials| EndpointConfig {
+        let endpoint = EndpointConfig {
             hub: hub.local_addr().to_string(),
-            credentials,
+            credentials: of_device,
             route: Route::default(),
         };
-        let mut device = Device::register(endpoint(of_device), environment.clone())?;
+        let mut device = Device::register(endpoint, environment.clone())?;
         let mut status = device.status();
         let online = status.wait_for(|status| matches!(status, Status::Online));
         tokio::time::timeout(PATIENCE, online).await.context("the device does not come online")??;
-        let service = Service::new(endpoint(of_service), environment.clone())?;
-
         let targets = vec![format!("{SERVICE}={target}").parse()?];
-        let tunnels = environment.network.listen("127.0.0.1:0").await?;
-        let sessions = environment.network.listen("127.0.0.1:0").await?;
-        let (address, session) = (tunnels.local_addr()?, sessions.local_addr()?);
-        let by_tunnels = Connector::tunnels(service.clone(), DEVICE, SERVICE, OpenOptions::default());
-        let by_session = Connector::new(service.clone(), DEVICE, SERVICE, SessionOptions::default());
-        let tasks = [
-            tokio::spawn(async move { agent::serve(&mut device, targets, environment).await }),
-            tokio::spawn(forward(Arc::new(by_tunnels), tunnels)),
-            tokio::spawn(forward(Arc::new(by_session), sessions)),
-        ];
-        Ok(Self { service, forward: address, session, tasks, _hub: hub })
+        let agent = tokio::spawn(async move { agent::serve(&mut device, targets, environment).await });
+        Ok(Self { hub, of_service, agent })
+    }
+
+    /// How the near end gets to the hub.
+    pub(crate) fn endpoint(&self, transport: Option<Transport>) -> EndpointConfig {
+        let route = Route { transport, ..Route::default() };
+        EndpointConfig { hub: self.hub.local_addr().to_string(), credentials: self.of_service.clone(), route }
     }
 }
 
-impl Drop for Product {
+impl Drop for FarEnd {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.agent.abort();
+    }
+}
+
+/// The near end of the product. Dropping it ends it.
+pub(crate) struct NearEnd {
+    /// Opens tunnels by itself, without a local port.
+    pub(crate) service: Service,
+    /// A local port, each connection to which is a tunnel.
+    pub(crate) forward: SocketAddr,
+    /// A local port, whose connections share a session end to end.
+    pub(crate) session: SocketAddr,
+    forwards: [JoinHandle<()>; 2],
+}
+
+impl NearEnd {
+    pub(crate) async fn start(endpoint: EndpointConfig, environment: Environment) -> anyhow::Result<Self> {
+        let service = Service::new(endpoint, environment.clone())?;
+        let tunnels = environment.network.listen("127.0.0.1:0").await?;
+        let sessions = environment.network.listen("127.0.0.1:0").await?;
+        let (forward_at, session) = (tunnels.local_addr()?, sessions.local_addr()?);
+        let by_tunnels = Connector::tunnels(service.clone(), DEVICE, SERVICE, OpenOptions::default());
+        let by_session = Connector::new(service.clone(), DEVICE, SERVICE, SessionOptions::default());
+        let forwards = [
+            tokio::spawn(forward(Arc::new(by_tunnels), tunnels)),
+            tokio::spawn(forward(Arc::new(by_session), sessions)),
+        ];
+        Ok(Self { service, forward: forward_at, session, forwards })
+    }
+}
+
+impl Drop for NearEnd {
+    fn drop(&mut self) {
+        self.forwards.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// The product, both ends of it. Dropping it ends it.
+pub(crate) struct Product {
+    pub(crate) near: NearEnd,
+    _far: FarEnd,
+}
+
+impl Product {
+    pub(crate) async fn start(target: SocketAddr, environment: Environment) -> anyhow::Result<Self> {
+        let far = FarEnd::start(Ipv4Addr::LOCALHOST.into(), target, environment.clone()).await?;
+        Ok(Self { near: NearEnd::start(far.endpoint(None), environment).await?, _far: far })
     }
 }
 

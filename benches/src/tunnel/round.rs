@@ -11,6 +11,9 @@ use super::{Options, product, socat, target};
 use crate::clock;
 use crate::stats::percentile;
 
+/// How long a bulk transfer takes to fill whatever there is on its way.
+const WARM_UP: Duration = Duration::from_millis(300);
+
 /// A way from a client to the target.
 #[derive(Debug)]
 pub(crate) enum Way {
@@ -162,7 +165,7 @@ pub(crate) async fn measure(way: &Way, options: Options) -> anyhow::Result<Round
 fn keys(address: SocketAddr, count: usize) -> anyhow::Result<Keys> {
     let percentiles = |mut latencies: Vec<Duration>| [0.5, 0.99].map(|part| percentile(&mut latencies, part));
     let alone = percentiles(target::keystrokes(address, count)?);
-    let beside_bulk = percentiles(target::keystrokes_beside_bulk(address, count)?);
+    let beside_bulk = percentiles(target::keystrokes_beside_bulk(address, count, WARM_UP)?);
     Ok(Keys { alone, beside_bulk })
 }
 

@@ -4,7 +4,7 @@
 //! since the last thing that comes back says that all has arrived.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long it is from key to key.
 const BETWEEN_KEYS: Duration = Duration::from_millis(3);
-
-/// How long a bulk transfer takes to fill whatever there is on its way.
-const WARM_UP: Duration = Duration::from_millis(300);
 
 /// The bytes of a request.
 pub(crate) const REQUEST: usize = 1 << 10;
@@ -46,9 +43,9 @@ pub(crate) fn head(wants: Wants, bytes: u64) -> [u8; 9] {
     head
 }
 
-/// Starts the target. It lasts as long as the process.
-pub(crate) fn start() -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+/// Starts the target at `host`. It lasts as long as the process.
+pub(crate) fn start(host: Ipv4Addr) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((host, 0))?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for socket in listener.incoming().flatten() {
@@ -82,8 +79,8 @@ fn serve(mut socket: TcpStream) -> io::Result<()> {
 
 /// Sends `bytes` bytes to the target through `address`. Returns how long it took until all were there.
 pub(crate) fn upload(address: SocketAddr, bytes: u64) -> io::Result<Duration> {
-    let mut socket = connect(address)?;
     let start = Instant::now();
+    let mut socket = connect(address)?;
     socket.write_all(&head(Wants::Up, bytes))?;
     send(&mut socket, bytes)?;
     socket.read_exact(&mut [0])?;
@@ -92,8 +89,8 @@ pub(crate) fn upload(address: SocketAddr, bytes: u64) -> io::Result<Duration> {
 
 /// Gets `bytes` bytes from the target through `address`. Returns how long it took.
 pub(crate) fn download(address: SocketAddr, bytes: u64) -> io::Result<Duration> {
-    let mut socket = connect(address)?;
     let start = Instant::now();
+    let mut socket = connect(address)?;
     socket.write_all(&head(Wants::Down, bytes))?;
     receive(&mut socket, bytes)?;
     Ok(start.elapsed())
@@ -116,6 +113,9 @@ pub(crate) fn request(address: SocketAddr) -> io::Result<Duration> {
 pub(crate) fn keystrokes(address: SocketAddr, count: usize) -> io::Result<Vec<Duration>> {
     let mut socket = connect(address)?;
     socket.write_all(&head(Wants::Echo, 0))?;
+    // The first key waits for the connection to be opened, and counts for nothing.
+    socket.write_all(&[7])?;
+    socket.read_exact(&mut [0])?;
     let mut latencies = Vec::with_capacity(count);
     for _ in 0..count {
         thread::sleep(BETWEEN_KEYS);
@@ -127,17 +127,25 @@ pub(crate) fn keystrokes(address: SocketAddr, count: usize) -> io::Result<Vec<Du
     Ok(latencies)
 }
 
-/// The same while another connection through `address` uploads as much as it can.
-pub(crate) fn keystrokes_beside_bulk(address: SocketAddr, count: usize) -> io::Result<Vec<Duration>> {
+/// The same while another connection through `address` uploads as much as it can, and has done so for long enough to fill
+/// whatever there is on its way.
+pub(crate) fn keystrokes_beside_bulk(
+    address: SocketAddr,
+    count: usize,
+    warm_up: Duration,
+) -> io::Result<Vec<Duration>> {
     let mut bulk = connect(address)?;
     bulk.write_all(&head(Wants::Up, u64::MAX))?;
     let other = bulk.try_clone()?;
     // It ends when the socket is shut down.
     let bulk = thread::spawn(move || send(&mut bulk, u64::MAX));
-    thread::sleep(WARM_UP);
+    thread::sleep(warm_up);
     let latencies = keystrokes(address, count);
+    // With a reset, so that what was accepted on the way is not carried on beside whatever is measured next.
+    socket2::SockRef::from(&other).set_linger(Some(Duration::ZERO))?;
     other.shutdown(std::net::Shutdown::Both)?;
     let ended_early = bulk.join().expect("it does not panic").err();
+    drop(other);
     match ended_early.map(|error| error.kind()) {
         Some(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => latencies,
         kind => Err(io::Error::other(format!("the bulk beside the keys ended by itself: {kind:?}"))),

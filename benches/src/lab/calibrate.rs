@@ -1,0 +1,247 @@
+//! How far the line is from theory: delay, rate and losses, as two programs at its ends see them.
+//!
+//! Datagrams with numbers go from the end that calls to the other, and both ends note when. The clock is one, so a delay is
+//! that of one way.
+
+use std::net::UdpSocket;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use serde::Serialize;
+use towline_sim::link::{Burst, LinkSpec};
+use towline_sim::profile::Profile;
+use towline_sim::scenario::{Rate, Share, Size, Span};
+
+use super::line::Counts;
+use super::wire::{Lab, Report, in_real_time};
+use crate::report::{self, progress};
+use crate::stats::percentile;
+
+/// How far the middle of the delays may be from what it should be.
+const DELAY_WITHIN: Duration = Duration::from_micros(300);
+
+/// How far a rate may be from what it should be, as a share of that.
+const RATE_WITHIN: f64 = 0.03;
+
+/// How many standard deviations a share of losses may be from what it should be: with this, one run in a thousand that is
+/// right is called wrong.
+const DEVIATIONS: f64 = 3.29;
+
+/// The bytes of IPv4 and UDP before a datagram's.
+const HEADERS: usize = 28;
+
+/// The port of the far end.
+const PORT: u16 = 7777;
+
+/// One property of one line, as it should be and as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Which.
+    pub what: String,
+    /// As it should be: milliseconds, Mbit/s, or a share in percent.
+    pub wanted: f64,
+    /// As it is.
+    pub measured: f64,
+    /// How far off it may be.
+    pub within: f64,
+    /// One packet in a hundred was given on later than this, in microseconds.
+    pub late_p99_us: f64,
+    /// How long one packet in a hundred may have waited before that counts, in microseconds.
+    pub unseen_p99_us: f64,
+    /// Whether it is near enough, and the packets were on time.
+    pub holds: bool,
+}
+
+/// What is sent: so many datagrams, so many together every so often, of so many bytes with their headers.
+#[derive(Clone, Copy)]
+struct Load {
+    count: usize,
+    together: usize,
+    every: Duration,
+    length: usize,
+}
+
+/// What both ends have noted: when each datagram was sent, and which came when.
+struct Noted {
+    sent: Vec<Instant>,
+    came: Vec<(usize, Instant)>,
+    line: Report,
+}
+
+/// Measures, with an eighth of the datagrams if it is to be `quick`. What is lost is drawn from `seed`.
+///
+/// # Errors
+///
+/// The system lacks something, which the error names.
+pub fn measure(quick: bool, seed: u64) -> anyhow::Result<Vec<Row>> {
+    let few = if quick { 8 } else { 1 };
+    let steps: Vec<Box<dyn Fn() -> anyhow::Result<Row>>> = vec![
+        Box::new(move || delay(seed, 1, 2000 / few)),
+        Box::new(move || delay(seed, 20, 2000 / few)),
+        Box::new(move || delay(seed, 280, 2000 / few)),
+        Box::new(move || rate(seed, 1, 4000 / few)),
+        Box::new(move || rate(seed, 10, 10_000 / few)),
+        Box::new(move || rate(seed, 50, 40_000 / few)),
+        Box::new(move || rate(seed, 200, 100_000 / few)),
+        Box::new(move || loss(seed, 1000, 100_000)),
+        Box::new(move || loss(seed, 10_000, 80_000 / few)),
+        Box::new(move || burst(seed, 160_000 / few)),
+    ];
+    let bar = progress(steps.len());
+    let rows = steps
+        .iter()
+        .map(|step| {
+            let row = step()?;
+            bar.set_message(row.what.clone());
+            bar.inc(1);
+            Ok(row)
+        })
+        .collect();
+    bar.finish_and_clear();
+    rows
+}
+
+/// Prints what was measured.
+///
+/// # Errors
+///
+/// The result cannot be written as JSON.
+pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
+    if json {
+        return report::json(&rows);
+    }
+    let mut table = report::table(["line", "should be", "is", "within", "late p99 us", "unseen p99 us", ""], 1);
+    for Row { what, wanted, measured, within, late_p99_us, unseen_p99_us, holds } in rows {
+        let verdict = if *holds { "holds" } else { "DOES NOT HOLD" };
+        table.add_row([
+            what.clone(),
+            format!("{wanted:.3}"),
+            format!("{measured:.3}"),
+            format!("{within:.3}"),
+            format!("{late_p99_us:.0}"),
+            format!("{unseen_p99_us:.0}"),
+            verdict.to_owned(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn delay(seed: u64, millis: u64, count: usize) -> anyhow::Result<Row> {
+    let spec = LinkSpec { delay: Span::millis(millis), ..LinkSpec::default() };
+    let load = Load { count, together: 1, every: Duration::from_millis(2), length: 200 };
+    let Noted { sent, came, line } = run(seed, spec, load)?;
+    let mut took: Vec<_> = came.iter().map(|&(index, at)| at - sent[index]).collect();
+    let measured = percentile(&mut took, 0.5) / 1000.0;
+    let within = DELAY_WITHIN.as_secs_f64() * 1000.0;
+    Ok(row(format!("delay {millis} ms"), millis as f64, measured, within, &line))
+}
+
+fn rate(seed: u64, mbit: u64, count: usize) -> anyhow::Result<Row> {
+    let rate = Rate(mbit * 1_000_000);
+    let spec = LinkSpec { rate: Some(rate), queue: Some(Size(256 << 10)), ..LinkSpec::default() };
+    // Half as much again as it takes.
+    let length = 1000;
+    let every = Duration::from_micros(1000);
+    let together = usize::try_from(rate.0 * 3 / 2 / 8 / 1000)?.div_ceil(length);
+    let Noted { came, line, .. } = run(seed, spec, Load { count, together, every, length })?;
+    let (Some((_, first)), Some((_, last))) = (came.first(), came.last()) else {
+        bail!("nothing came through a line of {mbit} Mbit/s");
+    };
+    let bits = (came.len() - 1) * length * 8;
+    let measured = bits as f64 / (*last - *first).as_secs_f64() / 1e6;
+    Ok(row(format!("rate {mbit} Mbit/s"), mbit as f64, measured, RATE_WITHIN * mbit as f64, &line))
+}
+
+fn loss(seed: u64, millionths: u32, count: usize) -> anyhow::Result<Row> {
+    let spec = LinkSpec { loss: Share(millionths), ..LinkSpec::default() };
+    let wanted = f64::from(millionths) / 1e6;
+    lost(seed, format!("loss {} %", wanted * 100.0), spec, wanted, 1.0, count)
+}
+
+fn burst(seed: u64, count: usize) -> anyhow::Result<Row> {
+    let burst = Burst { enter: Share(2_000), leave: Share(125_000), loss: Share(500_000) };
+    let spec = LinkSpec { burst: Some(burst), ..LinkSpec::default() };
+    // It is bad for 2 of 127 packets, and loses half of those. Losses come together, some eight at a time, so that as many
+    // packets say as much as an eighth of them would.
+    lost(seed, "losses in bursts".into(), spec, 0.5 * 2.0 / 127.0, 8.0, count)
+}
+
+fn lost(seed: u64, what: String, spec: LinkSpec, wanted: f64, together: f64, count: usize) -> anyhow::Result<Row> {
+    let load = Load { count, together: 10, every: Duration::from_millis(1), length: 100 };
+    let Noted { came, line, .. } = run(seed, spec, load)?;
+    let Counts { carried, lost, overflowed, dropped, .. } = line.up;
+    if (carried + lost, carried, overflowed + dropped) != (count as u64, came.len() as u64, 0) {
+        bail!("{what}: {count} datagrams were sent, {} came, and the line says {:?}", came.len(), line.up);
+    }
+    let measured = 1.0 - came.len() as f64 / count as f64;
+    let deviation = (wanted * (1.0 - wanted) * together / count as f64).sqrt();
+    Ok(row(what, wanted * 100.0, measured * 100.0, DEVIATIONS * deviation * 100.0, &line))
+}
+
+fn row(what: String, wanted: f64, measured: f64, within: f64, line: &Report) -> Row {
+    let holds = (measured - wanted).abs() <= within && line.is_punctual();
+    let Report { late_p99_us, unseen_p99_us, .. } = *line;
+    Row { what, wanted, measured, within, late_p99_us, unseen_p99_us, holds }
+}
+
+/// Sends a load over a line that is like this in both directions.
+fn run(seed: u64, spec: LinkSpec, load: Load) -> anyhow::Result<Noted> {
+    let profile = Profile {
+        about: "calibration".into(),
+        source: "the command".into(),
+        blocks_udp: false,
+        up: spec.clone(),
+        down: spec,
+    };
+    let lab = Lab::start(&profile, seed)?;
+    let ends = lab.ends().clone();
+    let socket = ends.far.run(|| Ok(UdpSocket::bind((Lab::FAR, PORT))?))?;
+    let (sent, came) = thread::scope(|scope| -> anyhow::Result<_> {
+        let receiving = scope.spawn(|| {
+            in_real_time();
+            receive(&socket, load)
+        });
+        let sent = ends.near.run(|| {
+            in_real_time();
+            send(load)
+        })?;
+        let came = receiving.join().expect("it does not panic")?;
+        Ok((sent, came))
+    })?;
+    Ok(Noted { sent, came, line: lab.stop()? })
+}
+
+fn send(load: Load) -> anyhow::Result<Vec<Instant>> {
+    let socket = UdpSocket::bind((Lab::NEAR, 0))?;
+    socket.connect((Lab::FAR, PORT))?;
+    let mut datagram = vec![0; load.length - HEADERS];
+    let mut sent = Vec::with_capacity(load.count);
+    let start = Instant::now();
+    for index in 0..load.count {
+        if index % load.together == 0 {
+            let at = start + load.every * u32::try_from(index / load.together)?;
+            thread::sleep(at.saturating_duration_since(Instant::now()));
+        }
+        datagram[..8].copy_from_slice(&(index as u64).to_be_bytes());
+        sent.push(Instant::now());
+        socket.send(&datagram)?;
+    }
+    Ok(sent)
+}
+
+/// Receives until nothing has come for a while.
+fn receive(socket: &UdpSocket, load: Load) -> anyhow::Result<Vec<(usize, Instant)>> {
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let mut datagram = vec![0; load.length];
+    let mut came = Vec::with_capacity(load.count);
+    // An error is the timeout: a socket that is not connected hears of no other.
+    while let Ok(length) = socket.recv(&mut datagram) {
+        let at = Instant::now();
+        if let Some(number) = datagram[..length].first_chunk::<8>() {
+            came.push((usize::try_from(u64::from_be_bytes(*number))?, at));
+        }
+    }
+    Ok(came)
+}
