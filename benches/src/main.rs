@@ -246,7 +246,8 @@ fn main() -> anyhow::Result<()> {
 
 /// The seed, or a fresh one; told, so that the run can be repeated.
 fn said(seed: Option<u64>) -> u64 {
-    let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos().into());
+    let fresh =
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos().into());
     let seed = seed.unwrap_or_else(fresh);
     eprintln!("seed {seed}");
     seed

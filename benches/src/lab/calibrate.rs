@@ -111,7 +111,8 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
     if json {
         return report::json(&rows);
     }
-    let mut table = report::table(["line", "should be", "is", "within", "late p99 us", "unseen p99 us", ""], 1);
+    let mut table =
+        report::table(["line", "should be", "is", "within", "late p99 us", "unseen p99 us", ""], 1);
     for Row { what, wanted, measured, within, late_p99_us, unseen_p99_us, holds } in rows {
         let verdict = if *holds { "holds" } else { "DOES NOT HOLD" };
         table.add_row([
@@ -168,7 +169,14 @@ fn burst(seed: u64, count: usize) -> anyhow::Result<Row> {
     lost(seed, "losses in bursts".into(), spec, 0.5 * 2.0 / 127.0, 8.0, count)
 }
 
-fn lost(seed: u64, what: String, spec: LinkSpec, wanted: f64, together: f64, count: usize) -> anyhow::Result<Row> {
+fn lost(
+    seed: u64,
+    what: String,
+    spec: LinkSpec,
+    wanted: f64,
+    together: f64,
+    count: usize,
+) -> anyhow::Result<Row> {
     let load = Load { count, together: 10, every: Duration::from_millis(1), length: 100 };
     let Noted { came, line, .. } = run(seed, spec, load)?;
     let Counts { carried, lost, overflowed, dropped, .. } = line.up;
