@@ -134,6 +134,7 @@ mod budget;
 mod chunks;
 mod config;
 mod drain;
+mod entry;
 mod error;
 mod event;
 mod exchange;

@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use bytes::Buf;
 
+use crate::entry::Surfaced;
 use crate::error::{CloseReason, Violation};
 use crate::exchange::Step;
 use crate::frame::{Close, CloseKind, Frame};
@@ -18,7 +19,7 @@ use crate::record::{Item, Piece};
 use crate::resume::{Resume, Resumption};
 use crate::session::{Session, halves};
 use crate::stream::RecvInput;
-use crate::streams::{Place, Surfaced};
+use crate::streams::Place;
 use crate::time::Instant;
 use crate::work::{self, Work};
 

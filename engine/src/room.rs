@@ -195,13 +195,12 @@ impl Session {
         }
     }
 
-    /// Notes that the stream has sent something: if somebody waits for it while bulk is on its way, the queue matters.
-    pub(crate) fn note_urgent(&mut self, now: Instant, id: StreamId) {
-        if !self.path_may_limit() || self.held.patient() == 0 {
-            return;
-        }
-        let is_urgent = self.streams.get(id).is_some_and(|entry| entry.urgency == Urgency::Interactive);
-        if let Some(pipe) = self.pipe.as_mut().filter(|_| is_urgent) {
+    /// The pipe takes so much of a stream, which is kept all the same. If somebody waits for it beside bulk, the queue matters.
+    pub(crate) fn keep_sent(&mut self, now: Instant, urgency: Urgency, count: u64) {
+        self.held.send(urgency, count);
+        let waits = urgency == Urgency::Interactive && count > 0;
+        let matters = waits && self.path_may_limit() && self.held.patient() > 0;
+        if let Some(pipe) = self.pipe.as_mut().filter(|_| matters) {
             pipe.standing_queue.get_or_insert_with(|| Box::new(StandingQueue::UNKNOWN)).matters(now);
         }
     }

@@ -13,6 +13,7 @@ use crate::budget::Share;
 use crate::chunks::Chunks;
 use crate::config::Config;
 use crate::drain::Draining;
+use crate::entry::Surfaced;
 use crate::error::{CloseReason, MAX_REASON, OpenError, UnknownStream, Violation};
 use crate::event::Event;
 use crate::flow::{SendCredit, SessionWindow};
@@ -24,7 +25,7 @@ use crate::pipe::Pipe;
 use crate::resume::{Detached, MAX_REMEMBERED, Resume, SessionId, Tombstone};
 use crate::room::Held;
 use crate::stream::{Recv, Send, Stream};
-use crate::streams::{Streams, Surfaced};
+use crate::streams::Streams;
 use crate::time::Instant;
 use crate::work::Work;
 
@@ -587,7 +588,7 @@ pub(crate) fn halves(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::streams::Entry;
+    use crate::entry::Entry;
 
     /// What an idle session and an idle stream cost, without the nodes of the map and the allocator's own words: see
     /// `towline-bench figures`. Whoever makes them larger should know.

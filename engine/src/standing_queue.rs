@@ -34,7 +34,8 @@ const ROUND: u8 = 5;
 /// How long after a ping the next one may leave. A shorter queue than that is none, and a ping costs the peer some work.
 const BETWEEN_PINGS: Duration = Duration::from_millis(5);
 
-/// And how long after it one that meets less than half of what may be there: bulk has become less, or the path slower.
+/// And how long after it where less than half of what may be on its way is kept: nothing fills the path then, unless it has
+/// become slower.
 const BETWEEN_LESSER_PINGS: Duration = Duration::from_millis(50);
 
 /// For how long after the last key bulk gives way. Where others fill the path's queue as well, who gives way gets less.
@@ -120,7 +121,7 @@ impl StandingQueue {
             return Some(fits(bulk)).filter(|fitting| *fitting < bulk);
         }
         if bulk >= self.limit / 2 {
-            return Some(fits(bulk.max(self.limit))); // it left with the first of what was on its way a moment later
+            return Some(fits(bulk.max(self.limit))); // the rest of it left right behind the ping
         }
         // There may have been so little for want of more, which is no reason to allow more, or less.
         let is_queue = round_trip > path + AIM;

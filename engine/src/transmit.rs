@@ -228,18 +228,21 @@ impl Session {
     fn write_stream_data(&mut self, now: Instant, quantum: u64, record: &mut RecordWriter<'_>) {
         while let Some(turn) = self.streams.next_data(quantum) {
             let id = turn.id;
-            let Some(count) = self.write_data_of(id, turn.left, record) else { return };
+            let Some(count) = self.write_data_of(now, id, turn.left, record) else { return };
             self.streams.spend_data(turn, quantum, count);
-            if count > 0 {
-                self.note_urgent(now, id);
-            }
             self.offer_share(id);
             self.streams.retire(id);
         }
     }
 
     /// Writes one STREAM frame of at most `turn` bytes of payload. Returns how many, or `None` if it does not fit.
-    fn write_data_of(&mut self, id: StreamId, turn: u64, record: &mut RecordWriter<'_>) -> Option<u64> {
+    fn write_data_of(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        turn: u64,
+        record: &mut RecordWriter<'_>,
+    ) -> Option<u64> {
         let (others, resumes) = (self.streams.has_more_data(), self.resume.is_some());
         let Some(entry) = self.streams.get_mut(id) else { return Some(0) };
         let (urgency, Some(send)) = (entry.urgency, &mut entry.send) else { return Some(0) };
@@ -282,7 +285,7 @@ impl Session {
             send.end = End::Sent;
         }
         if resumes {
-            self.held.send(urgency, length);
+            self.keep_sent(now, urgency, length);
         } else {
             self.gone_out(id, length, is_last);
         }
@@ -332,7 +335,7 @@ impl Session {
 
     /// Whether everything that was accepted has gone out; or, if the session can resume, has arrived.
     pub(crate) fn has_flushed(&self) -> bool {
-        let is_idle = |entry: &crate::streams::Entry| {
+        let is_idle = |entry: &crate::entry::Entry| {
             let send = entry.send.as_ref();
             send.is_none_or(|send| send.state == SendState::Send || send.state.is_terminal())
         };

@@ -12,10 +12,10 @@ pub(crate) use recv::{Recv, RecvInput, RecvState};
 pub(crate) use send::{End, Send, SendInput, SendState};
 
 use crate::chunks::Chunks;
+use crate::entry::Entry;
 use crate::error::{ReadError, WriteError};
 use crate::id::{Code, StreamId};
 use crate::session::{Phase, Session};
-use crate::streams::Entry;
 use crate::turns::Urgency;
 
 /// How it stands with what this end sends on a stream.
