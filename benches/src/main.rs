@@ -254,12 +254,9 @@ fn said(seed: Option<u64>) -> u64 {
 }
 
 fn transport(name: &str) -> Result<Transport, String> {
-    match name {
-        "tls" => Ok(Transport::Tls),
-        "quic" => Ok(Transport::Quic),
-        "web-socket" => Ok(Transport::WebSocket),
-        _ => Err("it is tls, quic or web-socket".to_owned()),
-    }
+    let known = [Transport::Tls, Transport::Quic, Transport::WebSocket];
+    let found = known.into_iter().find(|transport| transport.to_string() == name);
+    found.ok_or_else(|| format!("it is {}, {} or {}", known[0], known[1], known[2]))
 }
 
 fn run_tunnel(args: &TunnelArgs) -> anyhow::Result<()> {

@@ -101,7 +101,7 @@ fn bench(arguments: &[&str]) -> Output {
 fn what_there_is_not_is_named() {
     for (arguments, words) in [
         (&["over", "--profile", "telegraph"][..], "there is no profile \"telegraph\": there are lan, dsl"),
-        (&["over", "--transport", "pigeon"], "it is tls, quic or web-socket"),
+        (&["over", "--transport", "pigeon"], "it is tls, quic or websocket"),
     ] {
         let output = bench(arguments);
         let error = String::from_utf8_lossy(&output.stderr);
