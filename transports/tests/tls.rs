@@ -3,11 +3,18 @@
 
 mod common;
 
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use common::{Authority, environment, pattern};
 use rustls::ClientConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use towline_transports::tls::{self, ALPN_LINK, Credentials, HandshakeError, TlsPipe};
 use towline_transports::{Config, Link, Side};
 
@@ -65,6 +72,62 @@ async fn a_link_over_tls_carries_streams() {
     device.close(Default::default(), "");
     hub.closed().await;
     device.closed().await;
+}
+
+/// A pipe whose end comes only once it is let go, as a FIN does that is lost and sent again.
+struct LateEnd {
+    pipe: DuplexStream,
+    let_go: oneshot::Receiver<()>,
+}
+
+impl AsyncRead for LateEnd {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for LateEnd {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.let_go).poll(context)).unwrap();
+        Pin::new(&mut self.pipe).poll_shutdown(context)
+    }
+}
+
+/// The goodbye of TLS is not the end of what carries it. Whoever drops a tunnel in between stops it, where both ends were
+/// about to finish it.
+#[tokio::test(start_paused = true)]
+async fn who_has_heard_goodbye_waits_for_the_end_of_the_pipe_below() {
+    let authority = Authority::new();
+    let server = tls::server_config(authority.issue("hub.test"), &[ALPN_LINK], &environment()).unwrap();
+    let client = client(authority.issue("device"));
+    let (ours, theirs) = tokio::io::duplex(16 << 10);
+    let (let_go, when_let_go) = oneshot::channel();
+    let theirs = LateEnd { pipe: theirs, let_go: when_let_go };
+    let connect = tls::connect(ours, "hub.test".try_into().unwrap(), client);
+    let (ours, theirs) = tokio::join!(connect, tls::accept(theirs, server));
+    let device = Link::over_tls(ours.unwrap(), Side::Client, Config::default());
+    let hub = Link::over_tls(theirs.unwrap(), Side::Server, Config::default());
+    device.close(Default::default(), "");
+    timeout(Duration::from_secs(1), device.closed()).await.unwrap_err();
+    let_go.send(()).unwrap();
+    device.closed().await;
+    hub.closed().await;
 }
 
 #[tokio::test]

@@ -43,6 +43,12 @@ pub(crate) trait Carrier: Send + 'static {
     /// Says that no more comes, once what was sent is out.
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// To be asked after the peer's goodbye, which is the end of the session's bytes: whether what is below has come to its
+    /// end as well. If not, what came there was discarded, and it may be asked again.
+    fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        Poll::Ready(Ok(true))
+    }
+
     /// Ready if another pipe, of this number, has taken the place of the one before. Pending if there is none, for now or
     /// for ever.
     fn poll_replaced(&mut self, _: &mut Context<'_>) -> Poll<Epoch> {

@@ -264,7 +264,7 @@ impl<C: Carrier> Driver<C> {
         state.session.handle_pipe_closed(now, self.epoch, how);
     }
 
-    /// Gets the last words out, says goodbye, and listens until the peer has too.
+    /// Gets the last words out, says goodbye, hangs up, and listens until the peer has too.
     ///
     /// It listens all the while: closing a socket with unread input would reset it, and the reset could overtake our last
     /// words; and a peer that writes before it reads takes them only once we have read.
@@ -295,12 +295,14 @@ impl<C: Carrier> Driver<C> {
         }
     }
 
-    /// Ready once the peer has said goodbye. What it says before that comes too late.
+    /// Ready once the peer has said goodbye and hung up. What it says before that comes too late.
+    ///
+    /// Both, since a tunnel is a pipe as well, and one that is dropped before its end has come is stopped, not finished.
     fn poll_hear(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..TURNS {
             self.pieces.clear();
             ready!(self.pipe.poll_receive(context, &mut self.pieces))?;
-            if self.pieces.is_empty() {
+            if self.pieces.is_empty() && ready!(self.pipe.poll_end(context))? {
                 return Poll::Ready(Ok(()));
             }
             self.pieces.clear();

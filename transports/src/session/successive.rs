@@ -61,6 +61,10 @@ impl<C: Carrier> Carrier for Successive<C> {
         self.pipe.as_mut().map_or(Poll::Ready(Ok(())), |pipe| pipe.poll_close(context))
     }
 
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.pipe.as_mut().map_or(Poll::Ready(Ok(true)), |pipe| pipe.poll_end(context))
+    }
+
     fn poll_replaced(&mut self, context: &mut Context<'_>) -> Poll<Epoch> {
         match self.next.poll_recv(context) {
             Poll::Ready(Some(next)) => {

@@ -300,6 +300,12 @@ impl<P: Pipe> Carrier for TlsPipe<P> {
         ready!(self.outbox.poll_flush(context, &mut self.pipe))?;
         Pin::new(&mut self.pipe).poll_shutdown(context)
     }
+
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        // What follows the goodbye is not the peer's (RFC 8446 §6.1).
+        self.inbox.take();
+        self.inbox.poll_read(context, &mut self.pipe).map_ok(|count| count == 0)
+    }
 }
 
 impl<P: Pipe> AsyncRead for TlsPipe<P> {
