@@ -2,7 +2,8 @@
 //!
 //! In: when a packet of so many bytes is sent. Out: when it arrives, once, twice, or never. Keeps: until when the line is
 //! busy. In this order: larger than the MTU, forgotten by a NAT, lost, no room in the queue, the rate, the delay, jitter
-//! that never reorders, duplication. Whole nanoseconds, so that every machine comes to the same time.
+//! that never reorders, a detour on which others overtake it, duplication. Whole nanoseconds, so that every machine comes
+//! to the same time.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ use crate::scenario::{Rate, Share, Size, Span};
 pub struct LinkSpec {
     /// How long a byte is under way.
     pub delay: Span,
-    /// By how much more at most, drawn for each packet. Packets do not overtake each other.
+    /// By how much more at most, drawn for each packet. Packets do not overtake each other for that.
     pub jitter: Span,
     /// How many bits a second it takes. `None`: as many as come.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,6 +29,9 @@ pub struct LinkSpec {
     /// Losses that come together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<Burst>,
+    /// Packets that others overtake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reorder: Option<Reorder>,
     /// How many packets arrive twice.
     pub duplicate: Share,
     /// The largest packet, in bytes.
@@ -39,10 +43,20 @@ pub struct LinkSpec {
 }
 
 impl LinkSpec {
-    /// Whether packets are lost, or arrive twice.
-    pub fn loses(&self) -> bool {
-        self.loss.0 > 0 || self.burst.is_some() || self.duplicate.0 > 0
+    /// Whether packets are lost, overtake each other, or arrive twice.
+    pub fn is_unreliable(&self) -> bool {
+        self.loss.0 > 0 || self.burst.is_some() || self.reorder.is_some() || self.duplicate.0 > 0
     }
+}
+
+/// Packets that take a detour: those behind them go on, and may overtake them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reorder {
+    /// How many packets do.
+    pub share: Share,
+    /// How much longer that takes.
+    pub by: Span,
 }
 
 /// Losses that come together: a link that is good or bad, and changes from packet to packet (Gilbert and Elliott).
@@ -114,7 +128,7 @@ impl Link {
         if !self.has_room(now, len) {
             return Fate::QueueFull;
         }
-        let at = self.carry(now, len);
+        let at = self.carry(now, len) + self.detour();
         let again = self.random.happens(self.spec.duplicate.0).then(|| self.carry(now, len));
         Fate::Arrives { at, again }
     }
@@ -151,6 +165,14 @@ impl Link {
         let Some(rate) = self.spec.rate else { return 0 };
         let nanos = (u128::from(len) * 8_000_000_000).div_ceil(u128::from(rate.0.max(1)));
         u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+
+    /// How much longer a packet takes than those behind it.
+    fn detour(&mut self) -> u64 {
+        self.spec
+            .reorder
+            .filter(|reorder| self.random.happens(reorder.share.0))
+            .map_or(0, |reorder| reorder.by.0)
     }
 
     fn loses(&mut self) -> bool {
@@ -245,6 +267,23 @@ mod tests {
             assert!(at >= last && (sent + 10_000_000..=sent + 60_000_000).contains(&at));
             last = at;
         }
+    }
+
+    #[test]
+    fn packets_on_a_detour_are_overtaken_and_hold_up_nobody() {
+        let reorder = Reorder { share: Share(100_000), by: Span::millis(5) };
+        let mut link =
+            link(LinkSpec { delay: Span::millis(10), reorder: Some(reorder), ..LinkSpec::default() });
+        let mut late = 0;
+        for packet in 0..10_000 {
+            let sent = packet * 1_000_000;
+            match arrival(link.send(sent, 100)) - sent {
+                10_000_000 => {}
+                15_000_000 => late += 1,
+                other => panic!("{other} ns"),
+            }
+        }
+        assert!((850..1_150).contains(&late), "one in ten, {late} of 10,000");
     }
 
     #[test]

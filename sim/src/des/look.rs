@@ -12,7 +12,7 @@ use super::judge::{self, Bounds, Truth};
 use super::watch::{Arrived, Raised};
 use super::world::{Task, World};
 use crate::link::LinkSpec;
-use crate::scenario::End as Planned;
+use crate::scenario::{End as Planned, Host};
 
 /// How long it is between two looks at who waits.
 pub(super) const AUDIT: u64 = 1_000_000_000;
@@ -295,10 +295,10 @@ impl World<'_> {
     /// for each half window, and twice what as many bytes take of each stream that may share the lines.
     fn soon(&self, end: usize, longest: u64) -> u64 {
         let pair = &self.pairs[self.ends[end].pair];
-        let lines = [pair.service, pair.device].map(|host| &self.plan.hosts[host].link);
+        let ends = [pair.service, pair.device].map(|host| &self.plan.hosts[host]);
         let hubs = self.plan.hosts.iter().filter(|host| host.role == crate::scenario::Role::Hub);
-        let lines: Vec<&LinkSpec> = lines.into_iter().chain(hubs.map(|hub| &hub.link)).collect();
-        let trip: u64 = lines.iter().map(|line| 2 * (line.delay.0 + line.jitter.0)).sum();
+        let lines: Vec<&LinkSpec> = ends.into_iter().chain(hubs).flat_map(Host::ways).collect();
+        let trip: u64 = lines.iter().map(|line| line.delay.0 + line.jitter.0).sum();
         // QUIC paces by the round trips that it has measured, which are as long as a line was held.
         let conns = self.ends[end].tunnel.map(|tunnel| self.tunnels[tunnel].conns);
         let measured: u64 = conns.into_iter().flatten().map(|conn| self.quic_round_trip(conn)).sum();

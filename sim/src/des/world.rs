@@ -16,7 +16,7 @@ use super::network::{Packet, Way};
 use super::queue::Queue;
 use super::quic::{Quic, QuicConn};
 use super::watch::Watch;
-use crate::link::{Link, Nat};
+use crate::link::{Link, LinkSpec, Nat};
 use crate::pattern::Pattern;
 use crate::random::{Random, Stream};
 use crate::run::{Ended, Rest, Sink};
@@ -484,7 +484,10 @@ impl<'a> World<'a> {
 }
 
 fn new_host(host: &crate::scenario::Host, random: Random) -> Host {
-    let line = |way: &str| Link::new(host.link.clone(), random.stream(&format!("link/{}/{way}", host.name)));
+    let [up, down] = host.ways();
+    let line = |spec: &LinkSpec, way: &str| {
+        Link::new(spec.clone(), random.stream(&format!("link/{}/{way}", host.name)))
+    };
     let endpoint = matches!(host.role, Role::Device | Role::Service).then(|| {
         let mut draws = random.stream(&format!("host/{}/backoff", host.name));
         Endpoint { backoff: Backoff::default(), turn: 0, conn: None, instance: draws.next_u64(), draws }
@@ -503,7 +506,7 @@ fn new_host(host: &crate::scenario::Host, random: Random) -> Host {
         ports: 0,
         holds: [0; 2],
         held: Default::default(),
-        lines: [line("up"), line("down")],
+        lines: [line(up, "up"), line(down, "down")],
         slow: 0,
         hub: (host.role == Role::Hub).then(|| Hub::new(host)),
         endpoint,

@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::lines::Line;
 use super::{Backend, EndpointSpec, FaultKind, Scenario, Size, is_supported};
+use crate::link::LinkSpec;
+use crate::profile;
 
 /// What is wrong, and where: the keys that lead there, such as `fault`, `2`, `host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,9 @@ impl std::error::Error for Problem {}
 fn problem(path: &[&str], text: impl Into<String>) -> Result<(), Problem> {
     Err(Problem { path: path.iter().map(|&key| key.to_owned()).collect(), text: text.into() })
 }
+
+/// A key of a link, and whether that has it.
+type LinkKey = (&'static str, fn(&LinkSpec) -> bool);
 
 /// How many hosts there may be: what a run of some gigabytes can hold.
 const MAX_HOSTS: u64 = 100_000;
@@ -85,16 +91,20 @@ impl Scenario {
         if hosts > MAX_HOSTS {
             return problem(&["device"], format!("{hosts} devices and services; there can be {MAX_HOSTS}"));
         }
-        for (index, hub) in self.hubs.iter().enumerate() {
-            self.check_link(&["hub", &index.to_string(), "link"], hub.link.as_deref())?;
-        }
-        for (index, proxy) in self.proxies.iter().enumerate() {
-            self.check_link(&["proxy", &index.to_string(), "link"], proxy.link.as_deref())?;
+        for (list, index, name) in self.line_names() {
+            if self.line(name).is_none() {
+                let own: Vec<_> = self.links.keys().map(String::as_str).collect();
+                let profiles: Vec<_> = profile::names().collect();
+                let (own, profiles) = (own.join(", "), profiles.join(", "));
+                let text = format!(
+                    "there is no [link.{name}], and no profile `{name}`; there are: {own}; and the profiles {profiles}"
+                );
+                return problem(&[list, &index.to_string(), "link"], text);
+            }
         }
         for (list, index, endpoint) in self.endpoints() {
             let index = index.to_string();
             let at = |key| [list, index.as_str(), key];
-            self.check_link(&at("link"), endpoint.link.as_deref())?;
             if endpoint.count.is_some_and(|count| count.0 == 0) {
                 return problem(&at("count"), "none of them: leave the whole entry out");
             }
@@ -112,16 +122,6 @@ impl Scenario {
         Ok(())
     }
 
-    fn check_link(&self, path: &[&str], link: Option<&str>) -> Result<(), Problem> {
-        match link {
-            Some(name) if !self.links.contains_key(name) => {
-                let known: Vec<_> = self.links.keys().map(String::as_str).collect();
-                problem(path, format!("there is no [link.{name}]; there are: {}", known.join(", ")))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn check_links(&self) -> Result<(), Problem> {
         for (name, link) in &self.links {
             let at = |key| ["link", name.as_str(), key];
@@ -134,7 +134,8 @@ impl Scenario {
                     "without a rate nothing ever waits in a queue: say a rate as well",
                 );
             }
-            let shares = [("loss", link.loss.0), ("duplicate", link.duplicate.0)];
+            let reorder = link.reorder.map_or(0, |reorder| reorder.share.0);
+            let shares = [("loss", link.loss.0), ("reorder", reorder), ("duplicate", link.duplicate.0)];
             if let Some((key, _)) = shares.into_iter().find(|(_, share)| *share > 1_000_000) {
                 return problem(&at(key), "more than all of them");
             }
@@ -272,25 +273,23 @@ impl Scenario {
     /// Where a scenario asks for a feature.
     fn path_of(&self, feature: super::Feature) -> Vec<&str> {
         use super::Feature;
-        let link = |wants: fn(&crate::link::LinkSpec) -> bool, key: &'static str| {
-            let found = self.links.iter().find(|(_, link)| wants(link));
-            found.map_or(vec!["link"], |(name, _)| vec!["link", name, key])
-        };
         match feature {
             Feature::Fault(kind) => {
                 let place = self.faults.iter().position(|fault| fault.kind == kind).unwrap_or(0);
                 vec!["fault", SMALL.get(place).copied().unwrap_or("0"), "kind"]
             }
-            Feature::BlockUdpWithoutQuic => self.path_of(Feature::Fault(FaultKind::BlockUdp)),
-            Feature::Loss | Feature::LossUnderTcp if self.links.values().any(|link| link.loss.0 > 0) => {
-                link(|it| it.loss.0 > 0, "loss")
+            Feature::BlockUdpWithoutQuic if self.faults.iter().any(|it| it.kind == FaultKind::BlockUdp) => {
+                self.path_of(Feature::Fault(FaultKind::BlockUdp))
             }
-            Feature::Loss | Feature::LossUnderTcp if self.links.values().any(|link| link.burst.is_some()) => {
-                link(|it| it.burst.is_some(), "burst")
-            }
-            Feature::Loss | Feature::LossUnderTcp => link(|it| it.duplicate.0 > 0, "duplicate"),
-            Feature::Mtu | Feature::MtuUnderTcp => link(|it| it.mtu.is_some(), "mtu"),
-            Feature::Nat => link(|it| it.nat_timeout.is_some(), "nat_timeout"),
+            Feature::BlockUdpWithoutQuic => self.path_of_line(|line| line.blocks_udp),
+            Feature::Loss | Feature::LossUnderTcp => self.path_of_link(&[
+                ("loss", |it| it.loss.0 > 0),
+                ("burst", |it| it.burst.is_some()),
+                ("reorder", |it| it.reorder.is_some()),
+                ("duplicate", |it| it.duplicate.0 > 0),
+            ]),
+            Feature::Mtu | Feature::MtuUnderTcp => self.path_of_link(&[("mtu", |it| it.mtu.is_some())]),
+            Feature::Nat => self.path_of_link(&[("nat_timeout", |it| it.nat_timeout.is_some())]),
             Feature::Memory => vec!["expect", "memory_below"],
             Feature::Session => vec!["session"],
             Feature::Survival if self.expect.no_failure => vec!["expect", "no_failure"],
@@ -303,6 +302,24 @@ impl Scenario {
             }
             Feature::Transport(_) | Feature::Hosts(_) => vec!["name"],
         }
+    }
+
+    /// Where the scenario's links have the first of these keys that any has; or the host that is on such a profile.
+    fn path_of_link(&self, keys: &[LinkKey]) -> Vec<&str> {
+        for (key, is_there) in keys {
+            if let Some((name, _)) = self.links.iter().find(|(_, link)| is_there(link)) {
+                return vec!["link", name, key];
+            }
+        }
+        self.path_of_line(|line| line.ways().any(|way| keys.iter().any(|(_, is_there)| is_there(way))))
+    }
+
+    /// Where a host is on such a line.
+    fn path_of_line(&self, is_such: impl Fn(&Line) -> bool) -> Vec<&str> {
+        let found = self.line_names().find(|(.., name)| self.line(name).is_some_and(|line| is_such(&line)));
+        found.map_or(vec!["link"], |(list, index, _)| {
+            vec![list, SMALL.get(index).copied().unwrap_or("0"), "link"]
+        })
     }
 
     pub(super) fn endpoints(&self) -> impl Iterator<Item = (&'static str, usize, &EndpointSpec)> {

@@ -3,9 +3,9 @@
 //! Each stream and each fault draws from a stream of numbers of its own name, so that one more does not shift the others.
 
 use super::check::{members, names};
+use super::lines::Line;
 use super::plan::{End, FORMAT, Fault, Host, Plan, Role, StreamPlan};
-use super::{Backend, EndpointSpec, FaultSpec, Problem, Scenario, Share, Size, Span, WorkSpec};
-use crate::link::LinkSpec;
+use super::{Backend, EndpointSpec, FaultKind, FaultSpec, Problem, Scenario, Share, Size, Span, WorkSpec};
 use crate::random::{Random, Stream};
 
 impl Scenario {
@@ -24,6 +24,7 @@ impl Scenario {
             .iter()
             .enumerate()
             .flat_map(|(index, fault)| self.faults(index, fault, random))
+            .chain(self.firewalls())
             .collect();
         faults.sort_by(|one, other| (one.at, one.kind, &one.host).cmp(&(other.at, other.kind, &other.host)));
         Ok(Plan {
@@ -41,17 +42,21 @@ impl Scenario {
     }
 
     fn hosts(&self, random: Random) -> Vec<Host> {
-        let host = |name: &str, role, link: Option<&String>| Host {
-            name: name.to_owned(),
-            identity: name.to_owned(),
-            role,
-            link: self.link(link),
-            hubs: Vec::new(),
-            transport: Default::default(),
-            proxy: None,
-            start: Default::default(),
-            handshake: Default::default(),
-            unauthenticated: None,
+        let host = |name: &str, role, link: Option<&String>| {
+            let Line { up, down, .. } = link.and_then(|name| self.line(name)).unwrap_or_default();
+            Host {
+                name: name.to_owned(),
+                identity: name.to_owned(),
+                role,
+                link: up,
+                down,
+                hubs: Vec::new(),
+                transport: Default::default(),
+                proxy: None,
+                start: Default::default(),
+                handshake: Default::default(),
+                unauthenticated: None,
+            }
         };
         let hubs = self.hubs.iter().map(|hub| Host {
             handshake: hub.handshake,
@@ -73,10 +78,6 @@ impl Scenario {
             }
         }
         hosts
-    }
-
-    fn link(&self, name: Option<&String>) -> LinkSpec {
-        name.and_then(|name| self.links.get(name)).cloned().unwrap_or_default()
     }
 
     fn hubs_of(&self, spec: &EndpointSpec) -> Vec<String> {
@@ -102,6 +103,17 @@ impl Scenario {
             }
         }
         streams
+    }
+
+    /// Where no UDP passes since the line is so: from the beginning to the end.
+    fn firewalls(&self) -> impl Iterator<Item = Fault> {
+        let is_behind_one = |link: &Option<String>| {
+            link.as_ref().and_then(|name| self.line(name)).is_some_and(|line| line.blocks_udp)
+        };
+        let hubs = self.hubs.iter().filter(move |hub| is_behind_one(&hub.link)).map(|hub| hub.name.clone());
+        let endpoints = self.endpoints().filter(move |(.., it)| is_behind_one(&it.link));
+        let hosts = hubs.chain(endpoints.flat_map(|(.., it)| names(it)));
+        hosts.map(|host| Fault { at: Span::default(), kind: FaultKind::BlockUdp, host, lasts: None })
     }
 
     fn faults(&self, index: usize, spec: &FaultSpec, random: Random) -> Vec<Fault> {

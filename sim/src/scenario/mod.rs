@@ -5,6 +5,7 @@
 
 mod check;
 mod expand;
+mod lines;
 mod parse;
 mod plan;
 mod support;
@@ -48,7 +49,7 @@ pub struct Scenario {
     /// What some must pass to reach a hub.
     #[serde(default, rename = "proxy")]
     pub proxies: Vec<ProxySpec>,
-    /// What links are like, by name.
+    /// What links are like, by name; a profile's need not be said.
     #[serde(default, rename = "link")]
     pub links: BTreeMap<String, LinkSpec>,
     /// What sessions between services and devices are like.

@@ -61,8 +61,11 @@ pub struct Host {
     pub identity: String,
     /// What it is.
     pub role: Role,
-    /// What its link to all others is like, in each direction.
+    /// What its link to all others is like.
     pub link: LinkSpec,
+    /// What it is like from them, if that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<LinkSpec>,
     /// Which hubs it knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hubs: Vec<String>,
@@ -84,6 +87,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// What its link is like, up and down.
+    pub fn ways(&self) -> [&LinkSpec; 2] {
+        [&self.link, self.down.as_ref().unwrap_or(&self.link)]
+    }
+
     /// The hubs that it knows, by name, as one text.
     pub fn known_hubs(&self) -> String {
         self.hubs.join(", ")

@@ -40,7 +40,7 @@ pub enum Feature {
     Hosts(usize),
     /// A certain transport.
     Transport(Transport),
-    /// Packets that are lost, or arrive twice.
+    /// Packets that are lost, overtake each other, or arrive twice.
     Loss,
     /// The same under TCP.
     LossUnderTcp,
@@ -131,19 +131,19 @@ impl Scenario {
         features.extend(endpoints().map(|endpoint| Feature::Transport(endpoint.transport)));
         // Devices and services that come in groups are tasks of one host there.
         features.push(Feature::Hosts(self.hubs.len() + self.proxies.len() + endpoints().count()));
-        let links = || self.links.values();
-        let loses = links().any(LinkSpec::loses);
-        let blocks_udp = self.faults.iter().any(|fault| fault.kind == FaultKind::BlockUdp);
+        let is_there = |is_such: fn(&LinkSpec) -> bool| self.lines().any(|line| line.ways().any(is_such));
+        let blocks_udp = self.faults.iter().any(|fault| fault.kind == FaultKind::BlockUdp)
+            || self.lines().any(|line| line.blocks_udp);
         let has_quic = endpoints().any(|endpoint| endpoint.transport == Transport::Quic);
         let wants = [
             (blocks_udp && !has_quic, Feature::BlockUdpWithoutQuic),
-            (loses, Feature::Loss),
-            (self.is_under_tcp(LinkSpec::loses), Feature::LossUnderTcp),
+            (is_there(LinkSpec::is_unreliable), Feature::Loss),
+            (self.is_under_tcp(LinkSpec::is_unreliable), Feature::LossUnderTcp),
             (self.wants_survival(), Feature::Survival),
             (self.session_has_limits(), Feature::Session),
-            (links().any(|link| link.mtu.is_some()), Feature::Mtu),
+            (is_there(|link| link.mtu.is_some()), Feature::Mtu),
             (self.is_under_tcp(|link| link.mtu.is_some()), Feature::MtuUnderTcp),
-            (links().any(|link| link.nat_timeout.is_some()), Feature::Nat),
+            (is_there(|link| link.nat_timeout.is_some()), Feature::Nat),
             (self.hubs.iter().any(|hub| hub.handshake.0 > 0), Feature::Handshake),
             (self.expect.memory_below.is_some(), Feature::Memory),
             (self.expect.window_at_least.is_some(), Feature::Window),
@@ -157,8 +157,10 @@ impl Scenario {
 
     /// Whether a connection of TCP goes over such a link.
     fn is_under_tcp(&self, is_such: fn(&LinkSpec) -> bool) -> bool {
-        let is_it =
-            |link: &Option<String>| link.as_ref().and_then(|name| self.links.get(name)).is_some_and(is_such);
+        let is_it = |link: &Option<String>| {
+            let line = link.as_ref().and_then(|name| self.line(name));
+            line.is_some_and(|line| line.ways().any(is_such))
+        };
         let endpoints = || self.devices.iter().chain(&self.services);
         let uses_tcp = |endpoint: &EndpointSpec| endpoint.transport != Transport::Quic;
         let is_shared = self.hubs.iter().any(|hub| is_it(&hub.link))
@@ -178,8 +180,9 @@ impl Scenario {
         let resumes = self.expect.resumes_at_least.is_some_and(|count| count.0 > 0);
         let endpoints = || self.devices.iter().chain(&self.services);
         let forgets = |endpoint: &EndpointSpec| {
-            let link = endpoint.link.as_ref().and_then(|name| self.links.get(name));
-            endpoint.transport != Transport::Quic && link.is_some_and(|link| link.nat_timeout.is_some())
+            let line = endpoint.link.as_ref().and_then(|name| self.line(name));
+            let forgets = line.is_some_and(|line| line.ways().any(|way| way.nat_timeout.is_some()));
+            endpoint.transport != Transport::Quic && forgets
         };
         let something_breaks = self.faults.iter().any(breaks) || endpoints().any(forgets);
         if !self.work.is_empty() && self.work.iter().all(|work| work.session) {
@@ -226,7 +229,7 @@ pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
         ("`transport = \"tls\"`", Feature::Transport(Transport::Tls)),
         ("`transport = \"quic\"`", Feature::Transport(Transport::Quic)),
         ("`transport = \"web-socket\"`", Feature::Transport(Transport::WebSocket)),
-        ("link `loss`, `burst`, `duplicate`", Feature::Loss),
+        ("link `loss`, `burst`, `reorder`, `duplicate`", Feature::Loss),
         ("the same under TCP", Feature::LossUnderTcp),
         ("`no_failure`, with faults that break links, without `session`", Feature::Survival),
         ("limits in `session`", Feature::Session),

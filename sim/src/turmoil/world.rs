@@ -60,7 +60,7 @@ fn play_out(plan: &Plan, air: &Air) -> anyhow::Result<Rest> {
     let stage = Stage::new(plan.clone(), air.clone());
     let mut sim = simulation(plan);
     for (host, site) in plan.hosts.iter().zip(&sites) {
-        air.connect(&host.name, Line::new([host.link.clone(), host.link.clone()], stage.random, &host.name));
+        air.connect(&host.name, Line::new(host.ways().map(Clone::clone), stage.random, &host.name));
         if *site == host.name {
             settle(&mut sim, &stage, host);
         }
