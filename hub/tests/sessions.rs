@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::{World, pattern};
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -92,6 +93,21 @@ async fn many_connections_share_a_session() {
     assert_eq!(hub.stats().tunnels, 1, "one tunnel carries them all");
     session.close();
     session.closed().await;
+}
+
+/// On one thread, so that nobody else does anything while one more is opened and spoken to: no answer can be waited for.
+#[tokio::test]
+async fn one_more_connection_costs_no_round_trip() {
+    let world = World::new();
+    let hub = world.hub().await;
+    device(&world, &hub, &[("echo", target().await)]).await;
+    let (session, _first) = begun(&world, &hub).await;
+    let mut opening = session.begin().now_or_never().expect("nobody is asked").unwrap();
+    opening.send.write_all(b"words").now_or_never().expect("nobody is waited for").unwrap();
+    let mut connection = timeout(SOON, opening.answered()).await.unwrap().unwrap();
+    let mut heard = [0; 10];
+    timeout(SOON, connection.read_exact(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(&heard, b"hellowords");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,7 +261,12 @@ async fn a_session_that_is_joined_to_somebody_else_ends_at_once() {
     let (session, _connection) = begun(&world, &hub).await;
     impostor(&world, &hub, world.credentials("device/press-8")).await;
     let why = no_way(&session).await;
-    assert!(why.contains("does not show that it is spiffe://test/device/press-7"), "{why}");
+    assert!(
+        why.contains(
+            "should be spiffe://test/device/press-7, and is spiffe://test/device/press-8; the hub may be"
+        ),
+        "{why}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

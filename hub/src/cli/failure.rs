@@ -1,7 +1,7 @@
 //! How a command fails: one line that names the remedy, and an exit status for each kind of trouble.
 
 use towline::refusal::RefusalCode;
-use towline::{ConnectError, CredentialError, OpenError, SetupError, StartError};
+use towline::{ConnectError, CredentialError, OpenError, PeerError, SetupError, StartError};
 use towline_transports::tls::HandshakeError;
 
 use super::output::{OutputError, complain};
@@ -9,7 +9,7 @@ use super::signals::Stop;
 
 /// The command line makes no sense (`EX_USAGE` of sysexits).
 pub(crate) const USAGE: u8 = 64;
-/// The hub cannot be reached, or was lost (`EX_UNAVAILABLE`).
+/// The hub or the device cannot be reached, or was lost (`EX_UNAVAILABLE`).
 pub(crate) const UNAVAILABLE: u8 = 69;
 /// A bug (`EX_SOFTWARE`).
 pub(crate) const INTERNAL: u8 = 70;
@@ -27,12 +27,12 @@ pub(crate) const CONFIG: u8 = 78;
 /// What `--help` says about them, besides refusals.
 const STATUSES: [(u8, &str); 8] = [
     (USAGE, "wrong usage"),
-    (UNAVAILABLE, "hub unreachable"),
+    (UNAVAILABLE, "hub unreachable, or lost"),
     (INTERNAL, "a bug"),
     (SYSTEM, "system trouble"),
     (CANNOT_CREATE, "file exists, or cannot be written"),
     (IO, "connection reset, or output full"),
-    (NOT_TRUSTED, "hub or certificate not trusted"),
+    (NOT_TRUSTED, "other end or certificate not trusted"),
     (CONFIG, "certificate, key or address unusable"),
 ];
 
@@ -151,14 +151,36 @@ impl From<OpenError> for Failure {
         match error.root() {
             OpenError::Connect(error) => error.into(),
             OpenError::Refused(refusal) => Self::new(refusal.code.exit_status(), refusal.to_string()),
+            OpenError::Peer(error) => error.into(),
             error => Self::new(UNAVAILABLE, error.to_string()),
         }
+    }
+}
+
+impl From<&PeerError> for Failure {
+    fn from(error: &PeerError) -> Self {
+        let status = match error {
+            PeerError::TimedOut(_) | PeerError::Handshake { error: HandshakeError::Io(_), .. } => UNAVAILABLE,
+            _ => NOT_TRUSTED,
+        };
+        Self::new(status, error.to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_somebody_else_is_not_trusted_and_who_is_silent_is_not_there() {
+        let whom = || "spiffe://test/device/press-7".parse().unwrap();
+        let found = "spiffe://test/device/press-8".parse().unwrap();
+        let status = |error: PeerError| Failure::from(OpenError::from(error)).status;
+        assert_eq!(status(PeerError::SomebodyElse { whom: whom(), found }), NOT_TRUSTED);
+        assert_eq!(status(PeerError::TimedOut(whom())), UNAVAILABLE);
+        let error = HandshakeError::Io(std::io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(status(PeerError::Handshake { whom: whom(), error }), UNAVAILABLE);
+    }
 
     #[test]
     fn statuses_stand_in_two_columns() {

@@ -9,7 +9,6 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use towline_transports::tls::{self, TlsPipe};
@@ -209,11 +208,8 @@ impl Tunnels {
     }
 
     async fn shake_hands(&self, pipe: StreamPipe) -> Result<TlsPipe<StreamPipe>, PeerError> {
-        let name = ServerName::try_from("device").expect("it is a name, and means nothing");
-        let whom = || self.device.clone();
-        let pipe = timeout(HANDSHAKE, tls::connect(pipe, name, self.tls.clone())).await;
-        let pipe = pipe.map_err(|_| PeerError::TimedOut(whom()))?;
-        pipe.map_err(|error| PeerError::Handshake { whom: whom(), error })
+        let met = timeout(HANDSHAKE, trust::connect(pipe, self.tls.clone(), &self.device)).await;
+        met.map_err(|_| PeerError::TimedOut(self.device.clone()))?
     }
 
     /// A session over its first tunnel, once the device has said its first word in it: before that there is nothing that

@@ -7,7 +7,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, ServerConfig, SignatureScheme,
+};
 use towline_transports::Pipe;
 use towline_transports::tls::{self, ALPN_END_TO_END, ConfigError, Credentials, HandshakeError, TlsPipe};
 
@@ -46,7 +48,9 @@ pub enum PeerError {
         reason: &'static str,
     },
     /// It took too long.
-    #[error("the other end of the tunnel does not show in time that it is {0}")]
+    #[error(
+        "the other end of the tunnel does not show in time that it is {0}; try again, and see what the device logs"
+    )]
     TimedOut(Identity),
 }
 
@@ -89,6 +93,30 @@ pub(crate) async fn accept<P: Pipe>(
     }
 }
 
+/// Runs TLS at the service's end, with `whom` the tunnel was opened to, for whom `config` [must be](client_config).
+pub(crate) async fn connect<P: Pipe>(
+    pipe: P,
+    config: Arc<ClientConfig>,
+    whom: &Identity,
+) -> Result<TlsPipe<P>, PeerError> {
+    let name = ServerName::try_from("device").expect("it is a name, and means nothing");
+    tls::connect(pipe, name, config).await.map_err(|error| not_the_one(error, whom.clone()))
+}
+
+/// Why TLS with `whom` came to nothing.
+fn not_the_one(error: HandshakeError, whom: Identity) -> PeerError {
+    let found = match &error {
+        HandshakeError::Tls(Error::InvalidCertificate(CertificateError::Other(other))) => {
+            other.0.downcast_ref::<Found>()
+        }
+        _ => None,
+    };
+    match found {
+        Some(Found(found)) => PeerError::SomebodyElse { whom, found: found.clone() },
+        None => PeerError::Handshake { whom, error },
+    }
+}
+
 /// What the service's end needs, to reach nobody but `whom`.
 pub(crate) fn client_config(
     credentials: Credentials,
@@ -107,6 +135,11 @@ pub(crate) fn client_config(
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
 }
+
+/// Who is there instead of the one who should be.
+#[derive(Debug, thiserror::Error)]
+#[error("it is {0}")]
+struct Found(Identity);
 
 /// Trusts the certificate of one identity, if one of the authorities vouches for it.
 #[derive(Debug)]
@@ -127,7 +160,8 @@ impl ServerCertVerifier for Exactly {
         self.chains.verify_client_cert(certificate, intermediates, now)?;
         match Identity::of_certificate(certificate) {
             Ok(found) if found == self.whom => Ok(ServerCertVerified::assertion()),
-            Ok(_) | Err(_) => Err(CertificateError::ApplicationVerificationFailure.into()),
+            Ok(found) => Err(CertificateError::Other(OtherError(Arc::new(Found(found)))).into()),
+            Err(_) => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }
 
@@ -179,22 +213,23 @@ mod tests {
             let client = client_config(service, &environment.tls, identity("device/press-7")).unwrap();
             let server = server_config(device, &environment.tls).unwrap();
             let (near, far) = tokio::io::duplex(64 << 10);
-            let (ops, name) = (identity("service/ops"), "device".try_into().unwrap());
+            let (ops, press) = (identity("service/ops"), identity("device/press-7"));
             let (at_service, at_device) =
-                tokio::join!(tls::connect(near, name, client), accept(far, server, &ops));
+                tokio::join!(connect(near, client, &press), accept(far, server, &ops));
             (at_service.map(|_| ()), at_device.map(|_| ()))
         };
         let (service, device) = (credentials(&ours, "service/ops"), credentials(&ours, "device/press-7"));
         let met = meet(service.clone(), device.clone()).await;
         assert!(matches!(met, (Ok(()), Ok(()))), "{met:?}");
-        // Another device, a service that is none, and one that only claims to be the right one.
-        for other in [credentials(&ours, "device/press-8"), credentials(&ours, "hub/press-7"), {
-            let mut forged = credentials(&theirs, "device/press-7");
-            forged.roots.clone_from(&service.roots);
-            forged
-        }] {
+        let (at_service, _) = meet(service.clone(), credentials(&ours, "device/press-8")).await;
+        let Err(PeerError::SomebodyElse { found, .. }) = at_service else { panic!("{at_service:?}") };
+        assert_eq!(found, identity("device/press-8"));
+        // One whose certificate is for listening, and one that only claims to be the right one.
+        let mut forged = credentials(&theirs, "device/press-7");
+        forged.roots.clone_from(&service.roots);
+        for other in [credentials(&ours, "hub/press-7"), forged] {
             let (at_service, _) = meet(service.clone(), other).await;
-            assert!(matches!(at_service, Err(HandshakeError::Tls(_))), "{at_service:?}");
+            assert!(matches!(at_service, Err(PeerError::Handshake { .. })), "{at_service:?}");
         }
         let (_, at_device) = meet(credentials(&ours, "service/evil"), device.clone()).await;
         let error = at_device.unwrap_err().to_string();
