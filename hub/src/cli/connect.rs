@@ -21,7 +21,10 @@ use super::{EndpointArgs, OpenArgs};
 #[command(after_help = "\
 Example, for ~/.ssh/config:
   Host press-*
-    ProxyCommand towline connect %h ssh")]
+    ProxyCommand towline connect %h ssh
+
+Example, through whichever of two hubs works, and waiting half a minute for a device that is away:
+  towline connect press-7 ssh --hub north.example.com:443 --hub south.example.com:443 --wait 30s")]
 pub(crate) struct ConnectArgs {
     /// The device's ID
     device: Name,

@@ -16,7 +16,10 @@ use super::{EndpointArgs, GRACE, grace_span};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example, a device whose ssh server and web page can be reached, and nothing else:
-  towline device --hub hub.example.com:443 --service ssh=127.0.0.1:22 --service web=192.168.0.5:80")]
+  towline device --hub hub.example.com:443 --service ssh=127.0.0.1:22 --service web=192.168.0.5:80
+
+Example, a device that is on two hubs at a time, so that one may fail:
+  towline device --hub north.example.com:443 --hub south.example.com:443 --service ssh=127.0.0.1:22")]
 pub(crate) struct DeviceArgs {
     /// A service that can be reached, and its address as seen from here; may be repeated
     #[arg(long, required = true, value_name = "NAME=HOST:PORT")]

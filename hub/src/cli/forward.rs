@@ -15,7 +15,10 @@ use super::{EndpointArgs, OpenArgs, listen_address};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example, a device's remote desktop on a local port:
-  towline forward press-7 rdp --listen 127.0.0.1:3389")]
+  towline forward press-7 rdp --listen 127.0.0.1:3389
+
+Example, through whichever of two hubs works:
+  towline forward press-7 rdp --hub north.example.com:443 --hub south.example.com:443")]
 pub(crate) struct ForwardArgs {
     /// The device's ID
     device: Name,
