@@ -294,7 +294,7 @@ async fn talk_in_messages(local: SocketAddr, is_over: impl Fn() -> bool) -> usiz
     number
 }
 
-/// `rsync`, `sftp`, `curl` and a WebSocket are in the middle of something when the device's network is gone for a while.
+/// `rsync`, `sftp` that resumes, `curl` and a WebSocket are in the middle of something when the device's network is gone for a while.
 #[test]
 fn transfers_outlive_a_while_without_a_network() {
     if ["rsync", "sftp", "curl", "nginx"].iter().any(|program| find(program).is_none()) {
@@ -314,7 +314,10 @@ fn transfers_outlive_a_while_without_a_network() {
     rsync.args(["--inplace", "--bwlimit=10m", "-e", &format!("ssh {}", ssh.join(" "))]);
     let mut rsync = rsync.arg(&file).arg(site.remote("by-rsync")).spawn().unwrap();
     let batch = site.path("batch");
-    std::fs::write(&batch, format!("put {} {}\n", file.display(), site.path("by-sftp").display())).unwrap();
+    // Of the file a quarter is there, of a transfer that ended before.
+    let begun = std::fs::read(&file).unwrap();
+    std::fs::write(site.path("by-sftp"), &begun[..begun.len() / 4]).unwrap();
+    std::fs::write(&batch, format!("reput {} {}\n", file.display(), site.path("by-sftp").display())).unwrap();
     let mut sftp = site.client("sftp");
     sftp.args(["-q", "-l", "80000", "-b"]).arg(&batch).arg(format!("{}@press-7", user()));
     let mut sftp = sftp.spawn().unwrap();
@@ -331,8 +334,10 @@ fn transfers_outlive_a_while_without_a_network() {
         let is_over = move || over.load(std::sync::atomic::Ordering::Acquire);
         let talking = scope.spawn(move || inside(world, talk_in_messages(local_messages, is_over)));
 
-        let begun = |name: &str| std::fs::metadata(site.path(name)).is_ok_and(|file| file.len() > 8 << 20);
-        until("both are in the middle", || begun("by-rsync") && begun("by-sftp"));
+        let has_more = |name: &str, than: usize| {
+            std::fs::metadata(site.path(name)).is_ok_and(|file| file.len() > (than + (8 << 20)) as u64)
+        };
+        until("both are in the middle", || has_more("by-rsync", 0) && has_more("by-sftp", begun.len() / 4));
         let mut curl = site.world.command("curl");
         curl.args(["-sS", "--fail", "--limit-rate", "40m", "-H", "Expect:", "-T"]).arg(&upload);
         let mut curl = curl.arg(format!("http://{local_web}/uploaded")).spawn().unwrap();

@@ -5,19 +5,26 @@
 #[path = "common/field.rs"]
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 mod field;
+#[path = "common/wire.rs"]
+#[allow(unreachable_pub, reason = "as above")]
+mod wire;
 
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use field::{Field, Running, Sshd, digest_of, find, free_port, signal, until, user};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use towline_transports::{Network, TcpNetwork};
+use wire::Wire;
 
 /// Longer than anything here takes; a hang is a failure, and not a wait for ever.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -91,6 +98,56 @@ async fn half_way(locals: &[SocketAddr], count: usize) -> Vec<HalfWay> {
 async fn all_end(connections: Vec<HalfWay>) {
     let ending: JoinSet<()> = connections.into_iter().map(HalfWay::end).collect();
     timeout(PATIENCE, ending.join_all()).await.expect("all go on to their end");
+}
+
+/// A connection that says a piece after another and hears each back, until it is told to end.
+struct Talk {
+    heard: Arc<AtomicU64>,
+    is_enough: watch::Sender<bool>,
+    talking: tokio::task::JoinHandle<()>,
+}
+
+impl Talk {
+    fn begin(local: SocketAddr, number: usize) -> Self {
+        let (heard, (is_enough, enough)) = (Arc::<AtomicU64>::default(), watch::channel(false));
+        let talking = tokio::spawn({
+            let heard = heard.clone();
+            async move {
+                let mut socket = TcpStream::connect(local).await.unwrap();
+                for round in 0.. {
+                    let said: Vec<u8> = words(number + round).into_iter().take(4 << 10).collect();
+                    socket.write_all(&said).await.unwrap();
+                    let mut piece = vec![0; said.len()];
+                    socket.read_exact(&mut piece).await.unwrap();
+                    assert!(piece == said, "what comes back is not what was said");
+                    heard.fetch_add(1, Ordering::Relaxed);
+                    if *enough.borrow() {
+                        break;
+                    }
+                }
+                socket.shutdown().await.unwrap();
+                assert_eq!(socket.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+            }
+        });
+        Self { heard, is_enough, talking }
+    }
+
+    async fn end(self) {
+        self.is_enough.send_replace(true);
+        self.talking.await.unwrap();
+    }
+}
+
+/// Waits until each of them has heard some more.
+async fn all_go_on(talks: &[Talk]) {
+    let now = || talks.iter().map(|talk| talk.heard.load(Ordering::Relaxed));
+    let before: Vec<_> = now().collect();
+    let have_gone_on = async {
+        while now().zip(&before).any(|(now, before)| now < before + 2) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, have_gone_on).await.expect("all go on");
 }
 
 /// `press-7`, which offers `x` and is online at each of these hubs.
@@ -171,16 +228,57 @@ async fn two_hundred_connections_over_two_hubs_outlive_the_drain_of_one() {
         .map(|(number, hubs)| forward_of(&field, hubs, &[], &field.path().join(format!("{number}.log"))))
         .collect();
     let locals: Vec<_> = forwards.iter().map(|(_, local)| *local).collect();
-    let mut connections = half_way(&locals, 200).await;
-    let waiting = connections.split_off(100);
-    let ending = tokio::spawn(all_end(connections));
+    let talks: Vec<_> = (0..200).map(|number| Talk::begin(locals[number % locals.len()], number)).collect();
+    // In the middle of it when the signal comes, and after the hub is gone: they have moved.
+    all_go_on(&talks).await;
     let [(mut first, _), (_second, _)] = hubs;
     signal(first.pid(), "TERM");
-    // Half of the connections do not end before this: they have moved.
     let first = tokio::task::spawn_blocking(move || first.ended());
     assert_eq!(first.await.unwrap().code(), Some(0));
-    ending.await.unwrap();
-    all_end(waiting).await;
+    all_go_on(&talks).await;
+    let ending: JoinSet<()> = talks.into_iter().map(Talk::end).collect();
+    timeout(PATIENCE, ending.join_all()).await.expect("all go on to their end");
+}
+
+/// Who writes while there is no way waits, with the socket open, and goes on when there is one again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_writes_while_the_hub_is_gone_waits_until_it_is_back() {
+    /// More than all buffers on the way hold, the kernel's included.
+    const ALL: usize = 64 << 20;
+    let field = Field::new();
+    let (hub, address) = field.hub("127.0.0.1:0");
+    let _device = device_of(&field, &[address], echo().await);
+    let (_forward, local) = field.forward(address, "x");
+    let mut socket = TcpStream::connect(local).await.unwrap();
+    socket.write_all(b"words").await.unwrap();
+    socket.read_exact(&mut [0; 5]).await.unwrap();
+    hub.kill();
+    let (mut reader, mut writer) = socket.into_split();
+    let written = Arc::new(AtomicU64::new(0));
+    let writing = tokio::spawn({
+        let written = written.clone();
+        async move {
+            for number in 0..ALL / (2 * PART) {
+                writer.write_all(&words(number)).await.unwrap();
+                written.fetch_add(2 * PART as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    let mut before = u64::MAX;
+    until("it waits", || {
+        let so_far = written.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(500));
+        std::mem::replace(&mut before, so_far) == so_far
+    });
+    assert!(before < ALL as u64 / 2, "{before} bytes were taken by a session that has no way to its peer");
+    assert!(!writing.is_finished());
+    let _hub = field.hub(&address.to_string());
+    let mut heard = vec![0; 2 * PART];
+    for number in 0..ALL / (2 * PART) {
+        timeout(PATIENCE, reader.read_exact(&mut heard)).await.expect("it goes on").unwrap();
+        assert!(heard == words(number), "what comes back is not what was said");
+    }
+    writing.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -326,6 +424,7 @@ async fn who_waits_for_a_device_is_connected_when_it_comes() {
     until("all have waited", || log_of(&hub_log).matches("waiting for the device").count() == 3);
     signal(impatient.id(), "INT");
     assert_eq!(impatient.wait().unwrap().code(), Some(130));
+    until("the hub lets it go", || log_of(&hub_log).contains("the service left"));
     let _device = device_of(&field, &[address], echo().await);
     std::io::Write::write_all(&mut patient.stdin.take().unwrap(), b"words").unwrap();
     let output = patient.wait_with_output().unwrap();
@@ -362,53 +461,64 @@ fn draw(state: &mut u64, below: u64) -> u64 {
     *state % below
 }
 
-/// Random kills, sleeps and connections, some of which are dropped half way: all others go on to their end, and at the end no
-/// process has more than it had near the beginning. `TOWLINE_SOAK_MINUTES` says for how long; without it, it is 12 rounds.
+/// Random kills, cuts, sleeps and connections, some of which are dropped half way: all others go on to their end, and at the
+/// end no process has more than it had near the beginning, a hub near its own. `TOWLINE_SOAK_MINUTES` says for how long; without it, it is 12 rounds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak() {
     let field = Field::new();
     let listen = format!("127.0.0.1:{}", free_port());
     let (mut hub, address) = field.hub(&listen);
-    let device = device_of(&field, &[address], echo().await);
-    let (forward, local) = field.forward(address, "x");
+    let wires = [Wire::to(address).await, Wire::to(address).await];
+    let device = device_of(&field, &[wires[0].address], echo().await);
+    let (forward, local) = field.forward(wires[1].address, "x");
     let minutes = std::env::var("TOWLINE_SOAK_MINUTES").ok().map(|minutes| minutes.parse::<u64>().unwrap());
     let until_time = minutes.map(|minutes| tokio::time::Instant::now() + Duration::from_secs(60 * minutes));
-    let seed = std::env::var("TOWLINE_SEED").map_or(1, |seed| seed.parse::<u64>().unwrap().max(1));
+    let seed = std::env::var("TOWLINE_SEED").map_or(3, |seed| seed.parse::<u64>().unwrap().max(1));
     println!("TOWLINE_SEED={seed}");
     let mut random = seed;
-    let (mut rounds, mut kills, mut before) = (0_u64, 0, None);
+    let (mut rounds, mut kills, mut cuts, mut before, mut hub_before) = (0_u64, 0, 0, None, None);
     while until_time.map_or(rounds < 12, |until| tokio::time::Instant::now() < until) {
         let mut connections = half_way(&[local], 40).await;
         connections.truncate(40 - usize::try_from(draw(&mut random, 20)).unwrap());
-        match draw(&mut random, 4) {
+        let lasts = |random: &mut u64| Duration::from_millis(draw(random, 500));
+        match draw(&mut random, 5) {
             0 => {
                 hub.kill();
                 (hub, _) = field.hub(&listen);
-                kills += 1;
+                (kills, hub_before) = (kills + 1, None);
+            }
+            1 => {
+                let wire = &wires[usize::try_from(draw(&mut random, 2)).unwrap()];
+                wire.cut();
+                tokio::time::sleep(lasts(&mut random)).await;
+                wire.mend();
+                cuts += 1;
             }
             kind => {
-                let who = [&hub, &device, &forward][usize::try_from(kind).unwrap() - 1].pid();
+                let who = [&hub, &device, &forward][usize::try_from(kind).unwrap() - 2].pid();
                 signal(who, "STOP");
-                tokio::time::sleep(Duration::from_millis(draw(&mut random, 500))).await;
+                tokio::time::sleep(lasts(&mut random)).await;
                 signal(who, "CONT");
             }
         }
         all_end(connections).await;
         rounds += 1;
+        hub_before = hub_before.or(Some(Footprint::of(&hub)));
         if rounds == 6 {
             before = Some([&device, &forward].map(Footprint::of));
         }
     }
-    let hub_is_at_rest = || hub.descriptors() < 40;
-    until("the hub has no more than a link for each", hub_is_at_rest);
-    for (who, process, before) in [("device", &device, 0), ("forward", &forward, 1)]
-        .map(|(who, process, index)| (who, process, before.expect("there were rounds")[index]))
+    until("the hub has no more than a link for each", || hub.descriptors() < 40);
+    let [device_before, forward_before] = before.expect("there were rounds");
+    let hub_before = hub_before.expect("there was a round");
+    for (who, process, before) in
+        [("device", &device, device_before), ("forward", &forward, forward_before), ("hub", &hub, hub_before)]
     {
         until(&format!("{who}: {before:?} before, {:?} now", Footprint::of(process)), || {
             Footprint::of(process).is_like(before)
         });
-        println!("{who}: {before:?} after 6 rounds, {:?} after {rounds}", Footprint::of(process));
+        println!("{who}: {before:?} near the beginning, {:?} after {rounds} rounds", Footprint::of(process));
     }
-    assert!(kills > 0, "a soak without a kill shows little; take another TOWLINE_SEED");
-    println!("{rounds} rounds, the hub was killed {kills} times; it has {:?}", Footprint::of(&hub));
+    assert!(kills > 0 && cuts > 0, "{kills} kills and {cuts} cuts show little; take another TOWLINE_SEED");
+    println!("{rounds} rounds, the hub was killed {kills} times, and a way to it cut {cuts} times");
 }

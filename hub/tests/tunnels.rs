@@ -12,7 +12,7 @@ use towline::core::Limits;
 use towline::message::Profile;
 use towline::policy::{AllowAll, Rules};
 use towline::refusal::{Refusal, RefusalCode};
-use towline::{Device, OpenError, OpenOptions, Service, Status, Tunnel};
+use towline::{Device, OpenError, OpenOptions, Service, Status, Transport, Tunnel};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -208,6 +208,34 @@ async fn a_draining_hub_says_when_to_come_back() {
     let Status::Waiting { why, wait } = waiting else { unreachable!() };
     assert!(wait >= Duration::from_secs(3), "{wait:?}");
     assert!(why.starts_with("hub draining"), "{why}");
+}
+
+/// The hint is a message of the hub, and the same on every kind of link.
+#[tokio::test]
+async fn a_draining_hub_says_when_to_come_back_over_each_transport() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let transports = [Transport::Tls, Transport::Quic, Transport::WebSocket];
+    let mut devices = Vec::new();
+    for transport in transports {
+        let mut endpoint = world.endpoint(&format!("device/by-{transport}"), &hub);
+        endpoint.route.transport = Some(transport);
+        let device = Device::register(endpoint, world.environment.clone()).unwrap();
+        let mut status = device.status();
+        let is_online = status.wait_for(|status| matches!(status, Status::Online));
+        tokio::time::timeout(SOON, is_online).await.expect("it comes online").unwrap();
+        devices.push((transport, device, status));
+    }
+    hub.drain(Duration::from_secs(3), Duration::from_secs(1)).await;
+    for (transport, _device, status) in &mut devices {
+        let is_waiting = |status: &Status| matches!(status, Status::Waiting { .. });
+        let waiting = status.wait_for(is_waiting).await.unwrap().clone();
+        let Status::Waiting { why, wait } = waiting else { unreachable!() };
+        assert!(
+            wait >= Duration::from_secs(3) && why.starts_with("hub draining"),
+            "{transport}: {wait:?}, {why}"
+        );
+    }
 }
 
 #[tokio::test]
