@@ -1,6 +1,7 @@
 //! The real hub, device and service in simulated time.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use towline_sim::event::{Event, What};
 use towline_sim::run::{Ended, Outcome, Sink, run};
 use towline_sim::scenario::{Backend, parse};
 
@@ -120,6 +121,56 @@ fn a_line_that_is_held_for_a_while_loses_nothing() {
         let outcome = held(&with_fault("tls", &fault, "no_failure = true"), 1);
         assert_eq!(outcome.figures["streams_done"], 4, "{kind}");
         assert!(outcome.figures["stall_ns"] >= 2_900_000_000, "{kind}: {}", outcome.figures["stall_ns"]);
+    }
+}
+
+/// A fault of six seconds, and one of a second in its midst.
+fn overlapping(one: &str, other: &str, host: &str) -> String {
+    format!(
+        "kind = \"{one}\"\nhost = \"{host}\"\nat = \"5 s\"\nfor = \"6 s\"\n\n\
+         [[fault]]\nkind = \"{other}\"\nhost = \"{host}\"\nat = \"6 s\"\nfor = \"1 s\""
+    )
+}
+
+#[test]
+fn what_overlapping_faults_hold_comes_after_the_last_of_them() {
+    for (one, other) in [
+        ("hold", "hold"),
+        ("hold", "hold-up"),
+        ("hold-down", "hold"),
+        ("hold-up", "hold-up"),
+        ("slow-reader", "slow-reader"),
+    ] {
+        let text = with_fault("tls", &overlapping(one, other, "service"), "no_failure = true");
+        let outcome = held(&text, 1);
+        assert!(
+            outcome.figures["stall_ns"] >= 5_500_000_000,
+            "{one} {other}: {}",
+            outcome.figures["stall_ns"]
+        );
+    }
+}
+
+/// In whatever order they end, it is down until the last one does, and then it is started once.
+#[test]
+fn a_host_that_dies_twice_is_down_until_the_last_fault_ends_and_is_started_once() {
+    for host in ["device-0", "hub"] {
+        for (one, other) in [
+            ("crash", "crash"),
+            ("crash", "power-loss"),
+            ("power-loss", "crash"),
+            ("power-loss", "power-loss"),
+            ("cut", "cut"),
+        ] {
+            let text = with_fault("tls", &overlapping(one, other, host), "some_failure = true");
+            let outcome = held(&text, 1);
+            let ups =
+                outcome.lines.iter().map(|line| serde_json::from_str(line).unwrap()).filter(
+                    |event: &Event| event.who == "device-0" && matches!(event.what, What::LinkUp { .. }),
+                );
+            let ups: Vec<_> = ups.map(|event| event.time / 1_000_000_000).collect();
+            assert!(ups.len() == 2 && ups[1] >= 11, "{host} {one} {other}: up at {ups:?} s");
+        }
     }
 }
 

@@ -25,7 +25,7 @@ impl World<'_> {
             FaultKind::PowerLoss => self.power_loss(host),
             FaultKind::Move => self.move_away(host),
             FaultKind::SlowReader => self.hosts[host].slow += 1,
-            FaultKind::Suspend => self.hosts[host].is_suspended = true,
+            FaultKind::Suspend => self.hosts[host].suspensions += 1,
             FaultKind::ClockJump => self.jump(host, lasts.unwrap_or(0)),
             FaultKind::Drain => self.drain(host),
             FaultKind::DrainSessions => self.drain_sessions(host),
@@ -116,6 +116,10 @@ impl World<'_> {
     }
 
     fn crash(&mut self, host: usize) {
+        self.hosts[host].deaths += 1;
+        if !self.hosts[host].is_alive {
+            return;
+        }
         let conns = self.tcp_conns_of(host);
         self.stop_process(host);
         for conn in conns {
@@ -132,6 +136,7 @@ impl World<'_> {
     }
 
     fn power_loss(&mut self, host: usize) {
+        self.hosts[host].deaths += 1;
         for conn in self.tcp_conns_of(host) {
             self.conns[conn].is_lost = true;
         }
@@ -176,7 +181,8 @@ impl World<'_> {
     }
 
     fn start_again(&mut self, host: usize) {
-        if self.hosts[host].is_alive {
+        self.hosts[host].deaths -= 1;
+        if self.hosts[host].deaths > 0 {
             return;
         }
         self.hosts[host].is_alive = true;
@@ -196,7 +202,10 @@ impl World<'_> {
     }
 
     fn wake_host(&mut self, host: usize) {
-        self.hosts[host].is_suspended = false;
+        self.hosts[host].suspensions -= 1;
+        if self.hosts[host].suspensions > 0 {
+            return;
+        }
         for task in std::mem::take(&mut self.hosts[host].inbox) {
             self.queue.push(self.now, task);
         }
@@ -261,4 +270,49 @@ impl World<'_> {
 /// As it is written in a scenario.
 fn name(kind: FaultKind) -> String {
     serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::event::{Event, What};
+    use crate::run::{Sink, run};
+    use crate::scenario::{Backend, parse};
+
+    /// When the device is on the hub, in seconds, if `kinds` go wrong with `host`: the first from 5 s to 25 s, and the second
+    /// for a second in between.
+    fn ups(kinds: [&str; 2], host: &str) -> Vec<u64> {
+        let fault = |kind: &str, at: u64, lasts: u64| {
+            format!("[[fault]]\nkind = \"{kind}\"\nhost = \"{host}\"\nat = \"{at} s\"\nfor = \"{lasts} s\"\n")
+        };
+        let text = "name = \"overlap\"\nstory = \"Two faults at once.\"\n[[hub]]\nname = \"hub\"\n\
+            [[device]]\nname = \"device\"\n[[service]]\nname = \"service\"\n[[work]]\nname = \"late\"\n\
+            service = \"service\"\ndevice = \"device\"\nstart = \"60 s\"\nup = \"1 KiB\"\n"
+            .to_owned()
+            + &fault(kinds[0], 5, 20)
+            + &fault(kinds[1], 6, 1);
+        let plan = parse("overlap.toml", &text).expect("it can be read").expand(1, Some(Backend::Des));
+        let outcome = run(&plan.expect("it can be run"), Sink::keeping()).expect("it runs");
+        assert_eq!(outcome.properties.broken().count(), 0, "{kinds:?} {host}");
+        let events = outcome.lines.iter().map(|line| serde_json::from_str(line).expect("an event"));
+        let is_up = |event: &Event| event.who == "device" && matches!(event.what, What::LinkUp { .. });
+        events.filter(is_up).map(|event| event.time / 1_000_000_000).collect()
+    }
+
+    #[test]
+    fn who_dies_twice_at_once_is_started_once_when_the_last_fault_ends() {
+        for host in ["device", "hub"] {
+            for one in ["crash", "power-loss"] {
+                for other in ["crash", "power-loss"] {
+                    let ups = ups([one, other], host);
+                    assert!(ups.len() == 2 && ups[1] >= 25, "{host} {one} {other}: {ups:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_suspended_twice_at_once_wakes_when_the_last_fault_ends() {
+        let ups = ups(["suspend", "suspend"], "device");
+        assert!(ups.len() == 2 && ups[1] >= 25, "{ups:?}");
+    }
 }

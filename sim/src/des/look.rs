@@ -353,7 +353,7 @@ impl World<'_> {
             let is_well = |host: usize| {
                 let it = &self.hosts[host];
                 it.is_alive
-                    && !it.is_suspended
+                    && it.suspensions == 0
                     && it.holds == [0; 2]
                     && it.cuts == 0
                     && it.udp_blocks == 0

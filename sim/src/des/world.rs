@@ -110,7 +110,10 @@ pub(super) struct Host {
     /// Which process this is, by how many there were before.
     pub(super) process: u32,
     pub(super) is_alive: bool,
-    pub(super) is_suspended: bool,
+    /// Nobody is there, and how many faults say so.
+    pub(super) deaths: u32,
+    /// It stands still, and how many faults say so.
+    pub(super) suspensions: u32,
     /// What waits until it wakes.
     pub(super) inbox: VecDeque<Task>,
     /// How far its clock is ahead.
@@ -391,7 +394,7 @@ impl<'a> World<'a> {
 
     fn step(&mut self, task: Task) {
         if let Some(host) = self.host_of(&task)
-            && self.hosts[host].is_suspended
+            && self.hosts[host].suspensions > 0
         {
             return self.hosts[host].inbox.push_back(task);
         }
@@ -497,7 +500,8 @@ fn new_host(host: &crate::scenario::Host, random: Random) -> Host {
         role: host.role,
         process: 0,
         is_alive: true,
-        is_suspended: false,
+        deaths: 0,
+        suspensions: 0,
         inbox: VecDeque::new(),
         ahead: 0,
         cuts: 0,

@@ -343,7 +343,7 @@ impl Half<'_> {
     }
 
     async fn wait_while_slow(&self) {
-        while self.stage.slow.borrow().contains(self.who()) {
+        while self.stage.slow.borrow().get(self.who()).is_some_and(|count| *count > 0) {
             sleep(GLANCE).await;
         }
     }

@@ -52,15 +52,25 @@ impl Faults {
             self.last = now;
             let lasts = fault.lasts.map(|lasts| lasts.0);
             self.stage.emit(&fault.host, What::FaultBegan { kind: name(fault.kind), lasts });
-            self.begin(sim, &fault);
             let until =
                 if fault.kind.is_over_at_once() { now } else { lasts.map_or(u64::MAX, |lasts| now + lasts) };
-            self.going_on.push((until, fault));
+            self.going_on.push((until, fault.clone()));
+            self.begin(sim, &fault);
         }
     }
 
     fn line(&self, host: &str, change: impl FnOnce(&mut Line)) {
         self.stage.air.change(host, change);
+    }
+
+    /// Whether somebody is at a host, by all the faults that go on: a machine without power does not even say that nobody is.
+    fn presence(&self, host: &str) -> Presence {
+        let has = |kind| self.going_on.iter().any(|(_, fault)| fault.host == host && fault.kind == kind);
+        match (has(FaultKind::PowerLoss), has(FaultKind::Crash)) {
+            (true, _) => Presence::Gone,
+            (false, true) => Presence::Dead,
+            (false, false) => Presence::Here,
+        }
     }
 
     fn begin(&self, sim: &mut Sim<'_>, fault: &Fault) {
@@ -75,11 +85,11 @@ impl Faults {
             FaultKind::HoldDown => self.line(host, |line| line.set_held(Way::Down, true)),
             FaultKind::BlockUdp => self.line(host, |line| line.set_udp_blocked(true)),
             FaultKind::Crash => {
-                self.line(host, |line| line.set_presence(Presence::Dead));
+                self.line(host, |line| line.set_presence(self.presence(host)));
                 self.stop(sim, host);
             }
             FaultKind::PowerLoss => {
-                self.line(host, |line| line.set_presence(Presence::Gone));
+                self.line(host, |line| line.set_presence(self.presence(host)));
                 self.stage.air.forget(host);
                 self.stop(sim, host);
             }
@@ -87,7 +97,7 @@ impl Faults {
                 self.stage.air.forget(host);
                 self.line(host, Line::move_on);
             }
-            FaultKind::SlowReader => _ = self.stage.slow.borrow_mut().insert(host.to_owned()),
+            FaultKind::SlowReader => *self.stage.slow.borrow_mut().entry(host.to_owned()).or_default() += 1,
             FaultKind::Drain => {
                 if let Some(hub) = self.stage.hubs.borrow().get(host) {
                     // A hub that is gone needs not be told.
@@ -121,11 +131,20 @@ impl Faults {
             FaultKind::HoldDown => self.line(host, |line| line.set_held(Way::Down, false)),
             FaultKind::BlockUdp => self.line(host, |line| line.set_udp_blocked(false)),
             FaultKind::Crash | FaultKind::PowerLoss => {
-                self.line(host, |line| line.set_presence(Presence::Here));
-                self.stage.air.deny(host);
-                sim.bounce(host);
+                let presence = self.presence(host);
+                self.line(host, |line| line.set_presence(presence));
+                if presence != Presence::Gone {
+                    self.stage.air.deny(host);
+                }
+                if presence == Presence::Here {
+                    sim.bounce(host);
+                }
             }
-            FaultKind::SlowReader => _ = self.stage.slow.borrow_mut().remove(host),
+            FaultKind::SlowReader => {
+                if let Some(count) = self.stage.slow.borrow_mut().get_mut(host) {
+                    *count -= 1;
+                }
+            }
             FaultKind::BlockTls => self.line(host, |line| line.set_tls_blocked(false)),
             FaultKind::Suspend | FaultKind::ClockJump => {}
             // Over at once.
@@ -140,8 +159,11 @@ impl Faults {
         }
     }
 
-    /// Everything on a host stops at once.
+    /// Everything on a host stops at once, if it has not before.
     fn stop(&self, sim: &mut Sim<'_>, host: &str) {
+        if !sim.is_host_running(host) {
+            return;
+        }
         self.stage.air.let_die(|| sim.crash(host));
         self.stage.hubs.borrow_mut().remove(host);
         self.stage.online.borrow_mut().remove(host);

@@ -30,14 +30,14 @@ pub enum Presence {
     Gone,
 }
 
-/// An endpoint's line.
+/// An endpoint's line. Faults overlap, so it counts how many say that something is wrong: all is well after the last.
 #[derive(Clone, Debug)]
 pub struct Line {
     links: [Link; 2],
-    cut: [bool; 2],
-    held: [bool; 2],
-    udp_blocked: bool,
-    tls_blocked: bool,
+    cuts: [u32; 2],
+    holds: [u32; 2],
+    udp_blocks: u32,
+    tls_blocks: u32,
     presence: Presence,
     /// How often the endpoint has got another address.
     moves: u64,
@@ -53,23 +53,23 @@ impl Line {
         let link = |spec, way| Link::new(spec, random.stream(&format!("line/{who}/{way}")));
         Self {
             links: [link(up, "up"), link(down, "down")],
-            cut: [false; 2],
-            held: [false; 2],
+            cuts: [0; 2],
+            holds: [0; 2],
             presence: Presence::Here,
-            udp_blocked: false,
-            tls_blocked: false,
+            udp_blocks: 0,
+            tls_blocks: 0,
             moves: 0,
         }
     }
 
-    /// Nothing gets through this way any more, or again. Packets are lost.
+    /// Nothing gets through this way any more, or one fault less says so. Packets are lost.
     pub fn set_cut(&mut self, way: Way, cut: bool) {
-        self.cut[way as usize] = cut;
+        count(&mut self.cuts[way as usize], cut);
     }
 
     /// Nothing gets through this way, and nothing is lost: it comes when the line is let go.
     pub fn set_held(&mut self, way: Way, held: bool) {
-        self.held[way as usize] = held;
+        count(&mut self.holds[way as usize], held);
     }
 
     /// Whether somebody is there.
@@ -84,16 +84,16 @@ impl Line {
 
     /// No packet of UDP gets through, and TCP does.
     pub fn set_udp_blocked(&mut self, blocked: bool) {
-        self.udp_blocked = blocked;
+        count(&mut self.udp_blocks, blocked);
     }
 
     /// No TLS gets through but a web browser's.
     pub fn set_tls_blocked(&mut self, blocked: bool) {
-        self.tls_blocked = blocked;
+        count(&mut self.tls_blocks, blocked);
     }
 
     pub(super) fn is_tls_blocked(&self) -> bool {
-        self.tls_blocked
+        self.tls_blocks > 0
     }
 
     /// The endpoint has another address.
@@ -121,16 +121,16 @@ impl Line {
     }
 
     pub(super) fn is_held(&self, way: Way) -> bool {
-        self.held[way as usize]
+        self.holds[way as usize] > 0
     }
 
     pub(super) fn is_cut(&self, way: Way) -> bool {
-        self.cut[way as usize]
+        self.cuts[way as usize] > 0
     }
 
     /// Whether what is under way as UDP is lost.
     pub(super) fn loses_datagrams(&self, way: Way) -> bool {
-        self.udp_blocked || self.is_cut(way) || self.presence != Presence::Here
+        self.udp_blocks > 0 || self.is_cut(way) || self.presence != Presence::Here
     }
 
     /// When a piece of a connection arrives.
@@ -150,5 +150,35 @@ impl Line {
         let queue = link.spec().queue.map_or(QUEUE, |queue| queue.0);
         let drains_in = u128::from(queue) * 8_000_000_000 / u128::from(rate.0.max(1));
         link.free_at().saturating_sub(u64::try_from(drains_in).unwrap_or(u64::MAX))
+    }
+}
+
+/// One fault more says so, or one less.
+fn count(faults: &mut u32, begins: bool) {
+    *faults = if begins { *faults + 1 } else { faults.saturating_sub(1) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_faults_stop_goes_on_after_the_last() {
+        type Fault = (fn(&mut Line, bool), fn(&Line) -> bool);
+        let faults: [Fault; 4] = [
+            (|line, begins| line.set_cut(Way::Up, begins), |line| line.is_cut(Way::Up)),
+            (|line, begins| line.set_held(Way::Down, begins), |line| line.is_held(Way::Down)),
+            (Line::set_udp_blocked, |line| line.loses_datagrams(Way::Up)),
+            (Line::set_tls_blocked, Line::is_tls_blocked),
+        ];
+        let mut line = Line::new([(); 2].map(|()| LinkSpec::default()), Random::new(1), "device");
+        for (index, (change, is_wrong)) in faults.into_iter().enumerate() {
+            let mut said = Vec::new();
+            for begins in [true, true, false, false] {
+                change(&mut line, begins);
+                said.push(is_wrong(&line));
+            }
+            assert_eq!(said, [true, true, true, false], "{index}");
+        }
     }
 }

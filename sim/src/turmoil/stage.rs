@@ -29,8 +29,8 @@ pub(super) struct Stage {
     pub(super) hubs: RefCell<BTreeMap<String, HubHandle>>,
     /// Which devices are online, as they see it.
     pub(super) online: RefCell<BTreeSet<String>>,
-    /// Whose applications read nothing for now.
-    pub(super) slow: RefCell<BTreeSet<String>>,
+    /// Whose applications read nothing for now, by how many faults say so.
+    pub(super) slow: RefCell<BTreeMap<String, u32>>,
     /// How often each host was started.
     starts: RefCell<BTreeMap<String, u32>>,
     /// How long each round of interactive streams took, in nanoseconds.
