@@ -41,9 +41,7 @@ pub(crate) fn run(plan: &Plan, sink: &mut Sink) -> anyhow::Result<Rest> {
     match outcome {
         Ok(rest) => Ok(rest),
         Err(broken) => {
-            // Where in the source it was is no part of what happened.
-            let detail = broken.message.lines().skip(1).collect::<Vec<_>>().join(" ");
-            sink.always(broken.property, false, now, "engine", || detail);
+            sink.always(broken.property, false, now, "engine", || broken.detail());
             Ok(Rest { ended: crate::run::Ended::Done, simulated: now, waiting })
         }
     }

@@ -76,6 +76,11 @@ impl Broken {
         Self { property, message }
     }
 
+    /// What was said, without where in the source it was, which is no part of what happened.
+    pub(crate) fn detail(&self) -> String {
+        self.message.lines().skip(1).collect::<Vec<_>>().join(" ")
+    }
+
     pub(crate) fn digest(&self) -> u128 {
         let mut digest = Digest::default();
         digest.add_bytes(self.message.as_bytes());
@@ -84,19 +89,24 @@ impl Broken {
 }
 
 thread_local! {
-    /// Whether a panic is to be kept rather than printed, and the last one.
+    /// Whether a panic is to be kept rather than printed, and the first one: others may come of it.
     static CAUGHT: RefCell<Option<String>> = const { RefCell::new(None) };
     static IS_CATCHING: RefCell<bool> = const { RefCell::new(false) };
 }
 
-/// Does something that may panic.
+/// Whether something has panicked in what [`catch`] does: a runtime keeps to itself that a task did for which nobody waits.
+pub(crate) fn has_panicked() -> bool {
+    CAUGHT.with_borrow(Option::is_some)
+}
+
+/// Does something that may panic. It has failed as well if it went on after a panic that somebody else has caught.
 pub(crate) fn catch<T>(what: impl FnOnce() -> T) -> Result<T, Broken> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let otherwise = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if IS_CATCHING.with_borrow(|is_catching| *is_catching) {
-                CAUGHT.set(Some(info.to_string()));
+                CAUGHT.with_borrow_mut(|caught| _ = caught.get_or_insert_with(|| info.to_string()));
             } else {
                 otherwise(info);
             }
@@ -106,7 +116,11 @@ pub(crate) fn catch<T>(what: impl FnOnce() -> T) -> Result<T, Broken> {
     // What panicked is not looked at again, but for its state before.
     let outcome = catch_unwind(AssertUnwindSafe(what));
     IS_CATCHING.set(before);
-    outcome.map_err(|_| Broken::new(CAUGHT.take().expect("the hook has seen it")))
+    match (outcome, CAUGHT.take()) {
+        (Ok(outcome), None) => Ok(outcome),
+        (_, Some(message)) => Err(Broken::new(message)),
+        (Err(_), None) => unreachable!("the hook has seen it"),
+    }
 }
 
 #[cfg(test)]
@@ -121,5 +135,8 @@ mod tests {
         let message = |index: usize| [1][index];
         assert_eq!(catch(|| message(1)).unwrap_err().property, "consistent");
         assert_eq!(catch(|| message(0)), Ok(1));
+        let caught_within = || std::panic::catch_unwind(|| panic!("no_stall: somewhere")).is_err();
+        assert_eq!(catch(caught_within).unwrap_err().property, "no_stall");
+        assert!(!has_panicked());
     }
 }

@@ -19,7 +19,7 @@ mod state;
 mod trace;
 mod walk;
 
-pub(crate) use broken::catch;
+pub(crate) use broken::{catch, has_panicked};
 pub use report::{Finding, Report, print_json, print_table};
 pub use scope::{Case, Scope};
 pub use walk::{Bounds, Progress, walk};

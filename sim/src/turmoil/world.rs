@@ -19,6 +19,7 @@ use super::play;
 use super::stage::{DEVICE, Progress, SERVICE, Stage};
 use crate::crypto::EPOCH;
 use crate::expect;
+use crate::explore::{catch, has_panicked};
 use crate::run::{Ended, Rest, Sink};
 use crate::scenario::{End, FaultKind, Host, Plan, Role, StreamPlan, Transport};
 
@@ -37,7 +38,7 @@ const A_LOT: u64 = 32 << 10;
 /// How many steps there are between two looks at the real clock.
 const LOOK_EVERY: u64 = 256;
 
-/// Runs a plan.
+/// Runs a plan. A panic of the product, in whatever task, is a broken property.
 ///
 /// # Errors
 ///
@@ -66,15 +67,30 @@ fn play_out(plan: &Plan, air: &Air) -> anyhow::Result<Rest> {
         }
     }
     settle_together(&mut sim, &stage, &sites);
-    let mut director = Director::new(stage.clone());
-    let ended = director.direct(&mut sim)?;
-    let simulated = nanoseconds(sim.elapsed());
-    let waiting = if ended == Ended::Done { Vec::new() } else { director.waiting() };
-    director.measure();
+    let rest = play_through(&mut sim, &stage)?;
     // What is dropped in here says goodbye, which is not part of it any more.
     let sink = air.set_sink(Sink::default());
-    drop(sim);
+    // A host that has panicked may do so again.
+    let _ = catch(|| drop(sim));
     air.set_sink(sink);
+    Ok(rest)
+}
+
+/// Lets everybody play, to the end or until somebody panics.
+fn play_through(sim: &mut Sim<'_>, stage: &Rc<Stage>) -> anyhow::Result<Rest> {
+    let mut director = Director::new(stage.clone());
+    let outcome = catch(|| director.direct(sim));
+    let simulated = nanoseconds(sim.elapsed());
+    let ended = match outcome {
+        Ok(ended) => ended?,
+        Err(broken) => {
+            stage.air.set_clock(sim.elapsed());
+            stage.air.always(broken.property, false, "product", || broken.detail());
+            return Ok(Rest { ended: Ended::Done, simulated, waiting: director.waiting() });
+        }
+    };
+    let waiting = if ended == Ended::Done { Vec::new() } else { director.waiting() };
+    director.measure();
     Ok(Rest { ended, simulated, waiting })
 }
 
@@ -219,6 +235,7 @@ impl Director {
         self.stage.air.set_clock(sim.elapsed());
         self.faults.advance(sim);
         sim.step().map_err(|error| anyhow::anyhow!("{error}")).context("a host of the simulation failed")?;
+        ensure!(!has_panicked(), "a task of the simulation panicked");
         self.stage.air.set_clock(sim.elapsed());
         self.look_who_is_online();
         self.look_at_twins();
@@ -464,6 +481,41 @@ mod tests {
         director.measure();
         let sink = air.set_sink(Sink::default());
         sink.properties.broken().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// What breaks in a run in which something is wrong with the product on a host, and what is said of it.
+    fn broken_by<F>(host: impl Fn() -> F + 'static) -> Vec<(String, String)>
+    where
+        F: Future<Output = play::Played> + 'static,
+    {
+        let plan = parse("test.toml", &text("", "")).unwrap().expand(1, Some(Backend::Turmoil)).unwrap();
+        let air = Air::default();
+        let mut sim = simulation(&plan);
+        sim.host("hub", host);
+        let rest = play_through(&mut sim, &Stage::new(plan, air.clone())).unwrap();
+        assert_eq!((rest.ended, rest.simulated / 10_000_000), (Ended::Done, 1));
+        let sink = air.set_sink(Sink::default());
+        let told =
+            |(name, broken): (&str, &crate::property::Broken)| (name.to_owned(), broken.detail.clone());
+        sink.properties.broken().map(told).collect()
+    }
+
+    #[test]
+    fn a_panic_of_the_product_breaks_a_property_and_is_told() {
+        let panics = || async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            panic!("one and one\nis three")
+        };
+        assert_eq!(broken_by(panics), [("consistent".to_owned(), "one and one is three".to_owned())]);
+        // Nobody waits for the task, and its host goes on.
+        let in_a_task = || async {
+            tokio::spawn(async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                panic!("no_stall: in a task")
+            });
+            std::future::pending().await
+        };
+        assert_eq!(broken_by(in_a_task), [("no_stall".to_owned(), "no_stall: in a task".to_owned())]);
     }
 
     /// The stream went as planned, at both ends.
