@@ -123,7 +123,9 @@ impl Scenario {
         let mut faults = Vec::new();
         for time in 0..times {
             let mut draws = random.stream(&format!("fault/{index}/{time}"));
-            let chosen = if spec.each { hosts.clone() } else { vec![choose(&hosts, &mut draws)] };
+            // Whose it is comes from numbers of its own: one host has no choice, and of many none changes when it happens.
+            let mut host = random.stream(&format!("fault/{index}/{time}/host"));
+            let chosen = if spec.each { hosts.clone() } else { vec![choose(&hosts, &mut host)] };
             faults.extend(chosen.into_iter().map(|host| Fault {
                 at: spec.at.draw(&mut draws),
                 kind: spec.kind,
@@ -177,5 +179,42 @@ fn end(work: &WorkSpec, rounds: u64, up: Size, down: Size, draws: &mut Stream) -
         End::Late(Span(draws.below(LATE)))
     } else {
         End::Finish
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Count, parse};
+
+    /// A group of so many devices, and faults of which each strikes one of them or all.
+    fn plan(devices: u64, seed: u64) -> Plan {
+        let text = "name = \"group\"\nstory = \"One more device shifts nothing.\"\n[[hub]]\nname = \"hub\"\n\
+            [[device]]\nname = \"device\"\nstart = \"0 s..9 s\"\n[[service]]\nname = \"service\"\n\
+            [[work]]\nname = \"talk\"\nservice = \"service\"\ndevice = \"device\"\nstreams = \"1..4\"\nstart = \"1 s..9 s\"\nup = \"1 KiB..64 KiB\"\n\
+            [[fault]]\nkind = \"hold\"\nhost = \"device\"\nat = \"1 s..90 s\"\nfor = \"1 s..90 s\"\ntimes = \"2..6\"\n\
+            [[fault]]\nkind = \"crash\"\nhost = \"device\"\neach = true\nat = \"1 s..90 s\"\nfor = \"1 s..90 s\"\n";
+        let mut scenario = parse("group.toml", text).expect("it can be read");
+        scenario.devices[0].count = Some(Count(devices));
+        scenario.expand(seed, None).expect("it makes sense")
+    }
+
+    #[test]
+    fn one_more_member_of_a_group_shifts_nothing_else() {
+        for seed in 0..20 {
+            for devices in 1..4 {
+                let (fewer, more) = (plan(devices, seed), plan(devices + 1, seed));
+                assert!(fewer.hosts.iter().all(|host| more.hosts.contains(host)), "{devices} {seed}");
+                assert!(fewer.streams.iter().all(|stream| more.streams.contains(stream)), "{devices} {seed}");
+                let holds = |plan: &Plan| -> Vec<_> {
+                    let holds = plan.faults.iter().filter(|fault| fault.kind == FaultKind::Hold);
+                    holds.map(|fault| (fault.at, fault.lasts)).collect()
+                };
+                // Another one may be struck, at the same time and for as long.
+                assert_eq!(holds(&fewer), holds(&more), "{devices} {seed}");
+                let mut crashes = fewer.faults.iter().filter(|fault| fault.kind == FaultKind::Crash);
+                assert!(crashes.all(|fault| more.faults.contains(fault)), "{devices} {seed}");
+            }
+        }
     }
 }
