@@ -30,6 +30,7 @@ scenarios![
     "many-small-streams",
     "metered",
     "nat-forgets",
+    "one-way-cut",
     "one-way-silence",
     "product-bad-day",
     "product-drain",

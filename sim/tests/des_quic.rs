@@ -195,6 +195,46 @@ fn what_is_blocked_for_a_moment_is_sent_again() {
     }
 }
 
+/// What one way loses the other does not, and who is not heard is not told.
+#[test]
+fn a_way_that_is_cut_loses_datagrams_and_the_other_way_none() {
+    for (kind, sends) in [(FaultKind::CutUp, true), (FaultKind::CutDown, false)] {
+        let scenario = with_fault(kind, "device", Span::millis(600), Some(Span::millis(400)));
+        let (outcome, events) = played(&scenario, 2);
+        assert_eq!(downs(&events), [], "{kind:?}");
+        assert_eq!(outcome.figures.get("resumes"), None);
+        let lost = events.iter().filter(|event| match &event.what {
+            What::PacketSent { fate, .. } => fate == "blocked",
+            What::PacketDropped { why, .. } => why == "blocked",
+            _ => false,
+        });
+        let is_that_way =
+            |event: &Event| event.who == "device" && matches!(event.what, What::PacketSent { .. }) == sends;
+        let lost: Vec<_> = lost.collect();
+        assert!(lost.len() > 1 && lost.iter().all(|event| is_that_way(event)), "{kind:?}: {lost:?}");
+    }
+}
+
+/// TCP sends again what is lost, so that a cut one way is a hold: the same happens at the same time.
+#[test]
+fn to_connections_of_tcp_a_way_that_is_cut_is_one_that_is_held() {
+    for (cut, hold) in [(FaultKind::CutUp, FaultKind::HoldUp), (FaultKind::CutDown, FaultKind::HoldDown)] {
+        for host in ["device", "hub"] {
+            let [one, other] = [cut, hold].map(|kind| {
+                let mut scenario = with_fault(kind, host, Span::millis(600), Some(Span::seconds(3)));
+                scenario.devices[0].transport = Transport::Tls;
+                scenario.services[0].transport = Transport::Tls;
+                let (_, mut events) = played(&scenario, 2);
+                let is_fault =
+                    |event: &Event| matches!(event.what, What::FaultBegan { .. } | What::FaultEnded { .. });
+                events.retain(|event| !is_fault(event));
+                events
+            });
+            assert!(one == other, "{cut:?} {host}");
+        }
+    }
+}
+
 #[test]
 fn a_hub_that_has_crashed_is_missed_and_found_again() {
     for kind in [FaultKind::Crash, FaultKind::PowerLoss] {

@@ -124,6 +124,31 @@ fn a_line_that_is_held_for_a_while_loses_nothing() {
     }
 }
 
+/// Over TCP it is a hold, from the first word on; over QUIC packets are lost that way alone, and sent again.
+#[test]
+fn a_way_that_is_cut_is_held_to_tcp_and_loses_packets_of_quic() {
+    for (cut, hold, is_up) in [("cut-up", "hold-up", true), ("cut-down", "hold-down", false)] {
+        for at in ["0 s", "5 s"] {
+            let [one, other] = [cut, hold].map(|kind| {
+                let fault = format!("kind = \"{kind}\"\nhost = \"service\"\nat = \"{at}\"\nfor = \"3 s\"");
+                let lines = held(&with_fault("tls", &fault, "no_failure = true"), 1).lines;
+                lines.into_iter().filter(|line| !line.contains("towline:fault_")).collect::<Vec<_>>()
+            });
+            assert!(one == other, "{cut} at {at}");
+        }
+        let fault = format!("kind = \"{cut}\"\nhost = \"service\"\nat = \"5 s\"\nfor = \"1 s\"");
+        let outcome = held(&with_fault("quic", &fault, "no_failure = true"), 1);
+        let events = outcome.lines.iter().map(|line| serde_json::from_str::<Event>(line).unwrap());
+        let is_lost =
+            |event: &Event| matches!(&event.what, What::PacketSent { fate, .. } if fate == "blocked");
+        let senders: Vec<_> = events.filter(is_lost).map(|event| event.who).collect();
+        assert!(
+            !senders.is_empty() && senders.iter().all(|who| (who == "service") == is_up),
+            "{cut}: {senders:?}"
+        );
+    }
+}
+
 /// A fault of six seconds, and one of a second in its midst.
 fn overlapping(one: &str, other: &str, host: &str) -> String {
     format!(

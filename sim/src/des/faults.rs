@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::network::{DOWN, UP};
 use super::world::{Endpoint, Far, Hub, Near, Task, World};
 use crate::event::What;
 use crate::scenario::{Fault, FaultKind, Role};
@@ -18,9 +19,11 @@ impl World<'_> {
         self.emit(host, What::FaultBegan { kind: name(kind), lasts });
         match kind {
             FaultKind::Cut => self.cut(host),
+            FaultKind::CutUp => self.hosts[host].mutes[UP] += 1,
+            FaultKind::CutDown => self.hosts[host].mutes[DOWN] += 1,
             FaultKind::Hold => (0..2).for_each(|line| self.hosts[host].holds[line] += 1),
-            FaultKind::HoldUp => self.hosts[host].holds[0] += 1,
-            FaultKind::HoldDown => self.hosts[host].holds[1] += 1,
+            FaultKind::HoldUp => self.hosts[host].holds[UP] += 1,
+            FaultKind::HoldDown => self.hosts[host].holds[DOWN] += 1,
             FaultKind::Crash => self.crash(host),
             FaultKind::PowerLoss => self.power_loss(host),
             FaultKind::Move => self.move_away(host),
@@ -51,9 +54,11 @@ impl World<'_> {
         self.emit(host, What::FaultEnded { kind: name(kind) });
         match kind {
             FaultKind::Cut => self.hosts[host].cuts -= 1,
+            FaultKind::CutUp => self.let_through(host, UP),
+            FaultKind::CutDown => self.let_through(host, DOWN),
             FaultKind::Hold => (0..2).for_each(|line| self.let_pass(host, line)),
-            FaultKind::HoldUp => self.let_pass(host, 0),
-            FaultKind::HoldDown => self.let_pass(host, 1),
+            FaultKind::HoldUp => self.let_pass(host, UP),
+            FaultKind::HoldDown => self.let_pass(host, DOWN),
             FaultKind::Crash | FaultKind::PowerLoss => self.start_again(host),
             FaultKind::SlowReader => {
                 self.hosts[host].slow -= 1;
@@ -86,6 +91,13 @@ impl World<'_> {
     fn let_pass(&mut self, host: usize, line: usize) {
         self.hosts[host].holds[line] -= 1;
         if self.hosts[host].holds[line] == 0 {
+            self.release(host, line);
+        }
+    }
+
+    fn let_through(&mut self, host: usize, line: usize) {
+        self.hosts[host].mutes[line] -= 1;
+        if self.hosts[host].mutes[line] == 0 {
             self.release(host, line);
         }
     }

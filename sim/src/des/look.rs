@@ -355,6 +355,7 @@ impl World<'_> {
                 it.is_alive
                     && it.suspensions == 0
                     && it.holds == [0; 2]
+                    && it.mutes == [0; 2]
                     && it.cuts == 0
                     && it.udp_blocks == 0
                     && it.slow == 0

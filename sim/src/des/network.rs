@@ -184,7 +184,9 @@ impl World<'_> {
 
     /// A packet takes a host's line, or waits until it can.
     pub(super) fn pass(&mut self, host: usize, line: usize, packet: Box<Packet>) {
-        if self.hosts[host].holds[line] > 0 {
+        // TCP sends again what is lost, so that it comes when the way is open again.
+        let is_mute = self.hosts[host].mutes[line] > 0 && !matches!(packet.body, Body::Datagram(_));
+        if self.hosts[host].holds[line] > 0 || is_mute {
             self.sink.sometimes("something_is_held", true);
             return self.hosts[host].held[line].push_back(packet);
         }

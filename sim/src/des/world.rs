@@ -126,7 +126,10 @@ pub(super) struct Host {
     pub(super) moves: u32,
     /// How many ports of UDP it has had.
     pub(super) ports: u32,
+    /// Nothing goes up, or down, until later, and how many faults say so.
     pub(super) holds: [u32; 2],
+    /// What goes up, or down, is lost, and how many faults say so.
+    pub(super) mutes: [u32; 2],
     pub(super) held: [VecDeque<Box<Packet>>; 2],
     /// Up and down.
     pub(super) lines: [Link; 2],
@@ -509,6 +512,7 @@ fn new_host(host: &crate::scenario::Host, random: Random) -> Host {
         moves: 0,
         ports: 0,
         holds: [0; 2],
+        mutes: [0; 2],
         held: Default::default(),
         lines: [line(up, "up"), line(down, "down")],
         slow: 0,

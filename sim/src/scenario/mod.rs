@@ -289,6 +289,12 @@ pub struct FaultSpec {
 pub enum FaultKind {
     /// The host's connections break, which both ends notice, and there are no others for as long as it lasts.
     Cut,
+    /// What the host sends is lost, for as long as it lasts, and nobody is told. A connection of TCP sends it again, so that
+    /// there it waits, as with `hold-up`.
+    CutUp,
+    /// What the host is sent is lost, for as long as it lasts, and nobody is told. On a connection of TCP it waits, as with
+    /// `hold-down`.
+    CutDown,
     /// What the host sends and is sent waits, for as long as it lasts; then it goes on its way.
     Hold,
     /// What the host sends waits.
@@ -340,6 +346,8 @@ impl FaultKind {
             | Self::Forge
             | Self::LateBytes => true,
             Self::Cut
+            | Self::CutUp
+            | Self::CutDown
             | Self::Hold
             | Self::HoldUp
             | Self::HoldDown

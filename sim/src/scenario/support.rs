@@ -202,11 +202,13 @@ impl Scenario {
 /// The table: what, and for each backend an empty text, or why not.
 pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
     use FaultKind::{
-        BlockTls, BlockUdp, ClockJump, CloseSessions, Crash, Cut, Drain, DrainSessions, Expire, Forge, Hold,
-        HoldDown, HoldUp, LateBytes, Move, PowerLoss, Replay, SlowReader, Suspend,
+        BlockTls, BlockUdp, ClockJump, CloseSessions, Crash, Cut, CutDown, CutUp, Drain, DrainSessions,
+        Expire, Forge, Hold, HoldDown, HoldUp, LateBytes, Move, PowerLoss, Replay, SlowReader, Suspend,
     };
     let rows = [
         ("fault `cut`", Feature::Fault(Cut)),
+        ("fault `cut-up`", Feature::Fault(CutUp)),
+        ("fault `cut-down`", Feature::Fault(CutDown)),
         ("fault `hold`", Feature::Fault(Hold)),
         ("fault `hold-up`", Feature::Fault(HoldUp)),
         ("fault `hold-down`", Feature::Fault(HoldDown)),

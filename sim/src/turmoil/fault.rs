@@ -80,6 +80,8 @@ impl Faults {
                 self.line(host, |line| BOTH.iter().for_each(|&way| line.set_cut(way, true)));
                 self.stage.air.break_off(host);
             }
+            FaultKind::CutUp => self.line(host, |line| line.set_mute(Way::Up, true)),
+            FaultKind::CutDown => self.line(host, |line| line.set_mute(Way::Down, true)),
             FaultKind::Hold => self.line(host, |line| BOTH.iter().for_each(|&way| line.set_held(way, true))),
             FaultKind::HoldUp => self.line(host, |line| line.set_held(Way::Up, true)),
             FaultKind::HoldDown => self.line(host, |line| line.set_held(Way::Down, true)),
@@ -126,6 +128,8 @@ impl Faults {
         let host = fault.host.as_str();
         match fault.kind {
             FaultKind::Cut => self.line(host, |line| BOTH.iter().for_each(|&way| line.set_cut(way, false))),
+            FaultKind::CutUp => self.line(host, |line| line.set_mute(Way::Up, false)),
+            FaultKind::CutDown => self.line(host, |line| line.set_mute(Way::Down, false)),
             FaultKind::Hold => self.line(host, |line| BOTH.iter().for_each(|&way| line.set_held(way, false))),
             FaultKind::HoldUp => self.line(host, |line| line.set_held(Way::Up, false)),
             FaultKind::HoldDown => self.line(host, |line| line.set_held(Way::Down, false)),

@@ -35,6 +35,7 @@ pub enum Presence {
 pub struct Line {
     links: [Link; 2],
     cuts: [u32; 2],
+    mutes: [u32; 2],
     holds: [u32; 2],
     udp_blocks: u32,
     tls_blocks: u32,
@@ -54,6 +55,7 @@ impl Line {
         Self {
             links: [link(up, "up"), link(down, "down")],
             cuts: [0; 2],
+            mutes: [0; 2],
             holds: [0; 2],
             presence: Presence::Here,
             udp_blocks: 0,
@@ -65,6 +67,11 @@ impl Line {
     /// Nothing gets through this way any more, or one fault less says so. Packets are lost.
     pub fn set_cut(&mut self, way: Way, cut: bool) {
         count(&mut self.cuts[way as usize], cut);
+    }
+
+    /// Nothing gets through this way, and nobody at either end is told. Packets are lost.
+    pub fn set_mute(&mut self, way: Way, mute: bool) {
+        count(&mut self.mutes[way as usize], mute);
     }
 
     /// Nothing gets through this way, and nothing is lost: it comes when the line is let go.
@@ -117,7 +124,7 @@ impl Line {
     }
 
     pub(super) fn is_stopped(&self, way: Way) -> bool {
-        self.is_held(way) || self.is_cut(way)
+        self.is_held(way) || self.is_cut(way) || self.is_mute(way)
     }
 
     pub(super) fn is_held(&self, way: Way) -> bool {
@@ -128,9 +135,13 @@ impl Line {
         self.cuts[way as usize] > 0
     }
 
+    fn is_mute(&self, way: Way) -> bool {
+        self.mutes[way as usize] > 0
+    }
+
     /// Whether what is under way as UDP is lost.
     pub(super) fn loses_datagrams(&self, way: Way) -> bool {
-        self.udp_blocks > 0 || self.is_cut(way) || self.presence != Presence::Here
+        self.udp_blocks > 0 || self.is_cut(way) || self.is_mute(way) || self.presence != Presence::Here
     }
 
     /// When a piece of a connection arrives.
@@ -165,8 +176,9 @@ mod tests {
     #[test]
     fn what_two_faults_stop_goes_on_after_the_last() {
         type Fault = (fn(&mut Line, bool), fn(&Line) -> bool);
-        let faults: [Fault; 4] = [
+        let faults: [Fault; 5] = [
             (|line, begins| line.set_cut(Way::Up, begins), |line| line.is_cut(Way::Up)),
+            (|line, begins| line.set_mute(Way::Up, begins), |line| line.loses_datagrams(Way::Up)),
             (|line, begins| line.set_held(Way::Down, begins), |line| line.is_held(Way::Down)),
             (Line::set_udp_blocked, |line| line.loses_datagrams(Way::Up)),
             (Line::set_tls_blocked, Line::is_tls_blocked),

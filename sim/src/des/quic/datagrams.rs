@@ -130,7 +130,7 @@ impl World<'_> {
         datagram: &Datagram,
     ) {
         let length = datagram.bytes.len();
-        let fate = if self.stops_datagrams(host) {
+        let fate = if self.stops_datagrams(host, line) {
             "blocked"
         } else {
             match self.hosts[host].lines[line].send(self.now, length) {
@@ -161,8 +161,9 @@ impl World<'_> {
         }
     }
 
-    fn stops_datagrams(&self, host: usize) -> bool {
-        self.hosts[host].udp_blocks > 0 || self.hosts[host].cuts > 0
+    fn stops_datagrams(&self, host: usize, line: usize) -> bool {
+        let it = &self.hosts[host];
+        it.udp_blocks > 0 || it.cuts > 0 || it.mutes[line] > 0
     }
 
     fn drop_datagram(&mut self, host: usize, length: usize, why: &str) {
