@@ -88,6 +88,8 @@ fn file_name(file: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::{Sink, run};
+    use crate::scenario::Span;
 
     #[test]
     fn all_can_be_read_and_are_named_like_their_files() {
@@ -98,5 +100,19 @@ mod tests {
         let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
         let files = std::fs::read_dir(directory).expect("it is there").count();
         assert_eq!(files, ALL.len(), "a file that is not listed runs never");
+    }
+    /// What its story says must not be: with so little patience each queue is a death, and each death costs bytes.
+    #[test]
+    fn a_metered_line_that_is_full_is_taken_for_dead_by_nobody() {
+        let mut scenario = named("metered").expect("it was listed").unwrap_or_else(|error| panic!("{error}"));
+        let breaks = |scenario: &Scenario| {
+            let plan = scenario.expand(0, None).expect("it makes sense");
+            let outcome = run(&plan, Sink::new()).expect("it runs");
+            outcome.properties.broken().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+        };
+        assert!(breaks(&scenario).is_empty());
+        scenario.session.idle_timeout = Some(Span::millis(2500));
+        scenario.session.keep_alive = Some(Span::millis(500));
+        assert_eq!(breaks(&scenario), ["resumes_at_most"]);
     }
 }
