@@ -88,8 +88,6 @@ fn what_failed_once_holds() {
     let found = [
         // Both hubs were cut, and each end settled on another one: nobody looked elsewhere, and the session was given up.
         ("split-brain", &["474", "835"][..]),
-        // A line was held while QUIC shook hands over it, so it took the way to be of ten seconds, and sent by that.
-        ("quic-bad-day", &["500"]),
         // A hub died before a device's first word, while its answer was on its way, or when its line took nothing more.
         ("product-two-hubs", &["79", "146", "321", "338", "508", "639"]),
         // A doubt that had a reason made the next one later, and the other hub died as well.
