@@ -34,9 +34,12 @@ pub const RESIDUE: &str = "residue";
 pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
     let expect = &plan.expect;
     let time = rest.simulated;
-    let figure = |sink: &Sink, name: &str| sink.figures.get(name).copied().unwrap_or(0);
+    // What nobody has measured is not zero.
+    let figure = |sink: &Sink, name: &str| sink.figures.get(name).copied();
+    let unknown = |name: &str| format!("{name} was not measured");
     let planned = plan.streams.len() as u64;
-    let over = figure(sink, DONE) + figure(sink, FAILED);
+    let (done, failed) = (figure(sink, DONE), figure(sink, FAILED));
+    let over = done.unwrap_or(0) + failed.unwrap_or(0);
     let waiting = || rest.waiting.join("; ");
     sink.always("no_wall_limit", rest.ended != Ended::WallLimit, time, "world", || {
         format!("after {} of real time: {}", plan.limits.wall, waiting())
@@ -46,17 +49,22 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
             format!("{over} of {planned} streams came to an end; {}", waiting())
         });
     }
-    let failed = figure(sink, FAILED);
     if expect.no_failure {
-        sink.always("accepted_means_owed", failed == 0, time, "world", || format!("{failed} streams failed"));
+        sink.always("accepted_means_owed", failed == Some(0), time, "world", || {
+            failed.map_or_else(|| unknown(FAILED), |failed| format!("{failed} streams failed"))
+        });
     }
     if expect.some_failure {
-        sink.always("some_failure", failed > 0, time, "world", || "no stream failed".to_owned());
+        sink.always("some_failure", failed > Some(0), time, "world", || {
+            failed.map_or_else(|| unknown(FAILED), |_| "no stream failed".to_owned())
+        });
     }
     let devices = plan.hosts_of(Role::Device).count() as u64;
     let online = figure(sink, ONLINE);
     if expect.all_online {
-        sink.always("all_online", online == devices, time, "world", || format!("{online} of {devices}"));
+        sink.always("all_online", online == Some(devices), time, "world", || {
+            online.map_or_else(|| unknown(ONLINE), |online| format!("{online} of {devices}"))
+        });
     }
     let bounds = [
         ("stall_below", STALL, expect.stall_below.map(|span| span.0)),
@@ -70,19 +78,24 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
     for (property, name, most) in bounds {
         let Some(most) = most else { continue };
         let value = figure(sink, name);
-        sink.always(property, value <= most, time, "world", || {
-            format!("{name} is {value}, more than {most}")
+        // What is left is counted once all is done.
+        if name == RESIDUE && value.is_none() && rest.ended != Ended::Done {
+            continue;
+        }
+        sink.always(property, value.is_some_and(|value| value <= most), time, "world", || {
+            value.map_or_else(|| unknown(name), |value| format!("{name} is {value}, more than {most}"))
         });
     }
-    if let Some(least) = expect.resumes_at_least {
-        let resumes = figure(sink, RESUMES);
-        let detail = || format!("{resumes}, fewer than {}", least.0);
-        sink.always("resumes_at_least", resumes >= least.0, time, "world", detail);
-    }
-    if let Some(least) = expect.window_at_least {
-        let window = figure(sink, WINDOW);
-        let detail = || format!("the largest window was of {window} bytes, less than {}", least.0);
-        sink.always("tune_bounded", window >= least.0, time, "world", detail);
+    let bounds = [
+        ("resumes_at_least", RESUMES, expect.resumes_at_least.map(|count| count.0)),
+        ("tune_bounded", WINDOW, expect.window_at_least.map(|size| size.0)),
+    ];
+    for (property, name, least) in bounds {
+        let Some(least) = least else { continue };
+        let value = figure(sink, name);
+        sink.always(property, value.is_some_and(|value| value >= least), time, "world", || {
+            value.map_or_else(|| unknown(name), |value| format!("{name} is {value}, less than {least}"))
+        });
     }
     for name in &expect.sometimes {
         sink.sometimes(name, false);
@@ -93,7 +106,7 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
 mod tests {
     use super::*;
     use crate::run::Ended;
-    use crate::scenario::{Backend, Expect, Size, Span};
+    use crate::scenario::{Backend, Count, Expect, Size, Span};
     use crate::scenarios;
 
     /// What breaks if a run leaves these figures.
@@ -103,6 +116,7 @@ mod tests {
         plan.expect = expect;
         let mut sink = Sink::new();
         sink.count(DONE, plan.streams.len() as u64);
+        [FAILED, RESIDUE].iter().for_each(|name| sink.count(name, 0));
         figures.iter().for_each(|(name, value)| sink.count(name, *value));
         check(&plan, &Rest { ended, simulated: 1, waiting: Vec::new() }, &mut sink);
         sink.properties.broken().map(|(name, _)| name.to_owned()).collect()
@@ -135,6 +149,25 @@ mod tests {
         let some_failure = Expect { some_failure: true, ..none() };
         assert_eq!(broken(some_failure, Ended::Done, &[]), ["some_failure"]);
         assert_eq!(broken(none(), Ended::WallLimit, &[]), ["no_wall_limit"]);
+    }
+
+    #[test]
+    fn what_nobody_has_measured_is_not_zero() {
+        let none = || Expect { done: false, no_residue: false, ..Expect::default() };
+        let (second, count, size) = (Some(Span::seconds(1)), Some(Count(3)), Some(Size(7)));
+        let cases = [
+            ("stall_below", Expect { stall_below: second, ..none() }),
+            ("resumes_at_most", Expect { resumes_at_most: count, ..none() }),
+            ("resumes_at_least", Expect { resumes_at_least: Some(Count(0)), ..none() }),
+            ("memory_below", Expect { memory_below: size, ..none() }),
+            ("online_within", Expect { online_within: second, ..none() }),
+            ("control_under_bulk", Expect { interactive_below: second, ..none() }),
+            ("links_at_most", Expect { links_at_most: count, ..none() }),
+            ("tune_bounded", Expect { window_at_least: Some(Size(0)), ..none() }),
+        ];
+        for (property, expect) in cases {
+            assert_eq!(broken(expect, Ended::Done, &[]), [property]);
+        }
     }
 
     #[test]

@@ -346,6 +346,15 @@ fn what_cannot_be_modelled_is_refused() {
     }
 }
 
+/// That everybody goes home in the end does not take away when they were back.
+#[test]
+fn how_long_devices_take_to_be_back_is_measured() {
+    let fault = "kind = \"cut\"\nhost = \"hub\"\nat = \"5 s\"\nfor = \"1 s\"";
+    let outcome = outcome(&with_fault("tls", fault, "online_within = \"1 ms\""), 1);
+    let broken: Vec<_> = outcome.properties.broken().map(|(name, _)| name).collect();
+    assert_eq!(broken, ["online_within"], "{:?}", outcome.figures);
+}
+
 /// Over QUIC a device that gets another address loses nothing.
 #[test]
 fn a_device_that_moves_keeps_its_quic_streams() {

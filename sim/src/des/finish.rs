@@ -4,10 +4,26 @@ use super::world::{Near, World};
 use crate::expect;
 use crate::scenario::End;
 
+/// What is written down whenever there is some of it.
+const MEASURED: [&str; 8] = [
+    expect::DONE,
+    expect::FAILED,
+    expect::STALL,
+    expect::RESUMES,
+    expect::RESUMES_OF_ONE,
+    expect::MEMORY,
+    expect::WINDOW,
+    expect::RESIDUE,
+];
+
 impl World<'_> {
     /// Looks at what is left.
     pub(super) fn finish(&mut self) {
         self.collect_early();
+        // What never happened was measured all the same.
+        for name in MEASURED {
+            self.sink.count(name, 0);
+        }
         for (index, plan) in self.plan.streams.iter().enumerate() {
             let state = &self.streams[index];
             if !matches!(plan.end, End::Finish) || state.over != [true; 2] || state.has_failed {

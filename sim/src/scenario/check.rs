@@ -292,8 +292,10 @@ impl Scenario {
             Feature::Nat => self.path_of_link(&[("nat_timeout", |it| it.nat_timeout.is_some())]),
             Feature::Memory => vec!["expect", "memory_below"],
             Feature::Session => vec!["session"],
-            Feature::Survival if self.expect.no_failure => vec!["expect", "no_failure"],
-            Feature::Survival => vec!["expect", "resumes_at_least"],
+            Feature::Survival => vec!["expect", "no_failure"],
+            Feature::Resumes => vec!["expect", "resumes_at_most"],
+            Feature::ResumesAtLeast => vec!["expect", "resumes_at_least"],
+            Feature::Links => vec!["expect", "links_at_most"],
             Feature::Handshake => vec!["hub", "0", "handshake"],
             Feature::Window => vec!["expect", "window_at_least"],
             Feature::LateResets => {

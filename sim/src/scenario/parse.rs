@@ -179,4 +179,19 @@ resumes_at_least = 1
         let error = parse("small.toml", &text).unwrap_err().to_string();
         assert!(error.contains(":18:8: link.slow.loss: not on the backend `des`"), "{error}");
     }
+
+    #[test]
+    fn what_turmoil_does_not_measure_is_refused_there() {
+        let text = WELL.replace("story =", "backend = \"turmoil\"\nstory =");
+        let text = text.replace("up = \"1 MiB\"", "up = \"1 MiB\"\nsession = true");
+        for expectation in ["resumes_at_least", "resumes_at_most", "links_at_most"] {
+            let text = text.replace("resumes_at_least", expectation);
+            let error = parse("small.toml", &text).expect_err(expectation).to_string();
+            assert!(
+                error.contains(&format!("expect.{expectation}: not on the backend `turmoil`")),
+                "{error}"
+            );
+            assert!(!error.contains("session = true"), "{error}");
+        }
+    }
 }

@@ -60,6 +60,12 @@ pub enum Feature {
     Memory,
     /// What windows become.
     Window,
+    /// A bound on how often a session is resumed.
+    Resumes,
+    /// Sessions that are resumed at least so often.
+    ResumesAtLeast,
+    /// A bound on how often endpoints connect.
+    Links,
     /// Streams that are finished, and reset after that.
     LateResets,
 }
@@ -114,12 +120,16 @@ pub fn is_supported(backend: Backend, feature: Feature) -> Result<(), &'static s
         (Turmoil, Feature::Handshake) => {
             Err("the product's own handshakes take what they take, in no simulated time")
         }
-        (Turmoil, Feature::Memory | Feature::Window) => Err("it cannot look into the product's sessions"),
+        (Turmoil, Feature::Memory | Feature::Window | Feature::Resumes | Feature::ResumesAtLeast) => {
+            Err("it cannot look into the product's sessions")
+        }
+        (Turmoil, Feature::Links) => Err("it hears of devices' links only, and not of services'"),
         (Turmoil, Feature::LateResets) => {
             Err("what the product's applications have finished they have let go")
         }
         (_, Feature::Loss | Feature::Mtu | Feature::Nat | Feature::Handshake | Feature::Memory) => Ok(()),
         (Des, Feature::Window | Feature::LateResets) => Ok(()),
+        (Des, Feature::Resumes | Feature::ResumesAtLeast | Feature::Links) => Ok(()),
     }
 }
 
@@ -147,6 +157,9 @@ impl Scenario {
             (self.hubs.iter().any(|hub| hub.handshake.0 > 0), Feature::Handshake),
             (self.expect.memory_below.is_some(), Feature::Memory),
             (self.expect.window_at_least.is_some(), Feature::Window),
+            (self.expect.resumes_at_most.is_some(), Feature::Resumes),
+            (self.expect.resumes_at_least.is_some(), Feature::ResumesAtLeast),
+            (self.expect.links_at_most.is_some(), Feature::Links),
             (self.work.iter().any(|work| work.late_resets.0 > 0), Feature::LateResets),
         ];
         features.extend(wants.into_iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, feature)| feature));
@@ -177,7 +190,6 @@ impl Scenario {
     fn wants_survival(&self) -> bool {
         use FaultKind::{Crash, Cut, Drain, Move, PowerLoss};
         let breaks = |fault: &FaultSpec| matches!(fault.kind, Crash | Cut | Drain | Move | PowerLoss);
-        let resumes = self.expect.resumes_at_least.is_some_and(|count| count.0 > 0);
         let endpoints = || self.devices.iter().chain(&self.services);
         let forgets = |endpoint: &EndpointSpec| {
             let line = endpoint.link.as_ref().and_then(|name| self.line(name));
@@ -185,10 +197,8 @@ impl Scenario {
             endpoint.transport != Transport::Quic && forgets
         };
         let something_breaks = self.faults.iter().any(breaks) || endpoints().any(forgets);
-        if !self.work.is_empty() && self.work.iter().all(|work| work.session) {
-            return resumes;
-        }
-        resumes || (self.session.resumable && self.expect.no_failure && something_breaks)
+        let are_in_sessions = !self.work.is_empty() && self.work.iter().all(|work| work.session);
+        !are_in_sessions && self.session.resumable && self.expect.no_failure && something_breaks
     }
 
     /// The backends that can run it.
@@ -241,6 +251,9 @@ pub fn support_table() -> Vec<(&'static str, [&'static str; 2])> {
         ("hub `handshake`", Feature::Handshake),
         ("expect `memory_below`", Feature::Memory),
         ("expect `window_at_least`", Feature::Window),
+        ("expect `resumes_at_most`", Feature::Resumes),
+        ("expect `resumes_at_least`", Feature::ResumesAtLeast),
+        ("expect `links_at_most`", Feature::Links),
         ("work `late_resets`", Feature::LateResets),
         ("more than 25 hosts and groups", Feature::Hosts(TURMOIL_HOSTS + 1)),
     ];

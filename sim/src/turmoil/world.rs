@@ -213,8 +213,18 @@ impl Director {
     }
 
     /// Plays until all is done and everybody has gone home, or until a limit.
-    #[expect(clippy::disallowed_methods, reason = "the limit of real time is one of the real clock")]
     fn direct(&mut self, sim: &mut Sim<'_>) -> anyhow::Result<Ended> {
+        let ended = self.play(sim)?;
+        self.look_at_devices();
+        if ended == Ended::Done {
+            self.look_at_residue(sim)?;
+        }
+        Ok(ended)
+    }
+
+    /// Plays until all is done, or until a limit.
+    #[expect(clippy::disallowed_methods, reason = "the limit of real time is one of the real clock")]
+    fn play(&mut self, sim: &mut Sim<'_>) -> anyhow::Result<Ended> {
         let limits = self.stage.plan.limits;
         let start = Instant::now();
         while !self.is_done() {
@@ -226,7 +236,6 @@ impl Director {
             }
             self.step(sim)?;
         }
-        self.look_at_residue(sim)?;
         Ok(Ended::Done)
     }
 
@@ -287,11 +296,19 @@ impl Director {
         }
     }
 
+    /// Who is online in the end, and since when all are: before everybody is sent home.
+    fn look_at_devices(&self) {
+        let online = self.stage.online.borrow().len() as u64;
+        let after = self.online_after.unwrap_or(u64::MAX);
+        self.with_sink(|sink| {
+            sink.most(expect::ONLINE, online);
+            sink.most(expect::ONLINE_AFTER, after);
+        });
+    }
+
     /// Everything was said: there are no sessions, the hubs have no tunnels any more, and once everybody has gone home,
     /// there are no links and no connections.
     fn look_at_residue(&mut self, sim: &mut Sim<'_>) -> anyhow::Result<()> {
-        let online = self.stage.online.borrow().len() as u64;
-        self.with_sink(|sink| sink.most(expect::ONLINE, online));
         let tunnels = |stage: &Stage| {
             let hubs = stage.plan.hosts_of(Role::Hub);
             hubs.filter_map(|hub| stage.stats(&hub.name))
@@ -438,9 +455,6 @@ impl Director {
             sink.count("bytes_read", carried);
             sink.count("streams_opened", reached);
             sink.most(expect::STALL, stall);
-            if let Some(after) = self.online_after {
-                sink.most(expect::ONLINE_AFTER, after);
-            }
             if let Some(slowest) = slowest {
                 sink.most(expect::INTERACTIVE, slowest);
             }
