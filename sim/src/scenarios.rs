@@ -1,6 +1,6 @@
 //! The scenarios that come with the laboratory: `sim/scenarios/*.toml`.
 
-use crate::scenario::{Malformed, Scenario, parse};
+use crate::scenario::{Backend, Malformed, Scenario, parse_for};
 
 macro_rules! scenarios {
     ($($name:literal),* $(,)?) => {
@@ -72,8 +72,17 @@ scenarios![
 ///
 /// If its file is malformed, which a test rules out.
 pub fn named(name: &str) -> Option<Result<Scenario, Malformed>> {
+    named_for(name, None)
+}
+
+/// The same, for a backend that somebody has chosen.
+///
+/// # Errors
+///
+/// If that backend cannot run it.
+pub fn named_for(name: &str, backend: Option<Backend>) -> Option<Result<Scenario, Malformed>> {
     let file = ALL.iter().find(|(file, _)| file_name(file) == name)?;
-    Some(parse(file.0, file.1))
+    Some(parse_for(file.0, file.1, backend))
 }
 
 /// All of their names.

@@ -10,12 +10,17 @@ use towline_transports::qlog;
 use super::trace_line;
 use crate::engine_log::EngineLog;
 use crate::run::Outcome;
-use crate::scenario::{FORMAT, Plan, Scenario, parse};
+use crate::scenario::{Backend, FORMAT, Plan, Scenario, parse_for};
 use crate::scenarios;
 
 /// A scenario that comes along, by its name, or one in a file.
 pub(super) fn scenario(name: &str) -> anyhow::Result<Scenario> {
-    if let Some(scenario) = scenarios::named(name) {
+    scenario_for(name, None)
+}
+
+/// The same, for a backend that somebody has chosen: what it does not have is told with file and line.
+pub(super) fn scenario_for(name: &str, backend: Option<Backend>) -> anyhow::Result<Scenario> {
+    if let Some(scenario) = scenarios::named_for(name, backend) {
         return Ok(scenario?);
     }
     let path = Path::new(name);
@@ -24,15 +29,11 @@ pub(super) fn scenario(name: &str) -> anyhow::Result<Scenario> {
         bail!("no scenario `{name}`; there are {}, or the path of a .toml file", known.join(", "));
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    Ok(parse(name, &text)?)
+    Ok(parse_for(name, &text, backend)?)
 }
 
 /// The plan of a scenario.
-pub(super) fn plan(
-    scenario: &Scenario,
-    seed: u64,
-    backend: Option<crate::scenario::Backend>,
-) -> anyhow::Result<Plan> {
+pub(super) fn plan(scenario: &Scenario, seed: u64, backend: Option<Backend>) -> anyhow::Result<Plan> {
     scenario.expand(seed, backend).with_context(|| format!("scenario {}", scenario.name))
 }
 
@@ -141,6 +142,8 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Replayable> {
     let what = "it is neither a failure nor a trace of this program";
     let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{name}: {what}"))?;
     check_format(path, &value["format"], FORMAT)?;
+    // The plan is what will be run: one of another version may mean something else.
+    check_format(path, &value["plan"]["format"], FORMAT)?;
     let failure = serde_json::from_value(value).with_context(|| format!("{name}: {what}"))?;
     Ok(Replayable::Failure(Box::new(failure)))
 }

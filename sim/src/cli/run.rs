@@ -55,7 +55,7 @@ impl Run {
     pub fn execute(&self) -> anyhow::Result<ExitCode> {
         #[cfg(towline_sabotage)]
         crate::sabotage::arm_named(self.bug.as_deref())?;
-        let scenario = files::scenario(&self.scenario)?;
+        let scenario = files::scenario_for(&self.scenario, self.backend)?;
         let plan = files::plan(&scenario, self.seed, self.backend)?;
         if self.plan {
             println!("{}", plan.to_json());

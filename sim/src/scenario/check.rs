@@ -27,7 +27,7 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 fn problem(path: &[&str], text: impl Into<String>) -> Result<(), Problem> {
-    Err(Problem { path: path.iter().map(|&key| key.to_owned()).collect(), text: text.into() })
+    Err(Problem { path: self::path(path), text: text.into() })
 }
 
 /// A key of a link, and whether that has it.
@@ -252,8 +252,8 @@ impl Scenario {
         if let Some(backend) = backend.or(self.backend) {
             for feature in self.features() {
                 if let Err(why) = is_supported(backend, feature) {
-                    return problem(&self.path_of(feature), format!("not on the backend `{backend}`: {why}"))
-                        .map(|()| backend);
+                    let text = format!("not on the backend `{backend}`: {why}");
+                    return Err(Problem { path: self.path_of(feature), text });
                 }
             }
             return Ok(backend);
@@ -264,19 +264,32 @@ impl Scenario {
                 let why =
                     |backend| self.features().into_iter().find_map(|it| is_supported(backend, it).err());
                 let why = Backend::ALL.map(|it| format!("{it}: {}", why(it).unwrap_or_default())).join("; ");
-                problem(&["name"], format!("no backend has all that it asks for: {why}"))
-                    .map(|()| Backend::Des)
+                let text = format!("no backend has all that it asks for: {why}");
+                Err(Problem { path: self.path_of_what_is_missing(), text })
             }
         }
     }
 
+    /// Where it asks for the first feature that the likelier backend does not have: the one that lacks least.
+    fn path_of_what_is_missing(&self) -> Vec<String> {
+        let features = self.features();
+        let lacks = |backend: &Backend| {
+            let lacks = features.iter().filter(|&&it| is_supported(*backend, it).is_err());
+            lacks.copied().collect::<Vec<_>>()
+        };
+        let likelier = Backend::ALL.iter().map(lacks).min_by_key(Vec::len).unwrap_or_default();
+        // A key of its own says more than the name, which stands for what the whole of it asks for.
+        let paths = || likelier.iter().map(|&feature| self.path_of(feature));
+        paths().find(|path| *path != ["name"]).unwrap_or_else(|| path(&["name"]))
+    }
+
     /// Where a scenario asks for a feature.
-    fn path_of(&self, feature: super::Feature) -> Vec<&str> {
+    fn path_of(&self, feature: super::Feature) -> Vec<String> {
         use super::Feature;
         match feature {
             Feature::Fault(kind) => {
                 let place = self.faults.iter().position(|fault| fault.kind == kind).unwrap_or(0);
-                vec!["fault", SMALL.get(place).copied().unwrap_or("0"), "kind"]
+                path(&["fault", &place.to_string(), "kind"])
             }
             Feature::BlockUdpWithoutQuic if self.faults.iter().any(|it| it.kind == FaultKind::BlockUdp) => {
                 self.path_of(Feature::Fault(FaultKind::BlockUdp))
@@ -290,38 +303,36 @@ impl Scenario {
             ]),
             Feature::Mtu | Feature::MtuUnderTcp => self.path_of_link(&[("mtu", |it| it.mtu.is_some())]),
             Feature::Nat => self.path_of_link(&[("nat_timeout", |it| it.nat_timeout.is_some())]),
-            Feature::Memory => vec!["expect", "memory_below"],
-            Feature::Session => vec!["session"],
-            Feature::Survival => vec!["expect", "no_failure"],
-            Feature::Resumes => vec!["expect", "resumes_at_most"],
-            Feature::ResumesAtLeast => vec!["expect", "resumes_at_least"],
-            Feature::Links => vec!["expect", "links_at_most"],
-            Feature::Handshake => vec!["hub", "0", "handshake"],
-            Feature::Window => vec!["expect", "window_at_least"],
+            Feature::Memory => path(&["expect", "memory_below"]),
+            Feature::Session => path(&["session"]),
+            Feature::Survival => path(&["expect", "no_failure"]),
+            Feature::Resumes => path(&["expect", "resumes_at_most"]),
+            Feature::ResumesAtLeast => path(&["expect", "resumes_at_least"]),
+            Feature::Links => path(&["expect", "links_at_most"]),
+            Feature::Handshake => path(&["hub", "0", "handshake"]),
+            Feature::Window => path(&["expect", "window_at_least"]),
             Feature::LateResets => {
                 let place = self.work.iter().position(|work| work.late_resets.0 > 0).unwrap_or(0);
-                vec!["work", SMALL.get(place).copied().unwrap_or("0"), "late_resets"]
+                path(&["work", &place.to_string(), "late_resets"])
             }
-            Feature::Transport(_) | Feature::Hosts(_) => vec!["name"],
+            Feature::Transport(_) | Feature::Hosts(_) => path(&["name"]),
         }
     }
 
     /// Where the scenario's links have the first of these keys that any has; or the host that is on such a profile.
-    fn path_of_link(&self, keys: &[LinkKey]) -> Vec<&str> {
+    fn path_of_link(&self, keys: &[LinkKey]) -> Vec<String> {
         for (key, is_there) in keys {
             if let Some((name, _)) = self.links.iter().find(|(_, link)| is_there(link)) {
-                return vec!["link", name, key];
+                return path(&["link", name, key]);
             }
         }
         self.path_of_line(|line| line.ways().any(|way| keys.iter().any(|(_, is_there)| is_there(way))))
     }
 
     /// Where a host is on such a line.
-    fn path_of_line(&self, is_such: impl Fn(&Line) -> bool) -> Vec<&str> {
+    fn path_of_line(&self, is_such: impl Fn(&Line) -> bool) -> Vec<String> {
         let found = self.line_names().find(|(.., name)| self.line(name).is_some_and(|line| is_such(&line)));
-        found.map_or(vec!["link"], |(list, index, _)| {
-            vec![list, SMALL.get(index).copied().unwrap_or("0"), "link"]
-        })
+        found.map_or(path(&["link"]), |(list, index, _)| path(&[list, &index.to_string(), "link"]))
     }
 
     pub(super) fn endpoints(&self) -> impl Iterator<Item = (&'static str, usize, &EndpointSpec)> {
@@ -330,7 +341,10 @@ impl Scenario {
     }
 }
 
-const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+/// The keys that lead somewhere.
+fn path(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|&key| key.to_owned()).collect()
+}
 
 /// The group that `name` is, or is one of; and its names.
 pub(super) fn members<'a>(list: &'a [EndpointSpec], name: &str) -> Option<(&'a EndpointSpec, Vec<String>)> {

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use check::Problem;
-pub use parse::{Malformed, parse};
+pub use parse::{Malformed, parse, parse_for};
 pub use plan::{End, FORMAT, Fault, Host, Plan, Role, StreamPlan};
 pub use support::{Backend, Feature, is_supported, support_table};
 pub use units::{BadQuantity, Count, Quantity, Range, Rate, Share, Size, Span};

@@ -5,7 +5,7 @@ use std::ops;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Problem, Scenario};
+use super::{Backend, Problem, Scenario};
 
 /// What is wrong with a file: the line, what is there, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +39,20 @@ impl std::error::Error for Malformed {}
 ///
 /// If it is not TOML, has what no scenario has, or makes no sense.
 pub fn parse(file: &str, text: &str) -> Result<Scenario, Malformed> {
+    parse_for(file, text, None)
+}
+
+/// As [`parse`], for a backend that somebody has chosen.
+///
+/// # Errors
+///
+/// As those of [`parse`], or if that backend cannot run it.
+pub fn parse_for(file: &str, text: &str, backend: Option<Backend>) -> Result<Scenario, Malformed> {
     let scenario: Scenario = toml::from_str(text).map_err(|error| {
         let message = error.message().to_owned();
         Malformed::new(file, text, error.span().unwrap_or(0..0), message)
     })?;
-    scenario.check(None).map_err(|problem| Malformed::of(file, text, &problem))?;
+    scenario.check(backend).map_err(|problem| Malformed::of(file, text, &problem))?;
     Ok(scenario)
 }
 
@@ -178,6 +187,24 @@ resumes_at_least = 1
         let text = text.replace("story =", "backend = \"des\"\nstory =");
         let error = parse("small.toml", &text).unwrap_err().to_string();
         assert!(error.contains(":18:8: link.slow.loss: not on the backend `des`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_late_in_a_long_list_is_pointed_at_as_well() {
+        let fault = "[[fault]]\nkind = \"cut\"\nhost = \"device\"\nat = \"1 s\"\n";
+        let (before, after) = WELL.split_once("[[fault]]").unwrap();
+        let last = format!("[[fault]]{}", after.replace("cut", "suspend"));
+        let text = format!("{before}{}{last}", fault.repeat(10)).replace("resumes_at_least = 1", "");
+        let error = parse_for("small.toml", &text, Some(Backend::Turmoil)).unwrap_err().to_string();
+        assert!(error.contains("fault.10.kind: not on the backend `turmoil`"), "{error}");
+    }
+
+    #[test]
+    fn where_no_backend_will_do_the_key_that_the_likelier_one_lacks_is_marked() {
+        let text = WELL.replace("rate = \"1 Mbit/s\"", "loss = \"1 %\"");
+        let error = parse("small.toml", &text).unwrap_err().to_string();
+        assert!(error.contains(":17:8: link.slow.loss: no backend has all"), "{error}");
+        assert!(error.contains("des: ") && error.contains("turmoil: "), "{error}");
     }
 
     #[test]
