@@ -115,6 +115,7 @@ quantity!(
     &[
         ("h", 3_600_000_000_000),
         ("min", 60_000_000_000),
+        ("m", 60_000_000_000),
         ("s", 1_000_000_000),
         ("ms", 1_000_000),
         ("us", 1_000),
@@ -279,6 +280,7 @@ mod tests {
         assert_eq!("10 Mbit/s".parse(), Ok(Rate(10_000_000)));
         assert_eq!("0.5 %".parse(), Ok(Share(5_000)));
         assert_eq!("0".parse(), Ok(Span(0)));
+        assert_eq!("10m".parse(), "10 min".parse::<Span>(), "as other tools have it");
         assert_eq!("1 s..5 s".parse(), Ok(Range { least: Span::seconds(1), most: Span::seconds(5) }));
     }
 
