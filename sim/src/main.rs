@@ -80,7 +80,7 @@ Examples:
   towline-sim sweep all --seeds 0..1000
   towline-sim sweep link-loss --seeds 0..100000 --time '10 min' --failures failures
 
-Exit status: 0 if all held, 1 if a property broke, 2 for wrong usage or input.";
+Exit status: 0 if all held, 1 if a property broke or --time left a scenario out, 2 for wrong usage or input.";
 
 fn main() -> ExitCode {
     match execute(Cli::parse().command) {

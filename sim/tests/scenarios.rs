@@ -122,6 +122,26 @@ fn a_sweep_does_not_depend_on_the_number_of_threads() {
     }
 }
 
+/// When the time is up that is said, and of a scenario that was not run nobody says that it held.
+#[test]
+fn a_sweep_without_time_says_what_it_has_not_run() {
+    let output = sim(&["sweep", "late-reset", "--seeds", "0..9", "--time", "0", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&value[0]["seeds"], &value[0]["asked"]), (&0.into(), &9.into()));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("late-reset: 0 of 9 seeds, as the time was up"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// The last seed that there is has no next one.
+#[test]
+fn a_sweep_ends_with_the_last_seeds_of_all() {
+    let (first, end) = (u64::MAX - 2, u64::MAX);
+    let output = sim(&["sweep", "late-reset", "--seeds", &format!("{first}..{end}"), "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(value[0]["seeds"], 2);
+}
+
 /// The command that compares any build with the golden hashes notices one that is another.
 #[test]
 fn a_golden_hash_that_differs_is_named() {
@@ -158,7 +178,8 @@ fn bad_input_is_refused_and_nothing_is_written() {
         "\u{1e}".to_owned() + &head.replace("FORMAT", &format.to_string()) + "\n"
     };
     let old_log = file("old.sqlog", &log(0));
-    let cases: [(&[&str], &str); 11] = [
+    let old_plan = file("old-plan.json", r#"{"format":1,"plan":{"format":0}}"#);
+    let cases: [(&[&str], &str); 13] = [
         (&["run", "no-such"], "no scenario `no-such`"),
         (&["run", &malformed], "malformed.toml:3:1: unknown field `speed`"),
         (&["run", &impossible], "there is no hub"),
@@ -166,6 +187,8 @@ fn bad_input_is_refused_and_nothing_is_written() {
         (&["run", "link-loss", "--trace", unwritable], "cannot write"),
         (&["sweep", "link-loss", "--seeds", "9..3"], "write it like"),
         (&["replay", &old], "version 0"),
+        (&["replay", &old_plan], "version 0"),
+        (&["run", "late-reset", "--backend", "turmoil"], "sim/scenarios/late-reset.toml:"),
         (&["shrink", &other], "neither a failure nor a trace"),
         (&["report", &headless], "the trace has no head"),
         (&["replay", &old_log], "it is of version 0 of 0.0.1"),
@@ -180,7 +203,7 @@ fn bad_input_is_refused_and_nothing_is_written() {
     }
     assert!(!written.exists());
     let files = std::fs::read_dir(directory.path()).expect("it is there").count();
-    assert_eq!(files, 6, "nothing half-written");
+    assert_eq!(files, 7, "nothing half-written");
 }
 
 /// What cannot be done ends by the limit of simulated time, and says who waits for what.

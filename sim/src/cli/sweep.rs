@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -18,7 +17,7 @@ use super::files::{self, Failure};
 use super::status;
 use crate::event::TraceHash;
 use crate::property::Properties;
-use crate::run::{Sink, run};
+use crate::run::{Outcome, Sink, run};
 use crate::scenario::{Backend, Scenario, Span};
 use crate::scenarios;
 use crate::table::{number, table};
@@ -79,9 +78,10 @@ impl Sweep {
     pub fn execute(&self) -> anyhow::Result<ExitCode> {
         #[cfg(towline_sabotage)]
         crate::sabotage::arm_named(self.bug.as_deref())?;
+        let load = |name: &str| files::scenario_for(name, self.backend);
         let scenarios = match self.scenario.as_str() {
-            "all" => scenarios::names().map(files::scenario).collect::<anyhow::Result<Vec<_>>>()?,
-            name => vec![files::scenario(name)?],
+            "all" => scenarios::names().map(load).collect::<anyhow::Result<Vec<_>>>()?,
+            name => vec![load(name)?],
         };
         for scenario in &scenarios {
             files::plan(scenario, self.seeds.0, self.backend)?;
@@ -91,20 +91,30 @@ impl Sweep {
                 .with_context(|| format!("cannot write {}", directory.display()))?;
             files::check_writable(Some(&directory.join("failure.json")))?;
         }
-        let until = self.time.map(|time| now() + time.duration());
+        let until = self.time.and_then(|time| now().checked_add(time.duration()));
         let jobs = self.jobs.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
         let mut all = Vec::new();
-        for scenario in &scenarios {
-            let swept = sweep(scenario, self.seeds, jobs.unwrap_or(1), self.backend, until)?;
-            self.keep_failures(scenario, &swept)?;
-            all.push((scenario.name.clone(), swept));
+        // Where there is not time for all seeds, scenarios take turns, so that each gets as many. Else one after the other
+        // is quicker to say what failed.
+        let together = if until.is_some() { scenarios.len() } else { 1 };
+        for some in scenarios.chunks(together.max(1)) {
+            let swept = sweep(some, self.seeds, jobs.unwrap_or(1), self.backend, until)?;
+            for (scenario, swept) in some.iter().zip(swept) {
+                self.keep_failures(scenario, &swept)?;
+                all.push((scenario.name.clone(), swept));
+            }
+        }
+        let asked = self.seeds.1 - self.seeds.0;
+        for (name, swept) in all.iter().filter(|(_, swept)| swept.runs < asked) {
+            eprintln!("{name}: {} of {asked} seeds, as the time was up", swept.runs);
         }
         if self.json {
-            print_json(&all);
+            print_json(&all, asked);
         } else {
             print_table(&all);
         }
-        Ok(status(all.iter().all(|(_, swept)| swept.failed.is_empty())))
+        // Nothing is known of what was not run at all.
+        Ok(status(all.iter().all(|(_, swept)| swept.failed.is_empty() && swept.runs > 0)))
     }
 
     fn keep_failures(&self, scenario: &Scenario, swept: &Swept) -> anyhow::Result<()> {
@@ -127,53 +137,111 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Runs a scenario with all seeds, in `jobs` threads.
+/// How far runs may be ahead of the oldest that is not over, so that what is kept of them has a bound.
+const MOST_AHEAD: usize = 1024;
+
+/// What is next, and what came of what was before.
+struct Progress {
+    /// The seed and the scenario whose turn it is: each scenario has its turn with a seed before any has the next seed.
+    seed: u64,
+    turn: usize,
+    /// How many runs were begun, and how many were added to `swept`.
+    begun: u64,
+    added: u64,
+    /// Runs that are over before an earlier one is.
+    early: BTreeMap<u64, (usize, u64, Outcome)>,
+    swept: Vec<Swept>,
+    /// How long the runs of each scenario took, in seconds.
+    busy: Vec<f64>,
+    trouble: Option<anyhow::Error>,
+}
+
+impl Progress {
+    /// A run is over. What came of it is added in the order in which runs were begun.
+    fn over(&mut self, number: u64, turn: usize, seed: u64, outcome: Outcome) {
+        self.early.insert(number, (turn, seed, outcome));
+        while let Some((turn, seed, outcome)) = self.early.remove(&self.added) {
+            self.added += 1;
+            self.swept[turn].add(seed, &outcome);
+        }
+    }
+}
+
+impl Swept {
+    fn add(&mut self, seed: u64, outcome: &Outcome) {
+        self.runs += 1;
+        self.hash.add(&outcome.hash);
+        self.simulated += outcome.simulated;
+        self.properties.add(&outcome.properties);
+        if let Some(property) = &outcome.properties.first {
+            self.failed.entry(property.clone()).or_default().push(seed);
+        }
+    }
+}
+
+/// Runs scenarios with all seeds, in `jobs` threads, in turns.
 pub(super) fn sweep(
-    scenario: &Scenario,
+    scenarios: &[Scenario],
     (first, end): (u64, u64),
     jobs: usize,
     backend: Option<Backend>,
     until: Option<Instant>,
-) -> anyhow::Result<Swept> {
-    let bar = bar(&scenario.name, end - first);
+) -> anyhow::Result<Vec<Swept>> {
+    let name = scenarios.first().filter(|_| scenarios.len() == 1).map_or("all", |it| it.name.as_str());
+    let bar = bar(name, (end - first).saturating_mul(scenarios.len() as u64));
     let started = now();
-    let next = AtomicU64::new(first);
-    let results = Mutex::new(BTreeMap::new());
-    let trouble = Mutex::new(None);
-    let stop = AtomicBool::new(false);
+    let progress = Mutex::new(Progress {
+        seed: first,
+        turn: 0,
+        begun: 0,
+        added: 0,
+        early: BTreeMap::new(),
+        swept: scenarios.iter().map(|_| Swept::default()).collect(),
+        busy: vec![0.0; scenarios.len()],
+        trouble: None,
+    });
+    let changed = Condvar::new();
+    let next = || {
+        let mut it = progress.lock().expect("nobody panics with it");
+        while it.early.len() >= MOST_AHEAD && it.trouble.is_none() {
+            it = changed.wait(it).expect("nobody panics with it");
+        }
+        let is_late = until.is_some_and(|until| now() > until);
+        if it.seed >= end || is_late || it.trouble.is_some() {
+            return None;
+        }
+        let taken = (it.begun, it.turn, it.seed);
+        it.begun += 1;
+        it.turn += 1;
+        if it.turn == scenarios.len() {
+            (it.turn, it.seed) = (0, it.seed + 1);
+        }
+        Some(taken)
+    };
     let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            let is_late = until.is_some_and(|until| now() > until);
-            if seed >= end || is_late || stop.load(Ordering::Relaxed) {
-                return;
-            }
-            let outcome = files::plan(scenario, seed, backend).and_then(|plan| run(&plan, Sink::new()));
+        while let Some((number, turn, seed)) = next() {
+            let began = now();
+            let plan = files::plan(&scenarios[turn], seed, backend);
+            let outcome = plan.and_then(|plan| run(&plan, Sink::new()));
+            let mut it = progress.lock().expect("nobody panics with it");
+            it.busy[turn] += began.elapsed().as_secs_f64();
             match outcome {
-                Ok(outcome) => _ = results.lock().expect("nobody panics with it").insert(seed, outcome),
-                Err(error) => {
-                    *trouble.lock().expect("nobody panics with it") = Some(error);
-                    stop.store(true, Ordering::Relaxed);
-                }
+                Ok(outcome) => it.over(number, turn, seed, outcome),
+                Err(error) => it.trouble = Some(error),
             }
+            changed.notify_all();
             bar.inc(1);
         }
     };
     std::thread::scope(|scope| (0..jobs.max(1)).for_each(|_| _ = scope.spawn(work)));
     bar.finish_and_clear();
-    if let Some(error) = trouble.into_inner().expect("nobody panics with it") {
+    let Progress { mut swept, busy, trouble, .. } = progress.into_inner().expect("nobody panics with it");
+    if let Some(error) = trouble {
         bail!(error);
     }
-    let mut swept = Swept { wall: started.elapsed().as_secs_f64(), ..Swept::default() };
-    for (seed, outcome) in results.into_inner().expect("nobody panics with it") {
-        swept.runs += 1;
-        swept.hash.add(&outcome.hash);
-        swept.simulated += outcome.simulated;
-        swept.properties.add(&outcome.properties);
-        if let Some(property) = &outcome.properties.first {
-            swept.failed.entry(property.clone()).or_default().push(seed);
-        }
-    }
+    // Each has its part of the time that all took.
+    let (all, wall) = (busy.iter().sum::<f64>().max(1e-9), started.elapsed().as_secs_f64());
+    swept.iter_mut().zip(busy).for_each(|(swept, busy)| swept.wall = wall * busy / all);
     Ok(swept)
 }
 
@@ -229,10 +297,10 @@ fn print_table(all: &[(String, Swept)]) {
     }
 }
 
-fn print_json(all: &[(String, Swept)]) {
+fn print_json(all: &[(String, Swept)], asked: u64) {
     let entry = |(name, swept): &(String, Swept)| {
         serde_json::json!({
-            "scenario": name, "seeds": swept.runs, "failed": swept.failed, "wall_seconds": swept.wall,
+            "scenario": name, "seeds": swept.runs, "asked": asked, "failed": swept.failed, "wall_seconds": swept.wall,
             "simulated_ns": swept.simulated, "hash": swept.hash.to_string(), "properties": swept.properties,
         })
     };
