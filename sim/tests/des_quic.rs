@@ -137,7 +137,7 @@ fn who_moves_keeps_the_link_over_quic_and_loses_it_over_tcp() {
         let mut scenario = with_fault(FaultKind::Move, host, Span::millis(600), None);
         let (outcome, events) = played(&scenario, 5);
         assert_eq!(downs(&events), []);
-        assert_eq!(outcome.figures.get("resumes"), None);
+        assert_eq!(outcome.figures["resumes"], 0);
         assert_eq!(notes(&events, "is at 11.0.0."), 1, "the hub has noticed");
         let list = if host == "device" { &mut scenario.devices } else { &mut scenario.services };
         list[0].transport = Transport::Tls;
@@ -191,7 +191,7 @@ fn what_is_blocked_for_a_moment_is_sent_again() {
         let scenario = with_fault(kind, "hub", Span::millis(600), Some(Span::millis(400)));
         let (outcome, events) = played(&scenario, 2);
         assert_eq!(downs(&events), [], "{kind:?}");
-        assert_eq!(outcome.figures.get("resumes"), None);
+        assert_eq!(outcome.figures["resumes"], 0);
     }
 }
 
