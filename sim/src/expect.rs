@@ -30,6 +30,38 @@ pub const LINKS: &str = "links";
 /// How many streams are left in sessions whose work is done.
 pub const RESIDUE: &str = "residue";
 
+/// What may happen sometimes, by name: what `sometimes` can ask for.
+pub const SOMETIMES: [&str; 28] = [
+    "address_was_asked_for",
+    "bytes_of_an_older_pipe",
+    "close_was_given_up",
+    "late_resume_was_told_the_truth",
+    "lobby_was_full",
+    "looked_on_another_hub",
+    "nat_forgot",
+    "newer_pipe_before_the_older_was_missed",
+    "over_all_kinds_of_link",
+    "packet_came_twice",
+    "packet_lost",
+    "path_migrated",
+    "path_went_dark",
+    "resume_refused",
+    "session_closed_while_detached",
+    "session_expired",
+    "session_resumed",
+    "silent_link_found",
+    "silent_pipe_found",
+    "somebody_was_not_let_in",
+    "something_is_held",
+    "stream_failed",
+    "stream_refused_by_a_drain",
+    "stream_reset",
+    "stream_reset_after_its_end",
+    "stream_stopped",
+    "tunnel_refused",
+    "window_grew",
+];
+
 /// Looks at what was expected.
 pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
     let expect = &plan.expect;
@@ -168,6 +200,13 @@ mod tests {
         for (property, expect) in cases {
             assert_eq!(broken(expect, Ended::Done, &[]), [property]);
         }
+    }
+
+    #[test]
+    fn the_readme_has_the_names_of_what_may_happen() {
+        let names = SOMETIMES.map(|name| format!("`{name}`")).join(", ");
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words(include_str!("../README.md")).contains(&names), "sim/README.md should have: {names}");
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Sink {
 
     /// Something that should happen sometimes did, or did not.
     pub fn sometimes(&mut self, name: &str, happens: bool) {
+        debug_assert!(crate::expect::SOMETIMES.contains(&name), "a scenario could not ask for {name}");
         self.properties.sometimes(name, happens);
     }
 

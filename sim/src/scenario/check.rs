@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::lines::Line;
-use super::{Backend, EndpointSpec, FaultKind, Scenario, Size, is_supported};
-use crate::link::LinkSpec;
+use super::{Backend, Count, EndpointSpec, FaultKind, Rate, Scenario, Share, Size, is_supported};
+use crate::expect::SOMETIMES;
+use crate::link::{Burst, LinkSpec};
 use crate::profile;
 
 /// What is wrong, and where: the keys that lead there, such as `fault`, `2`, `host`.
@@ -36,6 +37,9 @@ type LinkKey = (&'static str, fn(&LinkSpec) -> bool);
 /// How many hosts there may be: what a run of some gigabytes can hold.
 const MAX_HOSTS: u64 = 100_000;
 
+/// The most streams of all works together: each needs some hundred bytes before it says anything.
+const MAX_STREAMS: u64 = 1_000_000;
+
 impl Scenario {
     /// Whether it makes sense, on the backend that it will run on.
     ///
@@ -46,6 +50,7 @@ impl Scenario {
         self.check_names()?;
         self.check_topology()?;
         self.check_links()?;
+        self.check_session()?;
         self.check_work()?;
         self.check_faults()?;
         self.check_expectations()?;
@@ -58,6 +63,11 @@ impl Scenario {
         }
         if self.story.trim().is_empty() {
             return problem(&["story"], "say what happens and why it is worth a look");
+        }
+        for (key, span) in [("simulated", self.limits.simulated), ("wall", self.limits.wall)] {
+            if span.0 == 0 {
+                return problem(&["limits", key], "in no time nothing happens");
+            }
         }
         let mut names = BTreeSet::new();
         for (list, name, index) in self.all_names() {
@@ -87,9 +97,20 @@ impl Scenario {
         if self.hubs.is_empty() {
             return problem(&["hub"], "there is no hub, so nobody can meet: add a [[hub]]");
         }
-        let hosts: u64 = self.endpoints().map(|(.., it)| it.count.map_or(1, |count| count.0)).sum();
+        let count = |it: &EndpointSpec| it.count.map_or(1, |count| count.0);
+        let hosts = self.endpoints().fold(0, |sum: u64, (.., it)| sum.saturating_add(count(it)));
         if hosts > MAX_HOSTS {
             return problem(&["device"], format!("{hosts} devices and services; there can be {MAX_HOSTS}"));
+        }
+        let fixed = self.all_names().filter(|(list, ..)| matches!(*list, "hub" | "proxy"));
+        let mut all: BTreeSet<String> = fixed.map(|(_, name, _)| name.to_owned()).collect();
+        for (list, index, endpoint) in self.endpoints() {
+            if let Some(name) = names(endpoint).into_iter().find(|name| !all.insert(name.clone())) {
+                let text = format!(
+                    "there are two hosts with the name `{name}`, one of them out of a group: rename one"
+                );
+                return problem(&[list, &index.to_string(), "name"], text);
+            }
         }
         for (list, index, name) in self.line_names() {
             if self.line(name).is_none() {
@@ -107,6 +128,9 @@ impl Scenario {
             let at = |key| [list, index.as_str(), key];
             if endpoint.count.is_some_and(|count| count.0 == 0) {
                 return problem(&at("count"), "none of them: leave the whole entry out");
+            }
+            if endpoint.start.least >= self.limits.simulated {
+                return problem(&at("start"), self.ends_before());
             }
             if let Some(hub) =
                 endpoint.hubs.iter().find(|name| !self.hubs.iter().any(|hub| hub.name == **name))
@@ -139,19 +163,56 @@ impl Scenario {
             if let Some((key, _)) = shares.into_iter().find(|(_, share)| *share > 1_000_000) {
                 return problem(&at(key), "more than all of them");
             }
+            let burst = link.burst.unwrap_or(Burst { enter: Share(0), leave: Share(0), loss: Share(0) });
+            let shares = [("enter", burst.enter), ("leave", burst.leave), ("loss", burst.loss)];
+            if let Some((key, _)) = shares.into_iter().find(|(_, share)| share.0 > 1_000_000) {
+                return problem(&["link", name, "burst", key], "more than all of them");
+            }
         }
         Ok(())
     }
 
+    fn check_session(&self) -> Result<(), Problem> {
+        let it = &self.session;
+        let none = [
+            ("stream_window", it.stream_window == Some(Size(0))),
+            ("session_window", it.session_window == Some(Size(0))),
+            ("send_buffer", it.send_buffer == Some(Size(0))),
+            ("max_streams", it.max_streams == Some(Count(0))),
+        ];
+        match none.into_iter().find(|(_, is_none)| *is_none) {
+            Some((key, _)) => problem(&["session", key], "with none of it nothing is ever said"),
+            None => Ok(()),
+        }
+    }
+
+    fn ends_before(&self) -> String {
+        format!("the world ends before that, after {}", self.limits.simulated)
+    }
+
     fn check_work(&self) -> Result<(), Problem> {
+        let mut streams = 0_u64;
         for (index, work) in self.work.iter().enumerate() {
             let index = index.to_string();
             let at = |key| ["work", index.as_str(), key];
-            if members(&self.services, &work.service).is_none() {
+            let Some((_, services)) = members(&self.services, &work.service) else {
                 return problem(&at("service"), format!("there is no service `{}`", work.service));
-            }
-            if members(&self.devices, &work.device).is_none() {
+            };
+            let Some((_, devices)) = members(&self.devices, &work.device) else {
                 return problem(&at("device"), format!("there is no device `{}`", work.device));
+            };
+            let pairs = services.len() as u64 * devices.len() as u64;
+            streams = streams.saturating_add(pairs.saturating_mul(work.streams.most.0));
+            if streams > MAX_STREAMS {
+                let text = format!("{streams} streams in all, up to here; there can be {MAX_STREAMS}");
+                return problem(&at("streams"), text);
+            }
+            if work.start.least >= self.limits.simulated {
+                return problem(&at("start"), self.ends_before());
+            }
+            let reads = [("device_reads", work.device_reads), ("service_reads", work.service_reads)];
+            if let Some((key, _)) = reads.into_iter().find(|(_, rate)| *rate == Some(Rate(0))) {
+                return problem(&at(key), "who reads at no rate never reads: use the fault `slow-reader`");
             }
             if work.up.most == Size(0) && work.down.most == Size(0) {
                 return problem(&at("name"), "nobody says anything: give `up` or `down` a size");
@@ -159,7 +220,8 @@ impl Scenario {
             if work.rounds.least.0 == 0 {
                 return problem(&at("rounds"), "a stream has at least one round");
             }
-            if work.resets.0 + work.stops.0 + work.late_resets.0 > 1_000_000 {
+            let ends = [work.resets, work.stops, work.late_resets];
+            if ends.iter().map(|share| u64::from(share.0)).sum::<u64>() > 1_000_000 {
                 let text = "`resets`, `stops` and `late_resets` are more than all streams together";
                 return problem(&at("resets"), text);
             }
@@ -215,10 +277,7 @@ impl Scenario {
                 return problem(&at("kind"), "say for how long, with `for`");
             }
             if fault.at.least > self.limits.simulated {
-                return problem(
-                    &at("at"),
-                    format!("the world ends before that, after {}", self.limits.simulated),
-                );
+                return problem(&at("at"), self.ends_before());
             }
         }
         Ok(())
@@ -226,6 +285,13 @@ impl Scenario {
 
     fn check_expectations(&self) -> Result<(), Problem> {
         let expect = &self.expect;
+        for (index, name) in expect.sometimes.iter().enumerate() {
+            if !SOMETIMES.contains(&name.as_str()) {
+                let text =
+                    format!("nobody looks whether `{name}` happens; there are: {}", SOMETIMES.join(", "));
+                return problem(&["expect", "sometimes", &index.to_string()], text);
+            }
+        }
         if expect.no_failure && expect.some_failure {
             return problem(&["expect", "some_failure"], "contradicts `no_failure`: only one can hold");
         }

@@ -221,4 +221,50 @@ resumes_at_least = 1
             assert!(!error.contains("session = true"), "{error}");
         }
     }
+
+    #[test]
+    fn what_can_never_be_meant_is_refused_at_its_line() {
+        let cases = [
+            (
+                "resumes_at_least = 1",
+                "sometimes = [\"session_resumd\"]",
+                "nobody looks whether `session_resumd`",
+            ),
+            ("name = \"service\"", "name = \"device-0\"", "two hosts with the name"),
+            (
+                "rate = \"1 Mbit/s\"",
+                "burst = { enter = \"101 %\", leave = \"1 %\", loss = \"1 %\" }",
+                "more than all",
+            ),
+            (
+                "rate = \"1 Mbit/s\"",
+                "burst = { enter = \"1 %\", leave = \"1 %\", loss = \"200 %\" }",
+                "more than all",
+            ),
+            ("rate = \"1 Mbit/s\"", "reorder = { share = \"101 %\", by = \"1 ms\" }", "more than all"),
+            ("[expect]", "[limits]\nsimulated = \"0 s\"\n[expect]", "in no time nothing happens"),
+            ("[expect]", "[limits]\nwall = \"0 s\"\n[expect]", "in no time nothing happens"),
+            ("[expect]", "[session]\nstream_window = \"0 B\"\n[expect]", "nothing is ever said"),
+            ("[expect]", "[session]\nsession_window = \"0 B\"\n[expect]", "nothing is ever said"),
+            ("[expect]", "[session]\nsend_buffer = \"0 B\"\n[expect]", "nothing is ever said"),
+            ("[expect]", "[session]\nmax_streams = 0\n[expect]", "nothing is ever said"),
+            ("up = \"1 MiB\"", "up = \"1 MiB\"\ndevice_reads = \"0 bit/s\"", "never reads"),
+            ("up = \"1 MiB\"", "up = \"1 MiB\"\nservice_reads = \"0 bit/s\"", "never reads"),
+            ("up = \"1 MiB\"", "up = \"1 MiB\"\nstart = \"5 min\"", "the world ends before that"),
+            ("link = \"slow\"", "link = \"slow\"\nstart = \"6 min\"", "the world ends before that"),
+            ("up = \"1 MiB\"", "up = \"1 MiB\"\nstreams = 1000001", "there can be 1000000"),
+            ("delay = \"20 ms\"", "delay = \"1001 h\"", "up to \"1000 h\""),
+        ];
+        for (from, to, message) in cases {
+            let mut text = WELL.trim_start().replacen(from, to, 1);
+            if to.contains("device-0") {
+                text = WELL.trim_start().replacen("name = \"device\"", "name = \"device\"\ncount = 2", 1);
+                text = text.replacen("name = \"service\"", "name = \"device-0\"", 1);
+            }
+            let error = parse("small.toml", &text).expect_err(to).to_string();
+            let line = error.strip_prefix("small.toml:").and_then(|rest| rest.split(':').next());
+            assert!(line.is_some_and(|line| line.parse::<u32>().unwrap() > 3), "{to}: {error}");
+            assert!(error.contains(message), "{to}: {error}");
+        }
+    }
 }
