@@ -268,3 +268,33 @@ fn a_trace_is_replayed_compared_and_shown() {
     let html = std::fs::read_to_string(Path::new(&page)).expect("it was written");
     assert!(!html.contains("{{DATA}}") && !html.contains("src=\"http"), "it needs nothing else");
 }
+
+/// What is written has the mode of any new file; what is there and is no file stays what it is.
+#[cfg(unix)]
+#[test]
+fn outputs_are_files_like_any_other() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let text = |name: &str| path(name).to_str().expect("it is text").to_owned();
+    std::fs::write(path("usual"), "").expect("it can be written");
+    let mode = |name: &str| std::fs::metadata(path(name)).expect("it is there").permissions().mode();
+    assert!(sim(&["run", "nat-forgets", "--trace", &text("one.qlog")]).status.success());
+    assert_eq!(mode("one.qlog"), mode("usual"));
+
+    assert!(Command::new("mkfifo").arg(path("fifo")).status().expect("it runs").success());
+    let fifo = path("fifo");
+    let reader = std::thread::spawn(move || std::fs::read_to_string(fifo).expect("it can be read"));
+    assert!(sim(&["run", "nat-forgets", "--trace", &text("fifo")]).status.success());
+    assert!(std::fs::metadata(path("fifo")).expect("it is there").file_type().is_fifo());
+    assert_eq!(reader.join().unwrap(), std::fs::read_to_string(path("one.qlog")).unwrap());
+
+    let same = sim(&["run", "nat-forgets", "--trace", &text("two"), "--failure", &text("./two")]);
+    let said = String::from_utf8_lossy(&same.stderr);
+    assert_eq!(same.status.code(), Some(2), "{said}");
+    assert!(said.contains("--trace and --failure are both"), "{said}");
+
+    let nowhere = sim(&["run", "nat-forgets", "--trace", &text("no/such.qlog")]);
+    let said = String::from_utf8_lossy(&nowhere.stderr);
+    assert!(said.trim_end().ends_with("no/such.qlog: there is no such directory"), "{said}");
+}

@@ -184,32 +184,77 @@ fn check_format(path: &Path, format: &serde_json::Value, ours: u32) -> anyhow::R
     }
 }
 
-/// Writes a file: under another name first, so that nobody ever sees a half of it.
+/// Writes a file: under another name first, so that nobody ever sees a half of it. What is there and is no regular file,
+/// such as a FIFO, is written into.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let context = || format!("cannot write {}", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(directory).with_context(context)?;
-    file.write_all(bytes).with_context(context)?;
-    file.persist(path).with_context(context)?;
+    if is_special(path) {
+        let mut file = std::fs::OpenOptions::new().write(true).open(path).with_context(context)?;
+        return file.write_all(bytes).with_context(context);
+    }
+    let mut file = beside(path)?;
+    file.write_all(bytes).map_err(without_name).with_context(context)?;
+    file.persist(path).map_err(|error| without_name(error.error)).with_context(context)?;
     Ok(())
 }
 
 /// Makes sure that a file can be written, before the work that it is for.
 pub(super) fn check_writable(path: Option<&Path>) -> anyhow::Result<()> {
     let Some(path) = path else { return Ok(()) };
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let context = || format!("cannot write {}", path.display());
     if path.is_dir() {
-        bail!("{}: it is a directory", context());
+        bail!("cannot write {}: it is a directory", path.display());
     }
-    tempfile::NamedTempFile::new_in(directory).with_context(context)?;
+    if !is_special(path) {
+        beside(path)?;
+    }
     Ok(())
+}
+
+/// Makes sure that two files are not one, of which the later would replace the earlier. Each has its name on the command
+/// line.
+pub(super) fn check_different(
+    one: (&str, Option<&Path>),
+    other: (&str, Option<&Path>),
+) -> anyhow::Result<()> {
+    let place = |path: &Path| {
+        let real = directory(path).canonicalize().unwrap_or_else(|_| directory(path).to_owned());
+        real.join(path.file_name().unwrap_or_default())
+    };
+    if let (Some(first), Some(second)) = (one.1, other.1)
+        && place(first) == place(second)
+        && !is_special(first)
+    {
+        bail!("{} and {} are both {}: give them two files", one.0, other.0, first.display());
+    }
+    Ok(())
+}
+
+/// Whether something is there that cannot be replaced by a file, such as `/dev/null`.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir())
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A file next to another one, which it is to become, with the mode that any new file has.
+fn beside(path: &Path) -> anyhow::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let made = builder.tempfile_in(directory(path));
+    made.map_err(without_name).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// An error without the name of the file that was to become another one, which nobody has asked for.
+fn without_name(error: std::io::Error) -> std::io::Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such directory")
+        }
+        kind => kind.into(),
+    }
 }
 
 /// Nanoseconds, in seconds, for people.

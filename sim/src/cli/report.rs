@@ -27,6 +27,7 @@ impl Report {
     /// If the trace cannot be read, or the page cannot be written.
     pub fn execute(&self) -> anyhow::Result<ExitCode> {
         let out = self.out.clone().unwrap_or_else(|| self.trace.with_extension("html"));
+        files::check_different(("TRACE", Some(&self.trace)), ("--out", Some(&out)))?;
         files::check_writable(Some(&out))?;
         let trace = super::diff::trace(&self.trace)?;
         let data = format!(

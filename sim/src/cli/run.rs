@@ -61,6 +61,8 @@ impl Run {
             println!("{}", plan.to_json());
             return Ok(ExitCode::SUCCESS);
         }
+        let (trace, failure) = (self.trace.as_deref(), self.failure.as_deref());
+        files::check_different(("--trace", trace), ("--failure", failure))?;
         files::check_writable(self.trace.as_deref())?;
         files::check_writable(self.failure.as_deref())?;
         let started = now();
@@ -101,6 +103,7 @@ impl Replay {
     ///
     /// If the file cannot be read, is of another version, or cannot be run.
     pub fn execute(&self) -> anyhow::Result<ExitCode> {
+        files::check_different(("FILE", Some(&self.file)), ("--trace", self.trace.as_deref()))?;
         files::check_writable(self.trace.as_deref())?;
         let (plan, hash, lines) = match files::read(&self.file)? {
             Replayable::Failure(failure) => (failure.plan, failure.hash, None),

@@ -36,6 +36,7 @@ impl Shrink {
         #[cfg(towline_sabotage)]
         crate::sabotage::arm_named(self.bug.as_deref())?;
         let out = self.out.clone().unwrap_or_else(|| self.failure.with_extension("small.json"));
+        files::check_different(("FAILURE", Some(&self.failure)), ("--out", Some(&out)))?;
         files::check_writable(Some(&out))?;
         let Replayable::Failure(failure) = files::read(&self.failure)? else {
             bail!("{}: it is no failure; only those can be shrunk", self.failure.display());
