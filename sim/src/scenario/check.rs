@@ -375,13 +375,22 @@ impl Scenario {
             Feature::Resumes => path(&["expect", "resumes_at_most"]),
             Feature::ResumesAtLeast => path(&["expect", "resumes_at_least"]),
             Feature::Links => path(&["expect", "links_at_most"]),
-            Feature::Handshake => path(&["hub", "0", "handshake"]),
+            Feature::Handshake => {
+                let place = self.hubs.iter().position(|hub| hub.handshake.0 > 0).unwrap_or(0);
+                path(&["hub", &place.to_string(), "handshake"])
+            }
             Feature::Window => path(&["expect", "window_at_least"]),
             Feature::LateResets => {
                 let place = self.work.iter().position(|work| work.late_resets.0 > 0).unwrap_or(0);
                 path(&["work", &place.to_string(), "late_resets"])
             }
-            Feature::Transport(_) | Feature::Hosts(_) => path(&["name"]),
+            Feature::Transport(transport) => {
+                let place = self.endpoints().find(|(.., it)| it.transport == transport);
+                place.map_or(path(&["name"]), |(list, index, _)| {
+                    path(&[list, &index.to_string(), "transport"])
+                })
+            }
+            Feature::Hosts(_) => path(&["name"]),
         }
     }
 

@@ -208,6 +208,18 @@ resumes_at_least = 1
     }
 
     #[test]
+    fn the_host_that_asks_for_what_is_missing_is_marked() {
+        let text = WELL.replace("name = \"service\"\n", "name = \"service\"\ntransport = \"web-socket\"\n");
+        let text =
+            text.replacen("service = \"service\"\ntransport = \"web-socket\"", "service = \"service\"", 1);
+        let error = parse_for("small.toml", &text, Some(Backend::Des)).unwrap_err().to_string();
+        assert!(error.contains("service.0.transport: not on the backend `des`"), "{error}");
+        let text = WELL.replace("[[device]]", "[[hub]]\nname = \"other\"\nhandshake = \"1 ms\"\n[[device]]");
+        let error = parse_for("small.toml", &text, Some(Backend::Turmoil)).unwrap_err().to_string();
+        assert!(error.contains("hub.1.handshake: not on the backend `turmoil`"), "{error}");
+    }
+
+    #[test]
     fn what_turmoil_does_not_measure_is_refused_there() {
         let text = WELL.replace("story =", "backend = \"turmoil\"\nstory =");
         let text = text.replace("up = \"1 MiB\"", "up = \"1 MiB\"\nsession = true");
