@@ -202,7 +202,7 @@ fn a_way_that_is_cut_loses_datagrams_and_the_other_way_none() {
         let scenario = with_fault(kind, "device", Span::millis(600), Some(Span::millis(400)));
         let (outcome, events) = played(&scenario, 2);
         assert_eq!(downs(&events), [], "{kind:?}");
-        assert_eq!(outcome.figures.get("resumes"), None);
+        assert_eq!(outcome.figures["resumes"], 0);
         let lost = events.iter().filter(|event| match &event.what {
             What::PacketSent { fate, .. } => fate == "blocked",
             What::PacketDropped { why, .. } => why == "blocked",
