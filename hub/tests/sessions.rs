@@ -263,7 +263,7 @@ async fn a_session_that_is_joined_to_somebody_else_ends_at_once() {
     let why = no_way(&session).await;
     assert!(
         why.contains(
-            "should be spiffe://test/device/press-7, and is spiffe://test/device/press-8; the hub may be"
+            "should be spiffe://test/device/press-7, and shows the certificate of spiffe://test/device/press-8"
         ),
         "{why}"
     );

@@ -144,6 +144,7 @@ async fn all_go_on(talks: &[Talk]) {
     let before: Vec<_> = now().collect();
     let have_gone_on = async {
         while now().zip(&before).any(|(now, before)| now < before + 2) {
+            assert!(talks.iter().all(|talk| !talk.talking.is_finished()), "one has ended early: see above");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -268,9 +269,12 @@ async fn who_writes_while_the_hub_is_gone_waits_until_it_is_back() {
     until("it waits", || {
         let so_far = written.load(Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(500));
-        std::mem::replace(&mut before, so_far) == so_far
+        std::mem::replace(&mut before, so_far) == so_far && so_far > 0
     });
-    assert!(before < ALL as u64 / 2, "{before} bytes were taken by a session that has no way to its peer");
+    assert!(
+        (1..ALL as u64 / 2).contains(&before),
+        "{before} bytes were taken by a session that has no way to its peer"
+    );
     assert!(!writing.is_finished());
     let _hub = field.hub(&address.to_string());
     let mut heard = vec![0; 2 * PART];
@@ -480,7 +484,7 @@ async fn soak() {
     while until_time.map_or(rounds < 12, |until| tokio::time::Instant::now() < until) {
         let mut connections = half_way(&[local], 40).await;
         connections.truncate(40 - usize::try_from(draw(&mut random, 20)).unwrap());
-        let lasts = |random: &mut u64| Duration::from_millis(draw(random, 500));
+        let lasts = |random: &mut u64| Duration::from_millis(50 + draw(random, 450));
         match draw(&mut random, 5) {
             0 => {
                 hub.kill();

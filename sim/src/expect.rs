@@ -3,7 +3,7 @@
 //! In: what a backend has measured, under the names that are here. Out: properties.
 
 use crate::run::{Ended, Rest, Sink};
-use crate::scenario::{Plan, Role};
+use crate::scenario::{End, Plan, Role};
 
 /// How many streams came to their end as planned.
 pub const DONE: &str = "streams_done";
@@ -66,6 +66,10 @@ pub const SOMETIMES: [&str; 28] = [
 pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
     let expect = &plan.expect;
     let time = rest.simulated;
+    // That is told already, and what followed from it is no news.
+    if rest.ended == Ended::Panicked {
+        return;
+    }
     // What nobody has measured is not zero.
     let figure = |sink: &Sink, name: &str| sink.figures.get(name).copied();
     let unknown = |name: &str| format!("{name} was not measured");
@@ -98,6 +102,7 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
             online.map_or_else(|| unknown(ONLINE), |online| format!("{online} of {devices}"))
         });
     }
+    let may_type = plan.streams.iter().any(|stream| stream.interactive && stream.end == End::Finish);
     let bounds = [
         ("stall_below", STALL, expect.stall_below.map(|span| span.0)),
         ("resumes_at_most", RESUMES_OF_ONE, expect.resumes_at_most.map(|count| count.0)),
@@ -110,8 +115,9 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
     for (property, name, most) in bounds {
         let Some(most) = most else { continue };
         let value = figure(sink, name);
-        // What is left is counted once all is done.
-        if name == RESIDUE && value.is_none() && rest.ended != Ended::Done {
+        // What is left is counted once all is done; and where nobody has typed, nobody has waited.
+        let is_nothing = name == RESIDUE && rest.ended != Ended::Done || name == INTERACTIVE && !may_type;
+        if is_nothing && value.is_none() {
             continue;
         }
         sink.always(property, value.is_some_and(|value| value <= most), time, "world", || {
@@ -146,6 +152,7 @@ mod tests {
         let scenario = scenarios::named("nat-forgets").expect("it is there").expect("it can be read");
         let mut plan = scenario.expand(0, Some(Backend::Des)).expect("it makes sense");
         plan.expect = expect;
+        (plan.streams[0].interactive, plan.streams[0].end) = (true, End::Finish);
         let mut sink = Sink::new();
         sink.count(DONE, plan.streams.len() as u64);
         [FAILED, RESIDUE].iter().for_each(|name| sink.count(name, 0));
@@ -200,6 +207,21 @@ mod tests {
         for (property, expect) in cases {
             assert_eq!(broken(expect, Ended::Done, &[]), [property]);
         }
+    }
+
+    #[test]
+    fn where_nobody_may_type_nobody_has_waited() {
+        let scenario = scenarios::named("nat-forgets").expect("it is there").expect("it can be read");
+        let mut plan = scenario.expand(0, Some(Backend::Des)).expect("it makes sense");
+        plan.expect = Expect {
+            done: false,
+            no_residue: false,
+            interactive_below: Some(Span::seconds(1)),
+            ..Expect::default()
+        };
+        let mut sink = Sink::new();
+        check(&plan, &Rest { ended: Ended::Done, simulated: 1, waiting: Vec::new() }, &mut sink);
+        assert!(sink.properties.held(), "{:?}", sink.properties);
     }
 
     #[test]

@@ -131,6 +131,8 @@ pub enum Ended {
     SimulatedLimit,
     /// The limit of real time. Where it ends is not reproducible.
     WallLimit,
+    /// The product has panicked. What was not measured by then says nothing.
+    Panicked,
 }
 
 /// How a backend's run ended: what it returns.

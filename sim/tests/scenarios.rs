@@ -133,7 +133,7 @@ fn a_sweep_without_time_says_what_it_has_not_run() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// The last seed that there is has no next one.
+/// Behind the last of them there is no next one.
 #[test]
 fn a_sweep_ends_with_the_last_seeds_of_all() {
     let (first, end) = (u64::MAX - 2, u64::MAX);
@@ -288,6 +288,14 @@ fn outputs_are_files_like_any_other() {
     assert!(sim(&["run", "nat-forgets", "--trace", &text("fifo")]).status.success());
     assert!(std::fs::metadata(path("fifo")).expect("it is there").file_type().is_fifo());
     assert_eq!(reader.join().unwrap(), std::fs::read_to_string(path("one.qlog")).unwrap());
+
+    std::os::unix::fs::symlink("one.qlog", path("link.qlog")).expect("it can be made");
+    assert!(sim(&["run", "nat-forgets", "--seed", "1", "--trace", &text("link.qlog")]).status.success());
+    assert!(std::fs::symlink_metadata(path("link.qlog")).expect("it is there").is_symlink());
+    let one = std::fs::read_to_string(path("one.qlog")).expect("it can be read");
+    assert!(one.contains("\"seed\":1,"), "what it leads to was written");
+    let itself = sim(&["report", &text("link.qlog"), "--out", &text("one.qlog")]);
+    assert_eq!(itself.status.code(), Some(2), "{}", String::from_utf8_lossy(&itself.stderr));
 
     let same = sim(&["run", "nat-forgets", "--trace", &text("two"), "--failure", &text("./two")]);
     let said = String::from_utf8_lossy(&same.stderr);

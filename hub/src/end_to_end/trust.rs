@@ -29,14 +29,14 @@ pub enum PeerError {
         /// What TLS says.
         error: HandshakeError,
     },
-    /// It has shown that it is somebody else.
+    /// It shows somebody else's certificate; the service's end does not wait for the proof that it is that one.
     #[error(
-        "the other end of the tunnel should be {whom}, and is {found}; the hub may be lying, so ask its operator"
+        "the other end of the tunnel should be {whom}, and shows the certificate of {found}; the hub may be lying, so ask its operator"
     )]
     SomebodyElse {
         /// Who it should be.
         whom: Identity,
-        /// Who it is.
+        /// Whose certificate it shows.
         found: Identity,
     },
     /// It does not take this end's certificate.
@@ -136,7 +136,7 @@ pub(crate) fn client_config(
     Ok(Arc::new(config))
 }
 
-/// Who is there instead of the one who should be.
+/// Whose certificate was shown instead of the one that should be.
 #[derive(Debug, thiserror::Error)]
 #[error("it is {0}")]
 struct Found(Identity);
@@ -235,8 +235,8 @@ mod tests {
         let error = at_device.unwrap_err().to_string();
         assert_eq!(
             error,
-            "the other end of the tunnel should be spiffe://test/service/ops, and is spiffe://test/service/evil; the \
-             hub may be lying, so ask its operator"
+            "the other end of the tunnel should be spiffe://test/service/ops, and shows the certificate of \
+             spiffe://test/service/evil; the hub may be lying, so ask its operator"
         );
         let mut forged = credentials(&theirs, "service/ops");
         forged.roots.clone_from(&service.roots);

@@ -1,7 +1,7 @@
 //! Files: scenarios, failures and traces. What is written is there as a whole, or not at all.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -188,6 +188,7 @@ fn check_format(path: &Path, format: &serde_json::Value, ours: u32) -> anyhow::R
 /// such as a FIFO, is written into.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let context = || format!("cannot write {}", path.display());
+    let path = &real(path);
     if is_special(path) {
         let mut file = std::fs::OpenOptions::new().write(true).open(path).with_context(context)?;
         return file.write_all(bytes).with_context(context);
@@ -204,8 +205,9 @@ pub(super) fn check_writable(path: Option<&Path>) -> anyhow::Result<()> {
     if path.is_dir() {
         bail!("cannot write {}: it is a directory", path.display());
     }
-    if !is_special(path) {
-        beside(path)?;
+    let path = real(path);
+    if !is_special(&path) {
+        beside(&path)?;
     }
     Ok(())
 }
@@ -216,17 +218,22 @@ pub(super) fn check_different(
     one: (&str, Option<&Path>),
     other: (&str, Option<&Path>),
 ) -> anyhow::Result<()> {
-    let place = |path: &Path| {
-        let real = directory(path).canonicalize().unwrap_or_else(|_| directory(path).to_owned());
-        real.join(path.file_name().unwrap_or_default())
-    };
     if let (Some(first), Some(second)) = (one.1, other.1)
-        && place(first) == place(second)
+        && real(first) == real(second)
         && !is_special(first)
     {
         bail!("{} and {} are both {}: give them two files", one.0, other.0, first.display());
     }
     Ok(())
+}
+
+/// Where a file is, or will be: what a link leads to, and not the link.
+fn real(path: &Path) -> PathBuf {
+    let beside = || {
+        let directory = directory(path).canonicalize().unwrap_or_else(|_| directory(path).to_owned());
+        directory.join(path.file_name().unwrap_or_default())
+    };
+    path.canonicalize().unwrap_or_else(|_| beside())
 }
 
 /// Whether something is there that cannot be replaced by a file, such as `/dev/null`.

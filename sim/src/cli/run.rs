@@ -213,7 +213,7 @@ pub(super) fn print(plan: &Plan, outcome: &Outcome, wall: f64, json: bool) -> an
         println!("  {name}: {}", figure(name, *value));
     }
     if *ended != Ended::Done {
-        println!("  ended by a limit: {ended:?}");
+        println!("  ended early: {ended:?}");
         waiting.iter().for_each(|line| println!("    {line}"));
     }
     for (name, broken) in properties.broken() {

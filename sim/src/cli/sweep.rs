@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -98,10 +98,14 @@ impl Sweep {
         // is quicker to say what failed.
         let together = if until.is_some() { scenarios.len() } else { 1 };
         for some in scenarios.chunks(together.max(1)) {
-            let swept = sweep(some, self.seeds, jobs.unwrap_or(1), self.backend, until)?;
+            let (swept, trouble) = sweep(some, self.seeds, jobs.unwrap_or(1), self.backend, until);
             for (scenario, swept) in some.iter().zip(swept) {
                 self.keep_failures(scenario, &swept)?;
                 all.push((scenario.name.clone(), swept));
+            }
+            // What was found before it is kept.
+            if let Some(error) = trouble {
+                bail!(error);
             }
         }
         let asked = self.seeds.1 - self.seeds.0;
@@ -179,14 +183,30 @@ impl Swept {
     }
 }
 
-/// Runs scenarios with all seeds, in `jobs` threads, in turns.
+/// Tells those who wait for a run that it will never be over, if its thread panics.
+struct Unwinding<'a> {
+    progress: &'a Mutex<Progress>,
+    changed: &'a Condvar,
+}
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.trouble = Some(anyhow!("a run has panicked outside of its world"));
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// Runs scenarios with all seeds, in `jobs` threads, in turns. Returns what came of it, and what ended it early.
 pub(super) fn sweep(
     scenarios: &[Scenario],
     (first, end): (u64, u64),
     jobs: usize,
     backend: Option<Backend>,
     until: Option<Instant>,
-) -> anyhow::Result<Vec<Swept>> {
+) -> (Vec<Swept>, Option<anyhow::Error>) {
     let name = scenarios.first().filter(|_| scenarios.len() == 1).map_or("all", |it| it.name.as_str());
     let bar = bar(name, (end - first).saturating_mul(scenarios.len() as u64));
     let started = now();
@@ -219,6 +239,7 @@ pub(super) fn sweep(
         Some(taken)
     };
     let work = || {
+        let _unwinding = Unwinding { progress: &progress, changed: &changed };
         while let Some((number, turn, seed)) = next() {
             let began = now();
             let plan = files::plan(&scenarios[turn], seed, backend);
@@ -236,13 +257,10 @@ pub(super) fn sweep(
     std::thread::scope(|scope| (0..jobs.max(1)).for_each(|_| _ = scope.spawn(work)));
     bar.finish_and_clear();
     let Progress { mut swept, busy, trouble, .. } = progress.into_inner().expect("nobody panics with it");
-    if let Some(error) = trouble {
-        bail!(error);
-    }
     // Each has its part of the time that all took.
     let (all, wall) = (busy.iter().sum::<f64>().max(1e-9), started.elapsed().as_secs_f64());
     swept.iter_mut().zip(busy).for_each(|(swept, busy)| swept.wall = wall * busy / all);
-    Ok(swept)
+    (swept, trouble)
 }
 
 pub(super) fn bar(name: &str, count: u64) -> ProgressBar {

@@ -298,7 +298,8 @@ impl World<'_> {
         let ends = [pair.service, pair.device].map(|host| &self.plan.hosts[host]);
         let hubs = self.plan.hosts.iter().filter(|host| host.role == crate::scenario::Role::Hub);
         let lines: Vec<&LinkSpec> = ends.into_iter().chain(hubs).flat_map(Host::ways).collect();
-        let trip: u64 = lines.iter().map(|line| line.delay.0 + line.jitter.0).sum();
+        let detour = |line: &LinkSpec| line.reorder.map_or(0, |reorder| reorder.by.0);
+        let trip: u64 = lines.iter().map(|line| line.delay.0 + line.jitter.0 + detour(line)).sum();
         // QUIC paces by the round trips that it has measured, which are as long as a line was held.
         let conns = self.ends[end].tunnel.map(|tunnel| self.tunnels[tunnel].conns);
         let measured: u64 = conns.into_iter().flatten().map(|conn| self.quic_round_trip(conn)).sum();

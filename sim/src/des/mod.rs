@@ -42,7 +42,7 @@ pub(crate) fn run(plan: &Plan, sink: &mut Sink) -> anyhow::Result<Rest> {
         Ok(rest) => Ok(rest),
         Err(broken) => {
             sink.always(broken.property, false, now, "engine", || broken.detail());
-            Ok(Rest { ended: crate::run::Ended::Done, simulated: now, waiting })
+            Ok(Rest { ended: crate::run::Ended::Panicked, simulated: now, waiting })
         }
     }
 }

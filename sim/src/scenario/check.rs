@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::lines::Line;
-use super::{Backend, Count, EndpointSpec, FaultKind, Rate, Scenario, Share, Size, is_supported};
+use super::{Backend, Count, EndpointSpec, FaultKind, Rate, Scenario, Size, is_supported};
 use crate::expect::SOMETIMES;
-use crate::link::{Burst, LinkSpec};
+use crate::link::{Burst, LinkSpec, Reorder};
 use crate::profile;
 
 /// What is wrong, and where: the keys that lead there, such as `fault`, `2`, `host`.
@@ -39,6 +39,9 @@ const MAX_HOSTS: u64 = 100_000;
 
 /// The most streams of all works together: each needs some hundred bytes before it says anything.
 const MAX_STREAMS: u64 = 1_000_000;
+
+/// The most faults of all kinds together.
+const MAX_FAULTS: u64 = 1_000_000;
 
 impl Scenario {
     /// Whether it makes sense, on the backend that it will run on.
@@ -116,9 +119,10 @@ impl Scenario {
             if self.line(name).is_none() {
                 let own: Vec<_> = self.links.keys().map(String::as_str).collect();
                 let profiles: Vec<_> = profile::names().collect();
-                let (own, profiles) = (own.join(", "), profiles.join(", "));
+                let own = if own.is_empty() { String::new() } else { format!("{}, and ", own.join(", ")) };
                 let text = format!(
-                    "there is no [link.{name}], and no profile `{name}`; there are: {own}; and the profiles {profiles}"
+                    "there is no [link.{name}], and no profile `{name}`; there are: {own}the profiles {}",
+                    profiles.join(", ")
                 );
                 return problem(&[list, &index.to_string(), "link"], text);
             }
@@ -158,15 +162,17 @@ impl Scenario {
                     "without a rate nothing ever waits in a queue: say a rate as well",
                 );
             }
-            let reorder = link.reorder.map_or(0, |reorder| reorder.share.0);
-            let shares = [("loss", link.loss.0), ("reorder", reorder), ("duplicate", link.duplicate.0)];
-            if let Some((key, _)) = shares.into_iter().find(|(_, share)| *share > 1_000_000) {
-                return problem(&at(key), "more than all of them");
+            let mut shares =
+                vec![(at("loss").to_vec(), link.loss), (at("duplicate").to_vec(), link.duplicate)];
+            if let Some(Reorder { share, .. }) = link.reorder {
+                shares.push((vec!["link", name, "reorder", "share"], share));
             }
-            let burst = link.burst.unwrap_or(Burst { enter: Share(0), leave: Share(0), loss: Share(0) });
-            let shares = [("enter", burst.enter), ("leave", burst.leave), ("loss", burst.loss)];
-            if let Some((key, _)) = shares.into_iter().find(|(_, share)| share.0 > 1_000_000) {
-                return problem(&["link", name, "burst", key], "more than all of them");
+            if let Some(Burst { enter, leave, loss }) = link.burst {
+                let of_burst = [("enter", enter), ("leave", leave), ("loss", loss)];
+                shares.extend(of_burst.map(|(key, share)| (vec!["link", name, "burst", key], share)));
+            }
+            if let Some((path, _)) = shares.into_iter().find(|(_, share)| share.0 > 1_000_000) {
+                return problem(&path, "more than all of them");
             }
         }
         Ok(())
@@ -245,6 +251,7 @@ impl Scenario {
     }
 
     fn check_faults(&self) -> Result<(), Problem> {
+        let mut faults: u64 = 0;
         for (index, fault) in self.faults.iter().enumerate() {
             let index = index.to_string();
             let at = |key| ["fault", index.as_str(), key];
@@ -254,6 +261,13 @@ impl Scenario {
                 members(&self.devices, &fault.host).or(members(&self.services, &fault.host)).is_some();
             if !is_hub && !is_proxy && !is_endpoint {
                 return problem(&at("host"), format!("there is no host `{}`", fault.host));
+            }
+            let group = members(&self.devices, &fault.host).or(members(&self.services, &fault.host));
+            let each = group.filter(|_| fault.each).map_or(1, |(_, names)| names.len() as u64);
+            faults = faults.saturating_add(fault.times.most.0.saturating_mul(each));
+            if faults > MAX_FAULTS {
+                let text = format!("{faults} faults in all, up to here; there can be {MAX_FAULTS}");
+                return problem(&at("times"), text);
             }
             let suits = match fault.kind {
                 FaultKind::Drain => is_hub,
@@ -276,7 +290,7 @@ impl Scenario {
             if needs_end && fault.lasts.is_none() {
                 return problem(&at("kind"), "say for how long, with `for`");
             }
-            if fault.at.least > self.limits.simulated {
+            if fault.at.least >= self.limits.simulated {
                 return problem(&at("at"), self.ends_before());
             }
         }

@@ -86,7 +86,7 @@ fn play_through(sim: &mut Sim<'_>, stage: &Rc<Stage>) -> anyhow::Result<Rest> {
         Err(broken) => {
             stage.air.set_clock(sim.elapsed());
             stage.air.always(broken.property, false, "product", || broken.detail());
-            return Ok(Rest { ended: Ended::Done, simulated, waiting: director.waiting() });
+            return Ok(Rest { ended: Ended::Panicked, simulated, waiting: director.waiting() });
         }
     };
     let waiting = if ended == Ended::Done { Vec::new() } else { director.waiting() };
@@ -507,7 +507,7 @@ mod tests {
         let mut sim = simulation(&plan);
         sim.host("hub", host);
         let rest = play_through(&mut sim, &Stage::new(plan, air.clone())).unwrap();
-        assert_eq!((rest.ended, rest.simulated / 10_000_000), (Ended::Done, 1));
+        assert_eq!((rest.ended, rest.simulated / 10_000_000), (Ended::Panicked, 1));
         let sink = air.set_sink(Sink::default());
         let told =
             |(name, broken): (&str, &crate::property::Broken)| (name.to_owned(), broken.detail.clone());
