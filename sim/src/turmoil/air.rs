@@ -179,6 +179,13 @@ impl Air {
         std::mem::replace(&mut self.lock().sink, sink)
     }
 
+    /// Does something with where events go, which may look at all else.
+    pub(super) fn with_sink(&self, act: impl FnOnce(&mut Sink)) {
+        let mut sink = self.set_sink(Sink::default());
+        act(&mut sink);
+        self.set_sink(sink);
+    }
+
     /// Leaves payload out of the events, and keeps its length. A WebSocket's masks are drawn by a crate that asks nobody for
     /// its entropy: what they make of the payload differs from run to run, and nothing else does.
     pub fn keep_lengths_only(&self) {

@@ -11,6 +11,7 @@ mod chaos;
 mod fault;
 mod firewall;
 pub mod line;
+mod look;
 pub mod network;
 mod play;
 mod stage;

@@ -13,15 +13,14 @@ use turmoil::{Builder, Sim};
 
 use super::air::{Air, nanoseconds};
 use super::fault::Faults;
-use super::firewall::Kind;
 use super::line::Line;
 use super::play;
-use super::stage::{DEVICE, Progress, SERVICE, Stage};
+use super::stage::Stage;
 use crate::crypto::EPOCH;
 use crate::expect;
 use crate::explore::{catch, has_panicked};
 use crate::run::{Ended, Rest, Sink};
-use crate::scenario::{End, FaultKind, Host, Plan, Role, StreamPlan, Transport};
+use crate::scenario::{FaultKind, Host, Plan, Role, Transport};
 
 /// The most hosts of turmoil's.
 const MAX_HOSTS: usize = 25;
@@ -31,9 +30,6 @@ const CLOSING: Duration = Duration::from_secs(40);
 
 /// How long a device may not know that another one has taken its place: a slow line, and the hub's goodbye.
 const TAKEOVER: Duration = Duration::from_secs(5);
-
-/// What a kind of link has carried that was in use, in bytes: more than its handshakes.
-const A_LOT: u64 = 32 << 10;
 
 /// How many steps there are between two looks at the real clock.
 const LOOK_EVERY: u64 = 256;
@@ -90,7 +86,7 @@ fn play_through(sim: &mut Sim<'_>, stage: &Rc<Stage>) -> anyhow::Result<Rest> {
         }
     };
     let waiting = if ended == Ended::Done { Vec::new() } else { director.waiting() };
-    director.measure();
+    stage.measure();
     Ok(Rest { ended, simulated, waiting })
 }
 
@@ -300,7 +296,7 @@ impl Director {
     fn look_at_devices(&self) {
         let online = self.stage.online.borrow().len() as u64;
         let after = self.online_after.unwrap_or(u64::MAX);
-        self.with_sink(|sink| {
+        self.stage.air.with_sink(|sink| {
             sink.most(expect::ONLINE, online);
             sink.most(expect::ONLINE_AFTER, after);
         });
@@ -322,7 +318,7 @@ impl Director {
         self.wait(sim, |stage| tunnels(stage) == (0, 0) && stage.air.connections() == 0)?;
         let (_, links) = tunnels(&self.stage);
         let connections = self.stage.air.connections();
-        self.with_sink(|sink| sink.most(expect::RESIDUE, (left + links + connections) as u64));
+        self.stage.air.with_sink(|sink| sink.most(expect::RESIDUE, (left + links + connections) as u64));
         Ok(())
     }
 
@@ -333,12 +329,6 @@ impl Director {
             self.step(sim)?;
         }
         Ok(())
-    }
-
-    fn with_sink(&self, act: impl FnOnce(&mut Sink)) {
-        let mut sink = self.stage.air.set_sink(Sink::default());
-        act(&mut sink);
-        self.stage.air.set_sink(sink);
     }
 
     /// Who waits for what.
@@ -371,101 +361,6 @@ impl Director {
         waiting.extend(offline.map(|host| format!("{} is not online", host.name)));
         waiting
     }
-
-    /// Looks at what streams made of it when the kind of link beneath their session changed: nothing.
-    fn look_at_hops(&self) {
-        let plan = &self.stage.plan;
-        let has_session = |host: &&Host| plan.streams.iter().any(|it| it.session && it.service == host.name);
-        for service in plan.hosts_of(Role::Service).filter(has_session) {
-            let is_used = |kind: &&Kind| self.stage.air.carried(&service.name, **kind) >= A_LOT;
-            let kinds = Kind::ALL.iter().filter(is_used).count();
-            let streams = self.stage.streams.borrow();
-            for (plan, stream) in plan.streams.iter().zip(&*streams) {
-                if kinds < 2 || !plan.session || plan.service != service.name {
-                    continue;
-                }
-                let all = [(SERVICE, plan.down.0), (DEVICE, plan.up.0)]
-                    .iter()
-                    .all(|&(side, bytes)| stream.sides[side].read == bytes * plan.rounds);
-                let whole = plan.end != End::Finish || stream.is_done() && all;
-                self.stage.air.always("kind_hop", whole, &plan.service, || {
-                    format!("{}: over {kinds} kinds of link, {stream:?}", plan.name)
-                });
-            }
-            if kinds == Kind::ALL.len() {
-                self.stage.air.sometimes("over_all_kinds_of_link", true);
-            }
-        }
-    }
-
-    /// Looks at how a stream that is over has ended, at both sides.
-    fn look_at_end(&self, plan: &StreamPlan, stream: &Progress) {
-        if !stream.is_over() {
-            return;
-        }
-        let air = &self.stage.air;
-        let [service, device] = &stream.sides;
-        if matches!(plan.end, End::Reset(_)) && matches!(service.outcome, Some(Ok(()))) && device.begun {
-            let seen = matches!(device.outcome, Some(Err(_)));
-            air.always("drop_semantics", seen, &plan.device, || {
-                format!("{}: a reset was not seen", plan.name)
-            });
-        }
-        if stream.is_done() && plan.end == End::Finish {
-            let both = [(service, device), (device, service)];
-            let all =
-                both.iter().all(|(one, other)| one.finished && other.ended && one.written == other.read);
-            air.always("accepted_means_owed", all, &plan.service, || format!("{}: {stream:?}", plan.name));
-        }
-    }
-
-    /// Writes down the figures.
-    fn measure(&self) {
-        self.look_at_hops();
-        let streams = self.stage.streams.borrow();
-        let mut done = 0;
-        let mut failed = 0;
-        let mut stall = 0;
-        for (plan, stream) in self.stage.plan.streams.iter().zip(&*streams) {
-            let service = stream.sides[SERVICE].outcome.as_ref();
-            let planned = match plan.end {
-                End::Finish => stream.is_done(),
-                // What the device makes of it is looked at where it reads.
-                End::Reset(_) | End::Stop(_) | End::Late(_) => {
-                    matches!(service, Some(Ok(()))) && stream.is_over()
-                }
-            };
-            self.look_at_end(plan, stream);
-            done += u64::from(planned);
-            failed += u64::from(stream.is_over() && !planned);
-            stall = stall.max(stream.stall);
-        }
-        let mut rounds = self.stage.rounds.borrow().clone();
-        rounds.sort_unstable();
-        let slowest = rounds.get(rounds.len().saturating_sub(1).min(rounds.len() * 99 / 100)).copied();
-        let bound = self.stage.plan.expect.interactive_below;
-        let slow = |plan: &StreamPlan| plan.device_reads.is_some() || plan.service_reads.is_some();
-        let slow_readers = self.stage.plan.streams.iter().any(slow)
-            || self.stage.plan.faults.iter().any(|fault| fault.kind == FaultKind::SlowReader);
-        let carried: u64 = streams.iter().flat_map(|stream| &stream.sides).map(|side| side.read).sum();
-        let reached = streams.iter().filter(|stream| stream.sides[DEVICE].begun).count() as u64;
-        self.with_sink(|sink| {
-            sink.count(expect::DONE, done);
-            sink.count(expect::FAILED, failed);
-            sink.count("bytes_read", carried);
-            sink.count("streams_opened", reached);
-            sink.most(expect::STALL, stall);
-            if let Some(slowest) = slowest {
-                sink.most(expect::INTERACTIVE, slowest);
-            }
-            sink.sometimes("stream_failed", failed > 0);
-            if let (Some(slowest), Some(most), true) = (slowest, bound, slow_readers) {
-                let now = self.stage.plan.limits.simulated.0;
-                let detail = || format!("keystrokes took {} ms beside a slow reader", slowest / 1_000_000);
-                sink.always("slow_reader_isolated", slowest <= most.0, now, "world", detail);
-            }
-        });
-    }
 }
 
 #[cfg(test)]
@@ -473,29 +368,7 @@ impl Director {
 mod tests {
     use super::*;
     use crate::scenario::{Backend, parse};
-
-    /// Two devices with one identity, of which the first says eight bytes to each stream of a service.
-    fn text(work: &str, expect: &str) -> String {
-        format!(
-            "name = \"test\"\nstory = \"A device says eight bytes.\"\n[[hub]]\nname = \"hub\"\n\
-             [[device]]\nname = \"device\"\nidentity = \"press\"\n[[device]]\nname = \"copy\"\nidentity = \"press\"\n\
-             [[service]]\nname = \"service\"\n\
-             [[work]]\nname = \"work\"\nservice = \"service\"\ndevice = \"device\"\nup = \"1 B\"\ndown = \"8 B\"\n{work}\n\
-             [expect]\n{expect}\n"
-        )
-    }
-
-    /// What breaks in a run of which `prepare` says how it went.
-    fn broken(text: &str, prepare: impl FnOnce(&Stage, &mut Director)) -> Vec<String> {
-        let plan = parse("test.toml", text).unwrap().expand(1, Some(Backend::Turmoil)).unwrap();
-        let air = Air::default();
-        let stage = Stage::new(plan, air.clone());
-        let mut director = Director::new(stage.clone());
-        prepare(&stage, &mut director);
-        director.measure();
-        let sink = air.set_sink(Sink::default());
-        sink.properties.broken().map(|(name, _)| name.to_owned()).collect()
-    }
+    use crate::turmoil::look::tests::text;
 
     /// What breaks in a run in which something is wrong with the product on a host, and what is said of it.
     fn broken_by<F>(host: impl Fn() -> F + 'static) -> Vec<(String, String)>
@@ -532,81 +405,20 @@ mod tests {
         assert_eq!(broken_by(in_a_task), [("no_stall".to_owned(), "no_stall: in a task".to_owned())]);
     }
 
-    /// The stream went as planned, at both ends.
-    fn went_well(stage: &Stage) {
-        stage.moved(0, |progress| {
-            for (side, written, read) in [(SERVICE, 1, 8), (DEVICE, 8, 1)] {
-                let it = &mut progress.sides[side];
-                (it.written, it.read, it.finished, it.ended, it.begun) = (written, read, true, true, true);
-                it.outcome = Some(Ok(()));
-            }
-        });
-    }
-
-    fn hops(stage: &Stage) {
-        let kinds = [Kind::Tls, Kind::Quic];
-        kinds.into_iter().for_each(|kind| stage.air.lock().carry(&"service".into(), kind, 64 << 10));
-    }
-
-    #[test]
-    fn a_stream_that_does_not_survive_a_hop_is_noticed() {
-        let text = text("session = true", "");
-        let well = |stage: &Stage| {
-            went_well(stage);
-            hops(stage);
-        };
-        assert!(broken(&text, |stage, _| well(stage)).is_empty());
-        let cut_short = |stage: &Stage, _: &mut Director| {
-            well(stage);
-            stage.moved(0, |progress| progress.sides[SERVICE].read = 7);
-        };
-        assert!(broken(&text, cut_short).contains(&"kind_hop".to_owned()));
-        let failed = |stage: &Stage, _: &mut Director| {
-            well(stage);
-            stage.moved(0, |progress| progress.sides[DEVICE].outcome = Some(Err("lost".into())));
-        };
-        assert_eq!(broken(&text, failed), ["kind_hop"]);
-    }
-
-    #[test]
-    fn a_byte_that_was_accepted_and_not_delivered_is_noticed() {
-        let lost = |stage: &Stage, _: &mut Director| {
-            went_well(stage);
-            stage.moved(0, |progress| progress.sides[DEVICE].read = 0);
-        };
-        assert_eq!(broken(&text("", ""), lost), ["accepted_means_owed"]);
-    }
-
-    #[test]
-    fn a_reset_that_is_not_seen_is_noticed() {
-        let text = text("resets = \"100 %\"", "");
-        assert_eq!(broken(&text, |stage, _| went_well(stage)), ["drop_semantics"]);
-        let seen = |stage: &Stage, _: &mut Director| {
-            went_well(stage);
-            stage.moved(0, |progress| progress.sides[DEVICE].outcome = Some(Err("reset".into())));
-        };
-        assert!(broken(&text, seen).is_empty());
-    }
-
-    #[test]
-    fn keystrokes_that_wait_for_a_slow_reader_are_noticed() {
-        let text = text("interactive = true\ndevice_reads = \"1 kbit/s\"", "interactive_below = \"1 ms\"");
-        let rounds = |nanos| move |stage: &Stage, _: &mut Director| stage.rounds.borrow_mut().push(nanos);
-        assert!(broken(&text, rounds(1_000_000)).is_empty());
-        assert_eq!(broken(&text, rounds(1_000_001)), ["slow_reader_isolated"]);
-    }
-
     #[test]
     fn two_of_one_identity_that_are_both_in_for_long_are_noticed() {
-        let look = |after: Duration| {
-            move |stage: &Stage, director: &mut Director| {
-                stage.online.borrow_mut().extend(["device".to_owned(), "copy".to_owned()]);
-                director.look_at_twins();
-                stage.air.set_clock(after);
-                director.look_at_twins();
-            }
+        let broken = |after: Duration| {
+            let plan = parse("test.toml", &text("", "")).unwrap().expand(1, Some(Backend::Turmoil)).unwrap();
+            let stage = Stage::new(plan, Air::default());
+            let mut director = Director::new(stage.clone());
+            stage.online.borrow_mut().extend(["device".to_owned(), "copy".to_owned()]);
+            director.look_at_twins();
+            stage.air.set_clock(after);
+            director.look_at_twins();
+            let sink = stage.air.set_sink(Sink::default());
+            sink.properties.broken().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
         };
-        assert!(broken(&text("", ""), look(TAKEOVER)).is_empty());
-        assert_eq!(broken(&text("", ""), look(TAKEOVER + TICK)), ["newest_wins_now"]);
+        assert!(broken(TAKEOVER).is_empty());
+        assert_eq!(broken(TAKEOVER + TICK), ["newest_wins_now"]);
     }
 }
