@@ -114,7 +114,10 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("the peer does not know the session: it has restarted, or it waited for its grace period and has forgotten it"),
+            Self::Unknown => f.write_str(
+                "the peer does not know the session: it has restarted, or it waited for its grace period and has \
+                 forgotten it",
+            ),
             Self::Stale(epoch) => write!(f, "the session has a newer pipe, of epoch {}", epoch.0),
             Self::Expired => f.write_str("the peer gave the session up before it was resumed"),
             Self::Closed(code) => write!(f, "the peer closed the session with code {code}"),

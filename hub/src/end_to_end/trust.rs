@@ -138,7 +138,7 @@ pub(crate) fn client_config(
 
 /// Whose certificate was shown instead of the one that should be.
 #[derive(Debug, thiserror::Error)]
-#[error("it is {0}")]
+#[error("the certificate is that of {0}")]
 struct Found(Identity);
 
 /// Trusts the certificate of one identity, if one of the authorities vouches for it.

@@ -54,11 +54,11 @@ impl World<'_> {
         self.emit(host, What::FaultEnded { kind: name(kind) });
         match kind {
             FaultKind::Cut => self.hosts[host].cuts -= 1,
-            FaultKind::CutUp => self.let_through(host, UP),
-            FaultKind::CutDown => self.let_through(host, DOWN),
-            FaultKind::Hold => (0..2).for_each(|line| self.let_pass(host, line)),
-            FaultKind::HoldUp => self.let_pass(host, UP),
-            FaultKind::HoldDown => self.let_pass(host, DOWN),
+            FaultKind::CutUp => self.end_mute(host, UP),
+            FaultKind::CutDown => self.end_mute(host, DOWN),
+            FaultKind::Hold => (0..2).for_each(|line| self.end_hold(host, line)),
+            FaultKind::HoldUp => self.end_hold(host, UP),
+            FaultKind::HoldDown => self.end_hold(host, DOWN),
             FaultKind::Crash | FaultKind::PowerLoss => self.start_again(host),
             FaultKind::SlowReader => {
                 self.hosts[host].slow -= 1;
@@ -88,18 +88,22 @@ impl World<'_> {
         self.all_online_at = self.is_everybody_online().then_some(self.now);
     }
 
+    /// What was held back, or was to be sent again, goes on its way once nothing stops it any more.
     fn let_pass(&mut self, host: usize, line: usize) {
-        self.hosts[host].holds[line] -= 1;
-        if self.hosts[host].holds[line] == 0 {
+        let it = &self.hosts[host];
+        if it.holds[line] == 0 && it.mutes[line] == 0 {
             self.release(host, line);
         }
     }
 
-    fn let_through(&mut self, host: usize, line: usize) {
+    fn end_hold(&mut self, host: usize, line: usize) {
+        self.hosts[host].holds[line] -= 1;
+        self.let_pass(host, line);
+    }
+
+    fn end_mute(&mut self, host: usize, line: usize) {
         self.hosts[host].mutes[line] -= 1;
-        if self.hosts[host].mutes[line] == 0 {
-            self.release(host, line);
-        }
+        self.let_pass(host, line);
     }
 
     /// The connections of TCP over which `host` is reached, or reaches others. What happens to QUIC it finds out by itself.
