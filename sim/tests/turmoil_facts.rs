@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use turmoil::net::{TcpListener, TcpStream, UdpSocket};
 use turmoil::{Builder, Sim};
@@ -219,6 +220,61 @@ fn to_connect_to_a_host_that_is_down_hangs() {
     sim.crash("reader");
     steps(&mut sim, 5000);
     assert!(!connected.get());
+}
+
+/// Who gives up a connection that is not made yet was never there: its server hears nothing of it, where a kernel would have
+/// it accept one that ends. So ours is made in a task that nobody gives up, and closed.
+#[test]
+fn who_gives_up_connecting_was_never_there() {
+    let mut sim = builder().build();
+    let accepted = Rc::new(Cell::new(false));
+    let told = accepted.clone();
+    sim.host("server", move || {
+        let told = told.clone();
+        async move {
+            let listener = TcpListener::bind("0.0.0.0:1").await?;
+            let _accepted = listener.accept().await?;
+            told.set(true);
+            std::future::pending().await
+        }
+    });
+    sim.host("caller", || async {
+        // Asked once, and then given up.
+        assert!(TcpStream::connect("server:1").now_or_never().is_none());
+        std::future::pending().await
+    });
+    steps(&mut sim, 5000);
+    assert!(!accepted.get());
+}
+
+/// Datagrams that find a socket's queue full are dropped, and nobody is told. So ours has room for all that is on a line.
+#[test]
+fn datagrams_that_find_no_room_are_dropped() {
+    let mut builder = builder();
+    let mut sim = builder.udp_capacity(4).build();
+    let heard = Rc::new(Cell::new(0));
+    let told = heard.clone();
+    sim.host("receiver", move || {
+        let told = told.clone();
+        async move {
+            let socket = UdpSocket::bind("0.0.0.0:1").await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            loop {
+                socket.recv_from(&mut [0; 8]).await?;
+                told.set(told.get() + 1);
+            }
+        }
+    });
+    sim.host("sender", || async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let socket = UdpSocket::bind("0.0.0.0:0").await?;
+        for _ in 0..10 {
+            socket.send_to(b"x", "receiver:1").await?;
+        }
+        std::future::pending().await
+    });
+    steps(&mut sim, 1000);
+    assert_eq!(heard.get(), 4);
 }
 
 /// A host whose program has ended is not stepped any more, nor are the tasks that it has left. So ours never end.
