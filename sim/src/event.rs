@@ -74,9 +74,9 @@ pub enum What {
     /// A half of a stream ended, as its reader or its writer sees it.
     #[serde(rename = "towline:stream_ended")]
     StreamEnded { stream: String, how: String },
-    /// How a session stands.
-    #[serde(rename = "towline:session_figures")]
-    Figures { session: String, available: u64, unread: u64, held: u64 },
+    /// A reader lets its peer send on up to `limit`, which is `window` bytes ahead of what it has read.
+    #[serde(rename = "towline:window_updated")]
+    WindowUpdated { stream: String, limit: u64, window: u64 },
     /// A host has accepted a connection. Connections are numbered.
     #[serde(rename = "towline:connection_accepted")]
     Accepted { wire: u64 },

@@ -62,6 +62,13 @@ pub const SOMETIMES: [&str; 28] = [
     "window_grew",
 ];
 
+/// The first of these that nobody looks at: where it is, and what to say of it.
+pub(crate) fn unheard_of(sometimes: &[String]) -> Option<(usize, String)> {
+    let place = sometimes.iter().position(|name| !SOMETIMES.contains(&name.as_str()))?;
+    let (name, known) = (&sometimes[place], SOMETIMES.join(", "));
+    Some((place, format!("nobody looks whether `{name}` happens; there are: {known}")))
+}
+
 /// Looks at what was expected.
 pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
     let expect = &plan.expect;
@@ -72,7 +79,10 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
     }
     // What nobody has measured is not zero.
     let figure = |sink: &Sink, name: &str| sink.figures.get(name).copied();
-    let unknown = |name: &str| format!("{name} was not measured");
+    let unknown = |name: &str| match name {
+        ONLINE_AFTER => "not all devices are online".to_owned(),
+        _ => format!("{name} was not measured"),
+    };
     let planned = plan.streams.len() as u64;
     let (done, failed) = (figure(sink, DONE), figure(sink, FAILED));
     let over = done.unwrap_or(0) + failed.unwrap_or(0);

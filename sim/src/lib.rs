@@ -5,24 +5,53 @@
 //! within scopes that are small enough to be exhausted. Under `--cfg towline_sabotage` the module `sabotage` arms known
 //! bugs, to see that they are found.
 //!
-//! A scenario that needs code is a struct like any other:
+//! A scenario that needs code is a struct like any other, and a property that no scenario has is a closure. Here a hub
+//! crashes in the very moment in which a session is on a pipe again, which no file can say; and no stream may be silent at
+//! its reader for longer than the hub is gone and endpoints take to come back:
 //!
 //! ```
-//! use towline_sim::run::{Sink, run};
-//! use towline_sim::scenario::{Count, FaultKind, FaultSpec, Range, Span};
+//! use std::collections::BTreeMap;
+//! use towline_sim::event::{Event, What};
+//! use towline_sim::run::{Looked, Sink, run};
+//! use towline_sim::scenario::{Fault, FaultKind, Span};
+//! use towline_sim::shrink::shrink;
 //!
-//! let mut scenario = towline_sim::scenarios::named("nat-forgets").ok_or("it is there")??;
-//! scenario.devices[0].count = Some(Count(3));
-//! // Each of the three devices moves, one second after the other.
-//! for index in 0..3 {
-//!     let at = Range::exactly(Span::seconds(5 + index));
-//!     let times = Range::exactly(Count(1));
-//!     let host = format!("device-{index}");
-//!     scenario.faults.push(FaultSpec { kind: FaultKind::Move, host, each: false, at, lasts: None, times });
+//! /// Watches whether a stream is read again within this many nanoseconds.
+//! fn silence(most: u64) -> impl FnMut(&Event) -> Option<Looked> {
+//!     let mut last = BTreeMap::new();
+//!     move |event| {
+//!         let What::StreamRead { stream, .. } = &event.what else { return None };
+//!         let half = (event.who.clone(), stream.clone());
+//!         let since = event.time - last.insert(half, event.time).unwrap_or(event.time);
+//!         let verdict = if since <= most { Ok(()) } else { Err(format!("{stream}: {since} ns without a byte")) };
+//!         Some(("no_long_silence", verdict))
+//!     }
 //! }
-//! let plan = scenario.expand(7, None)?;
-//! let outcome = run(&plan, Sink::new())?;
+//!
+//! let scenario = towline_sim::scenarios::named("link-loss").ok_or("it is there")??;
+//! let (mut plan, again) = (0..)
+//!     .find_map(|seed| {
+//!         let plan = scenario.expand(seed, None).ok()?;
+//!         let events = run(&plan, Sink::keeping()).ok()?.lines;
+//!         let mut events = events.iter().filter_map(|line| serde_json::from_str::<Event>(line).ok());
+//!         let resumed = |event: &Event| matches!(event.what, What::SessionAttached { epoch: 1.., .. });
+//!         Some((plan, events.find(resumed)?.time))
+//!     })
+//!     .ok_or("some session is resumed")?;
+//! // Until then all goes as it went: the same plan and seed are the same run.
+//! let (kind, host, lasts) = (FaultKind::Crash, "hub".to_owned(), Some(Span::seconds(2)));
+//! plan.faults.push(Fault { at: Span(again), kind, host, lasts });
+//! plan.faults.sort_by_key(|fault| fault.at);
+//!
+//! let outcome = run(&plan, Sink::new().watched_by(silence(20_000_000_000)))?;
 //! assert!(outcome.properties.held(), "{:?}", outcome.properties.broken().collect::<Vec<_>>());
+//! // A bound that nobody could keep is broken, and what is left of the plan is what it takes.
+//! let mut fails = |plan: &_| {
+//!     let outcome = run(plan, Sink::new().watched_by(silence(1_000_000_000)));
+//!     outcome.is_ok_and(|outcome| outcome.properties.first.as_deref() == Some("no_long_silence"))
+//! };
+//! assert!(fails(&plan));
+//! assert_eq!(shrink(plan, &mut fails).streams.len(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -45,6 +74,7 @@ pub mod random;
 pub mod run;
 #[cfg(towline_sabotage)]
 pub mod sabotage;
+mod say;
 pub mod scenario;
 pub mod scenarios;
 pub mod shrink;

@@ -26,6 +26,22 @@ pub struct Sink {
     pub figures: BTreeMap<String, u64>,
     /// Who hears every call of a session, if anybody does.
     calls: Option<Calls>,
+    /// Who looks at every event, if anybody does.
+    watch: Option<Watch>,
+}
+
+/// A property's name, and what is wrong with it, if anything is.
+pub type Looked = (&'static str, Result<(), String>);
+
+/// Looks at events for a property of its own.
+struct Watch(Box<Look>);
+
+type Look = dyn FnMut(&Event) -> Option<Looked> + Send;
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
 }
 
 impl Sink {
@@ -44,6 +60,14 @@ impl Sink {
         Self { calls: Some(calls), ..Self::default() }
     }
 
+    /// Lets somebody look at every event as it happens, for a property that no scenario has. It returns what it has looked at,
+    /// if the event says anything of it: a breach is told as any other.
+    #[must_use]
+    pub fn watched_by(mut self, watch: impl FnMut(&Event) -> Option<Looked> + Send + 'static) -> Self {
+        self.watch = Some(Watch(Box::new(watch)));
+        self
+    }
+
     /// A new session of the discrete-event backend's. Both ends have the same name.
     pub fn session(&self, side: Side, config: Config, name: &str) -> Recorded {
         match &self.calls {
@@ -54,11 +78,19 @@ impl Sink {
 
     /// Something happened.
     pub fn emit(&mut self, time: u64, who: &str, what: What) {
-        let json = Event { time, who: who.to_owned(), what }.to_json();
+        let event = Event { time, who: who.to_owned(), what };
+        let json = event.to_json();
         self.hash.add(&json);
         self.count += 1;
         if let Some(lines) = &mut self.lines {
             lines.push(json);
+        }
+        // Who looks is not told of its own breaches.
+        if let Some(mut watch) = self.watch.take() {
+            if let Some((name, verdict)) = (watch.0)(&event) {
+                self.judge(name, verdict, time, who);
+            }
+            self.watch = Some(watch);
         }
     }
 

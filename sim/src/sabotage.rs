@@ -13,6 +13,7 @@ use towline_engine::sabotage::{Bug, arm};
 
 use crate::drawn;
 use crate::explore::{Bounds, Case, Scope, walk};
+use crate::say::say;
 use crate::table::{number, seconds, table};
 
 /// What to do, from the command line.
@@ -75,7 +76,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
     };
     if options.json {
-        println!("{}", serde_json::to_string(&outcomes)?);
+        say!("{}", serde_json::to_string(&outcomes)?);
     } else {
         print(&outcomes, options.bug.is_some());
     }
@@ -201,8 +202,8 @@ fn print(outcomes: &[Outcome], with_test: bool) {
         });
         rows.add_row(row);
     }
-    println!("{rows}");
+    say!("{rows}");
     for walked in outcomes.iter().filter_map(|outcome| outcome.explorer.as_ref()).filter(|_| with_test) {
-        println!("\n{}", walked.test);
+        say!("\n{}", walked.test);
     }
 }

@@ -18,6 +18,7 @@ scenarios![
     "drain-under-load",
     "drained-sessions",
     "gone-too-long",
+    "half-closes",
     "hasty-close",
     "hub-crash",
     "hub-power-loss",

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::scenario::{Plan, Role, Size, Span};
+use crate::scenario::{Count, Plan, Role, Size, Span};
 
 /// Shrinks `plan`. `fails` says whether a plan still fails in the same way.
 pub fn shrink(plan: Plan, fails: &mut impl FnMut(&Plan) -> bool) -> Plan {
@@ -75,6 +75,11 @@ fn smaller(mut best: Plan, fails: &mut impl FnMut(&Plan) -> bool) -> Plan {
         }
         is_better
     };
+    // Where places run out, fewer places need fewer streams.
+    let halve = |plan: &mut Plan| {
+        plan.session.max_streams = plan.session.max_streams.map(|count| Count(count.0.div_ceil(2)));
+    };
+    while keep(&mut best, &halve) {}
     for index in 0..best.streams.len() {
         keep(&mut best, &|plan| plan.streams[index].think = Default::default());
         keep(&mut best, &|plan| plan.streams[index].interactive = false);

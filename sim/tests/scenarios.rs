@@ -6,9 +6,6 @@ use std::process::{Command, Output};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_towline-sim");
 
-/// Too large to run twice in a build that is not optimised.
-const LARGE: &str = "reconnect-storm";
-
 fn sim(arguments: &[&str]) -> Output {
     Command::new(PROGRAM).args(arguments).output().expect("the program runs")
 }
@@ -22,7 +19,7 @@ fn trace_hash(output: &Output) -> String {
 fn each_scenario_holds_and_is_the_same_in_two_processes_and_always() {
     let golden = include_str!("golden.txt");
     let (mut now, mut looked) = (String::new(), BTreeSet::new());
-    for name in towline_sim::scenarios::names().filter(|name| *name != LARGE) {
+    for name in towline_sim::scenarios::names() {
         for seed in ["0", "1"] {
             let runs = [(); 2].map(|()| sim(&["run", name, "--seed", seed, "--json"]));
             assert_eq!(runs[0].status.code(), Some(0), "{name} {seed}: {runs:?}");
@@ -178,7 +175,7 @@ fn bad_input_is_refused_and_nothing_is_written() {
         "\u{1e}".to_owned() + &head.replace("FORMAT", &format.to_string()) + "\n"
     };
     let old_log = file("old.sqlog", &log(0));
-    let old_plan = file("old-plan.json", r#"{"format":1,"plan":{"format":0}}"#);
+    let old_plan = file("old-plan.json", r#"{"format":2,"plan":{"format":0}}"#);
     let cases: [(&[&str], &str); 13] = [
         (&["run", "no-such"], "no scenario `no-such`"),
         (&["run", &malformed], "malformed.toml:3:1: unknown field `speed`"),
@@ -267,6 +264,41 @@ fn a_trace_is_replayed_compared_and_shown() {
     assert_eq!(sim(&["report", &one]).status.code(), Some(0));
     let html = std::fs::read_to_string(Path::new(&page)).expect("it was written");
     assert!(!html.contains("{{DATA}}") && !html.contains("src=\"http"), "it needs nothing else");
+}
+
+/// A plan that somebody has written asks for what nobody looks at.
+#[test]
+fn a_plan_that_asks_for_what_nobody_looks_at_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let plan = sim(&["run", "nat-forgets", "--plan"]).stdout;
+    let mut plan: serde_json::Value = serde_json::from_slice(&plan).expect("JSON");
+    let path = directory.path().join("failure.json");
+    for (sometimes, code) in [("session_resumed", 0), ("coffee_was_made", 2)] {
+        plan["expect"]["sometimes"] = serde_json::json!([sometimes]);
+        let failure = serde_json::json!({
+            "format": plan["format"], "property": "no_dup", "detail": "", "hash": "", "plan": plan
+        });
+        std::fs::write(&path, failure.to_string()).expect("it can be written");
+        let output = sim(&["replay", path.to_str().expect("it is text")]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.contains("nobody looks whether `coffee_was_made` happens"), code == 2, "{said}");
+        assert_eq!(output.status.code() == Some(2), code == 2, "{output:?}");
+    }
+}
+
+/// `head` and others stop reading.
+#[test]
+fn who_stops_reading_has_had_enough() {
+    let mut child = Command::new(PROGRAM)
+        .arg("list")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
 }
 
 /// What is written has the mode of any new file; what is there and is no file stays what it is.

@@ -9,6 +9,7 @@ use clap::Args;
 use super::NOT_DETERMINISTIC;
 use super::files::{self, Replayable, Trace};
 use super::run::is_same;
+use crate::say::say;
 
 /// Name the first event in which two traces differ
 #[derive(Args, Debug)]
@@ -31,7 +32,7 @@ impl Diff {
             eprintln!("they are of different plans");
         }
         if is_same(&one.lines, &other.lines) {
-            println!("{} events, the same", one.lines.len());
+            say!("{} events, the same", one.lines.len());
             return Ok(ExitCode::SUCCESS);
         }
         Ok(ExitCode::from(NOT_DETERMINISTIC))

@@ -9,6 +9,7 @@ use clap::Args;
 use super::files;
 use super::sweep::{bar, seeds};
 use crate::corpus::{Corpus, MOST_BYTES, TARGETS};
+use crate::say::say;
 use crate::scenario::{Backend, Scenario};
 use crate::scenarios;
 use crate::table::{number, table};
@@ -118,7 +119,7 @@ impl ExportCorpus {
                 "directory": self.directory, "scenarios": scenarios, "seeds": [self.seeds.0, self.seeds.1],
                 "targets": targets,
             });
-            println!("{value}");
+            say!("{value}");
             return;
         }
         let mut rows = table(&["target", "inputs", "bytes", "largest", "left out"]);
@@ -131,8 +132,8 @@ impl ExportCorpus {
                 number(corpus.left_out(target)),
             ]);
         }
-        println!("{rows}");
-        println!(
+        say!("{rows}");
+        say!(
             "{scenarios} scenarios, seeds {}..{}; no input is longer than {} bytes, and none is there twice",
             self.seeds.0,
             self.seeds.1,

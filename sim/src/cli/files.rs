@@ -9,6 +9,7 @@ use towline_transports::qlog;
 
 use super::trace_line;
 use crate::engine_log::EngineLog;
+use crate::expect;
 use crate::run::Outcome;
 use crate::scenario::{Backend, FORMAT, Plan, Scenario, parse_for};
 use crate::scenarios;
@@ -73,7 +74,7 @@ pub(super) struct Head {
 }
 
 /// The version of traces that this program writes and reads.
-const TRACE_FORMAT: u32 = 2;
+const TRACE_FORMAT: u32 = 3;
 
 /// What a trace is of.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -144,7 +145,8 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Replayable> {
     check_format(path, &value["format"], FORMAT)?;
     // The plan is what will be run: one of another version may mean something else.
     check_format(path, &value["plan"]["format"], FORMAT)?;
-    let failure = serde_json::from_value(value).with_context(|| format!("{name}: {what}"))?;
+    let failure: Failure = serde_json::from_value(value).with_context(|| format!("{name}: {what}"))?;
+    check_plan(path, &failure.plan)?;
     Ok(Replayable::Failure(Box::new(failure)))
 }
 
@@ -166,11 +168,20 @@ fn read_trace(path: &Path, text: &str) -> anyhow::Result<Trace> {
     check_format(path, &value["towline"]["format"], TRACE_FORMAT)?;
     let head: Head =
         serde_json::from_value(value).with_context(|| format!("{}: its head", path.display()))?;
+    check_plan(path, &head.towline.plan)?;
     let read = |(index, record): (usize, &str)| {
         let line = trace_line::from_file(record);
         line.with_context(|| format!("{}: line {} is no event of a trace", path.display(), index + 2))
     };
     Ok(Trace { of: head.towline, lines: records.enumerate().map(read).collect::<Result<_, _>>()? })
+}
+
+/// A plan may have been written by hand.
+fn check_plan(path: &Path, plan: &Plan) -> anyhow::Result<()> {
+    match expect::unheard_of(&plan.expect.sometimes) {
+        Some((_, text)) => bail!("{}: {text}", path.display()),
+        None => Ok(()),
+    }
 }
 
 fn check_format(path: &Path, format: &serde_json::Value, ours: u32) -> anyhow::Result<()> {

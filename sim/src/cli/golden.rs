@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::{NOT_DETERMINISTIC, files};
 use crate::run::{Sink, run};
+use crate::say::say;
 
 /// Compare the traces of this build with the hashes in sim/tests
 #[derive(Args, Debug)]
@@ -43,7 +44,7 @@ impl Golden {
             let plan = files::plan(&files::scenario(scenario)?, *seed, None)?;
             let found = run(&plan, Sink::new())?.hash;
             if found != *hash {
-                println!("{scenario} with seed {seed} is {found} here, and {hash} elsewhere");
+                say!("{scenario} with seed {seed} is {found} here, and {hash} elsewhere");
                 differ += 1;
             }
         }
@@ -51,7 +52,7 @@ impl Golden {
             eprintln!("{differ} of {} traces differ", expected.len());
             return Ok(ExitCode::from(NOT_DETERMINISTIC));
         }
-        println!("{} traces of {} scenarios, the same", expected.len(), scenarios.len());
+        say!("{} traces of {} scenarios, the same", expected.len(), scenarios.len());
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -13,6 +13,7 @@ use towline_engine::sabotage::Bug;
 use super::shrink::smallest;
 use super::{files, status};
 use crate::run::{Sink, run};
+use crate::say::say;
 use crate::scenario::{Plan, Role};
 use crate::table::table;
 
@@ -77,7 +78,7 @@ impl Hunt {
             }
         };
         if self.json {
-            println!("{}", serde_json::to_string(&outcomes)?);
+            say!("{}", serde_json::to_string(&outcomes)?);
         } else {
             print(&outcomes, self.seeds);
         }
@@ -149,5 +150,5 @@ fn print(outcomes: &[Outcome], seeds: u64) {
         }
         rows.add_row(row);
     }
-    println!("{rows}");
+    say!("{rows}");
 }

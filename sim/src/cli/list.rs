@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::say::say;
 use crate::scenario::{Backend, support_table};
 use crate::scenarios;
 use crate::table::table;
@@ -42,9 +43,9 @@ impl List {
             entries.push(serde_json::json!({ "name": name, "backends": backends, "story": story }));
         }
         if self.json {
-            println!("{}", serde_json::to_string(&entries)?);
+            say!("{}", serde_json::to_string(&entries)?);
         } else {
-            println!("{rows}");
+            say!("{rows}");
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::files;
+use crate::say::say;
 
 /// Show a trace as one HTML file that needs no network
 #[derive(Args, Debug)]
@@ -39,7 +40,7 @@ impl Report {
         // Within a script, only this could end it.
         let page = PAGE.replacen("{{DATA}}", &data.replace("</", "<\\/"), 1);
         files::write(&out, page.as_bytes())?;
-        println!("{}", out.display());
+        say!("{}", out.display());
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -11,6 +11,7 @@ use super::files::{self, Failure, Replayable, seconds};
 use super::{NOT_DETERMINISTIC, status};
 use crate::engine_log::{End, EngineLog, Replayed};
 use crate::run::{Ended, Outcome, Sink, run};
+use crate::say::say;
 use crate::scenario::{Backend, Plan};
 use crate::table::number;
 
@@ -58,7 +59,7 @@ impl Run {
         let scenario = files::scenario_for(&self.scenario, self.backend)?;
         let plan = files::plan(&scenario, self.seed, self.backend)?;
         if self.plan {
-            println!("{}", plan.to_json());
+            say!("{}", plan.to_json());
             return Ok(ExitCode::SUCCESS);
         }
         let (trace, failure) = (self.trace.as_deref(), self.failure.as_deref());
@@ -151,11 +152,11 @@ fn replay_log(path: &Path, log: &EngineLog, json: bool) -> anyhow::Result<ExitCo
         let value = serde_json::json!({
             "session": title, "events": total, "found_again": events, "shape": shape, "end": end, "detail": detail,
         });
-        println!("{value}");
+        say!("{value}");
     } else {
-        println!("{title}: {} of {} events found again", number(*events), number(total));
+        say!("{title}: {} of {} events found again", number(*events), number(total));
         if let Some(shape) = shape {
-            println!("  the session stood as the log says, last at {shape}");
+            say!("  the session stood as the log says, last at {shape}");
         }
     }
     match (end, detail) {
@@ -192,32 +193,32 @@ pub(super) fn print(plan: &Plan, outcome: &Outcome, wall: f64, json: bool) -> an
             "scenario": plan.scenario, "seed": plan.seed, "backend": plan.backend, "wall_seconds": wall,
             "outcome": outcome,
         });
-        println!("{value}");
+        say!("{value}");
         return Ok(());
     }
     let Outcome { hash, events, simulated, ended, properties, figures, waiting, .. } = outcome;
-    println!("{} seed={} backend={} trace={hash}", plan.scenario, plan.seed, plan.backend);
-    println!("  {}", crate::shrink::size(plan));
+    say!("{} seed={} backend={} trace={hash}", plan.scenario, plan.seed, plan.backend);
+    say!("  {}", crate::shrink::size(plan));
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let speed = *simulated as f64 / 1e9 / wall.max(1e-9);
-    println!(
+    say!(
         "  simulated {}, in {wall:.2} s of real time ({speed:.0} times as fast), {} events",
         seconds(*simulated),
         number(usize::try_from(*events).unwrap_or(usize::MAX))
     );
     let held = properties.always.values().filter(|tally| tally.broken.is_none()).count();
-    println!("  always: {held} of {} held", properties.always.len());
+    say!("  always: {held} of {} held", properties.always.len());
     let hits = properties.sometimes.values().filter(|count| **count > 0).count();
-    println!("  sometimes: {hits} of {} happened", properties.sometimes.len());
+    say!("  sometimes: {hits} of {} happened", properties.sometimes.len());
     for (name, value) in figures {
-        println!("  {name}: {}", figure(name, *value));
+        say!("  {name}: {}", figure(name, *value));
     }
     if *ended != Ended::Done {
-        println!("  ended early: {ended:?}");
-        waiting.iter().for_each(|line| println!("    {line}"));
+        say!("  ended early: {ended:?}");
+        waiting.iter().for_each(|line| say!("    {line}"));
     }
     for (name, broken) in properties.broken() {
-        println!("BROKEN {name}: {} at {}: {}", broken.who, seconds(broken.time), broken.detail);
+        say!("BROKEN {name}: {} at {}: {}", broken.who, seconds(broken.time), broken.detail);
     }
     Ok(())
 }

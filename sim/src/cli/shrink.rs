@@ -9,6 +9,7 @@ use clap::Args;
 use super::files::{self, Failure, Replayable};
 use super::{BROKEN, run::print};
 use crate::run::{Sink, run};
+use crate::say::say;
 use crate::scenario::Plan;
 use crate::shrink::{shrink, size};
 
@@ -45,13 +46,13 @@ impl Shrink {
         let Some(small) = smallest(failure.plan.clone(), &property)? else {
             bail!("{}: `{property}` holds now, so there is nothing to shrink", self.failure.display());
         };
-        println!("from {}", size(&failure.plan));
-        println!("to   {}", size(&small));
+        say!("from {}", size(&failure.plan));
+        say!("to   {}", size(&small));
         let outcome = run(&small, Sink::new())?;
         print(&small, &outcome, 1.0, false)?;
         if let Some(failure) = Failure::new(small, &outcome) {
             files::write(&out, serde_json::to_string_pretty(&failure)?.as_bytes())?;
-            println!("written to {}", out.display());
+            say!("written to {}", out.display());
         }
         Ok(ExitCode::from(BROKEN))
     }

@@ -18,6 +18,7 @@ use super::status;
 use crate::event::TraceHash;
 use crate::property::Properties;
 use crate::run::{Outcome, Sink, run};
+use crate::say::say;
 use crate::scenario::{Backend, Scenario, Span};
 use crate::scenarios;
 use crate::table::{number, table};
@@ -293,24 +294,24 @@ fn print_table(all: &[(String, Swept)]) {
             never.join(", "),
         ]);
     }
-    println!("{rows}");
+    say!("{rows}");
     let mut sum = Properties::default();
     all.iter().for_each(|(_, swept)| sum.add(&swept.properties));
     let mut rows = table(&["property", "looked at"]);
     for (name, tally) in &sum.always {
         rows.add_row([name.clone(), number(usize::try_from(tally.checked).unwrap_or(usize::MAX))]);
     }
-    println!("\n{rows}");
+    say!("\n{rows}");
     for (name, swept) in all {
         for (property, seeds) in &swept.failed {
             let detail = swept.properties.always.get(property).and_then(|tally| tally.broken.as_ref());
             let shown: Vec<_> = seeds.iter().take(10).map(u64::to_string).collect();
             let more = if seeds.len() > 10 { " ..." } else { "" };
-            println!("\nBROKEN {property} in {name}: {} seeds: {}{more}", seeds.len(), shown.join(" "));
+            say!("\nBROKEN {property} in {name}: {} seeds: {}{more}", seeds.len(), shown.join(" "));
             if let Some(detail) = detail {
-                println!("  {}: {}", detail.who, detail.detail);
+                say!("  {}: {}", detail.who, detail.detail);
             }
-            println!("  towline-sim run {name} --seed {} --failure {property}.json", seeds[0]);
+            say!("  towline-sim run {name} --seed {} --failure {property}.json", seeds[0]);
         }
     }
 }
@@ -322,5 +323,5 @@ fn print_json(all: &[(String, Swept)], asked: u64) {
             "simulated_ns": swept.simulated, "hash": swept.hash.to_string(), "properties": swept.properties,
         })
     };
-    println!("{}", serde_json::Value::from(all.iter().map(entry).collect::<Vec<_>>()));
+    say!("{}", serde_json::Value::from(all.iter().map(entry).collect::<Vec<_>>()));
 }

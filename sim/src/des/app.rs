@@ -106,6 +106,12 @@ impl App {
         }
     }
 
+    /// Whether it ends its half, having said everything: some services read all that there is before they do.
+    fn may_finish(&self, plan: &StreamPlan) -> bool {
+        let has_read_all = self.received || self.read >= plan.down.0 * plan.rounds;
+        self.side == 1 || plan.half_closes || plan.end != End::Finish || has_read_all
+    }
+
     fn says_in_all(&self, plan: &StreamPlan) -> u64 {
         plan.rounds * if self.side == 0 { plan.up.0 } else { plan.down.0 }
     }
@@ -365,7 +371,10 @@ impl World<'_> {
                 return self.reset(end, id, app);
             }
             if app.written >= all {
-                return self.finish_saying(end, id, app);
+                if app.may_finish(plan) {
+                    self.finish_saying(end, id, app);
+                }
+                return;
             }
             // Who answers somebody that has ended says what it owes, and ends as well.
             if app.side == 1 && app.received && app.written >= may {

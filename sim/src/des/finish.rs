@@ -40,11 +40,9 @@ impl World<'_> {
             }
         }
         self.sink.most(expect::ONLINE, self.online as u64);
-        let after = match self.all_online_at {
-            Some(at) if self.online == self.devices => at.saturating_sub(self.last_fault),
-            _ => u64::MAX,
-        };
-        self.sink.most(expect::ONLINE_AFTER, after);
+        if let Some(at) = self.all_online_at.filter(|_| self.online == self.devices) {
+            self.sink.most(expect::ONLINE_AFTER, at.saturating_sub(self.last_fault));
+        }
         for state in &self.streams {
             for since in state.pending.into_iter().flatten().filter(|_| !state.is_counted) {
                 self.sink.most(expect::STALL, self.now - since);

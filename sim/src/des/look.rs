@@ -11,6 +11,7 @@ use towline_transports::qlog::Recorded;
 use super::judge::{self, Bounds, Truth};
 use super::watch::{Arrived, Raised};
 use super::world::{Task, World};
+use crate::event::What;
 use crate::link::LinkSpec;
 use crate::scenario::{End as Planned, Host};
 
@@ -111,6 +112,8 @@ impl World<'_> {
         if window > bounds.first {
             self.sink.sometimes("window_grew", true);
         }
+        let (host, stream) = (self.ends[end].host, self.plan.streams[stream].name.clone());
+        self.emit(host, What::WindowUpdated { stream, limit: raised.to, window });
     }
 
     /// Which stream of the plan it is.

@@ -7,6 +7,7 @@ use towline_model::Op;
 use crate::explore::scope::{Case, Scope};
 use crate::explore::state::Action;
 use crate::explore::trace::{replay, test};
+use crate::say::say;
 use crate::table::{bytes, number, seconds, table};
 
 /// What came of a walk.
@@ -109,14 +110,14 @@ pub fn print_table(reports: &[Report]) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("{rows}");
+    say!("{rows}");
     print_properties(reports);
     for report in reports {
         print_coverage(report);
         if let Some(finding) = &report.finding {
             let way = if finding.is_shortest { "the shortest way" } else { "a short way" };
-            println!("\n{} does not hold; {way} there has {} steps:\n", finding.property, finding.steps);
-            println!("{}", finding.test);
+            say!("\n{} does not hold; {way} there has {} steps:\n", finding.property, finding.steps);
+            say!("{}", finding.test);
         }
     }
 }
@@ -137,13 +138,13 @@ fn print_properties(reports: &[Report]) {
     names.sort_by_key(|name| order.iter().position(|other| other == name));
     names.dedup();
     if !names.is_empty() {
-        println!("\nHeld in every state, where they apply: {}.", names.join(", "));
+        say!("\nHeld in every state, where they apply: {}.", names.join(", "));
     }
 }
 
 fn print_coverage(report: &Report) {
     if let (Some(depth), false) = (report.exhausted_depth, report.is_exhausted) {
-        println!(
+        say!(
             "\n{:?} was not exhausted: every state within {depth} steps, and {} states on ways to the end that were \
              drawn at random.",
             report.scope,
@@ -158,6 +159,6 @@ fn print_coverage(report: &Report) {
 ///
 /// If standard output cannot be written to.
 pub fn print_json(reports: &[Report]) -> serde_json::Result<()> {
-    println!("{}", serde_json::to_string_pretty(reports)?);
+    say!("{}", serde_json::to_string_pretty(reports)?);
     Ok(())
 }

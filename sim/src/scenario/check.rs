@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::lines::Line;
 use super::{Backend, Count, EndpointSpec, FaultKind, Rate, Scenario, Size, is_supported};
-use crate::expect::SOMETIMES;
+use crate::expect::unheard_of;
 use crate::link::{Burst, LinkSpec, Reorder};
 use crate::profile;
 
@@ -299,12 +299,8 @@ impl Scenario {
 
     fn check_expectations(&self) -> Result<(), Problem> {
         let expect = &self.expect;
-        for (index, name) in expect.sometimes.iter().enumerate() {
-            if !SOMETIMES.contains(&name.as_str()) {
-                let text =
-                    format!("nobody looks whether `{name}` happens; there are: {}", SOMETIMES.join(", "));
-                return problem(&["expect", "sometimes", &index.to_string()], text);
-            }
+        if let Some((place, text)) = unheard_of(&expect.sometimes) {
+            return problem(&["expect", "sometimes", &place.to_string()], text);
         }
         if expect.no_failure && expect.some_failure {
             return problem(&["expect", "some_failure"], "contradicts `no_failure`: only one can hold");

@@ -17,7 +17,8 @@ impl Scenario {
     pub fn expand(&self, seed: u64, backend: Option<Backend>) -> Result<Plan, Problem> {
         let backend = self.check(backend)?;
         let random = Random::new(seed);
-        let mut streams: Vec<_> = self.work.iter().flat_map(|work| self.streams(work, random)).collect();
+        let mut streams: Vec<_> =
+            self.work.iter().flat_map(|work| self.streams(work, backend, random)).collect();
         streams.sort_by(|one, other| (one.start, &one.name).cmp(&(other.start, &other.name)));
         let mut faults: Vec<_> = self
             .faults
@@ -88,7 +89,7 @@ impl Scenario {
         }
     }
 
-    fn streams(&self, work: &WorkSpec, random: Random) -> Vec<StreamPlan> {
+    fn streams(&self, work: &WorkSpec, backend: Backend, random: Random) -> Vec<StreamPlan> {
         let of = |list, name: &str| members(list, name).map(|(_, names)| names).unwrap_or_default();
         let mut streams = Vec::new();
         for service in of(&self.services, &work.service) {
@@ -98,7 +99,8 @@ impl Scenario {
                 streams.extend((0..count).map(|index| {
                     let name = format!("{base}/{index}");
                     let draws = random.stream(&format!("work/{name}"));
-                    stream(work, name, &service, &device, draws)
+                    let half_closes = half_closes(work, backend, random, &name);
+                    StreamPlan { half_closes, ..stream(work, name, &service, &device, draws) }
                 }));
             }
         }
@@ -157,11 +159,22 @@ fn stream(work: &WorkSpec, name: String, service: &str, device: &str, mut draws:
         think: work.think,
         both_ways: work.both_ways,
         interactive: work.interactive,
+        half_closes: true,
         end: end(work, rounds, up, down, &mut draws),
         device_reads: work.device_reads,
         service_reads: work.service_reads,
         sips: work.sips,
         session: work.session,
+    }
+}
+
+/// Whether the service finishes its half of the stream with this name before it has read the other.
+fn half_closes(work: &WorkSpec, backend: Backend, random: Random, name: &str) -> bool {
+    match work.half_closes {
+        Some(Share(share)) => {
+            random.stream(&format!("work/{name}/half_closes")).below(1_000_000) < u64::from(share)
+        }
+        None => backend == Backend::Des || work.both_ways,
     }
 }
 
@@ -186,6 +199,32 @@ fn end(work: &WorkSpec, rounds: u64, up: Size, down: Size, draws: &mut Stream) -
 mod tests {
     use super::*;
     use crate::scenario::{Count, parse};
+
+    /// Of how many streams the service finishes its half early, of a hundred.
+    fn early(keys: &str, backend: Backend) -> (usize, Vec<StreamPlan>) {
+        let text = format!(
+            "name = \"early\"\nstory = \"Some hang up late.\"\n[[hub]]\nname = \"hub\"\n[[device]]\nname = \"device\"\n\
+            [[service]]\nname = \"service\"\n[[work]]\nname = \"ask\"\nservice = \"service\"\ndevice = \"device\"\n\
+            streams = 100\nup = \"1 B..9 KiB\"\n{keys}"
+        );
+        let scenario = parse("early.toml", &text).expect("it can be read");
+        let mut streams = scenario.expand(3, Some(backend)).expect("it makes sense").streams;
+        let early = streams.iter().filter(|stream| stream.half_closes).count();
+        streams.iter_mut().for_each(|stream| stream.half_closes = true);
+        (early, streams)
+    }
+
+    #[test]
+    fn how_many_streams_close_a_half_early_is_said_or_as_the_backend_has_it() {
+        let (share, streams) = early("half_closes = \"30 %\"", Backend::Des);
+        assert!((10..60).contains(&share), "{share}");
+        assert_eq!(streams, early("", Backend::Des).1, "and it shifts nothing else");
+        assert_eq!(early("", Backend::Des).0, 100);
+        assert_eq!(early("", Backend::Turmoil).0, 0);
+        assert_eq!(early("both_ways = true\ndown = \"1 B\"", Backend::Turmoil).0, 100);
+        assert_eq!(early("half_closes = \"100 %\"", Backend::Turmoil).0, 100);
+        assert_eq!(early("half_closes = \"0 %\"", Backend::Des).0, 0);
+    }
 
     /// A group of so many devices, and faults of which each strikes one of them or all.
     fn plan(devices: u64, seed: u64) -> Plan {

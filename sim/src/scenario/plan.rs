@@ -9,7 +9,7 @@ use super::{Backend, Expect, FaultKind, Limits, Range, Rate, SessionSpec, Size, 
 use crate::link::LinkSpec;
 
 /// The version of plans, events and traces. Others are refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,8 @@ pub struct StreamPlan {
     pub both_ways: bool,
     /// It is urgent.
     pub interactive: bool,
+    /// The service finishes its half with its last words, and not once it has read all.
+    pub half_closes: bool,
     /// How the service ends it.
     pub end: End,
     /// How fast the device reads.

@@ -115,13 +115,15 @@ async fn talk(stage: &Stage, index: usize, tunnel: Tunnel) -> io::Result<()> {
             if plan.both_ways {
                 let saying = async {
                     half.say_all(&mut send).await?;
-                    half.finish(&mut send).await
+                    if plan.half_closes { half.finish(&mut send).await } else { Ok(()) }
                 };
                 let hearing = async { half.hear(&mut recv, plan.rounds * plan.down.0).await };
                 let (said, heard) = futures_util::future::join(saying, hearing).await;
                 heard.and(said)?;
             } else {
                 half.rounds(&mut send, &mut recv).await?;
+            }
+            if !plan.half_closes {
                 half.finish(&mut send).await?;
             }
             half.hear_end(&mut recv).await
@@ -219,7 +221,7 @@ impl Half<'_> {
         if self.side == SERVICE { &self.plan().service } else { &self.plan().device }
     }
 
-    /// The service's rounds: it thinks, says something, and hears the answer.
+    /// The service's rounds: it thinks, says something, and hears the answer. With its last words it may end its half.
     async fn rounds(
         &mut self,
         send: &mut (impl AsyncWrite + Unpin),
@@ -227,11 +229,14 @@ impl Half<'_> {
     ) -> io::Result<()> {
         let plan = &self.stage.plan.streams[self.index];
         let mut thinking = self.stage.random.stream(&format!("{}/think", plan.name));
-        for _ in 0..plan.rounds {
+        for round in 1..=plan.rounds {
             sleep(Duration::from_nanos(plan.think.draw(&mut thinking).0)).await;
             let start = self.stage.now();
             self.stage.resume(self.index);
             self.say(send, plan.up.0).await?;
+            if round == plan.rounds && plan.half_closes {
+                self.finish(send).await?;
+            }
             self.hear(recv, plan.down.0).await?;
             if plan.interactive {
                 self.stage.rounds.borrow_mut().push(self.stage.now() - start);

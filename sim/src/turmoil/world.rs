@@ -295,10 +295,11 @@ impl Director {
     /// Who is online in the end, and since when all are: before everybody is sent home.
     fn look_at_devices(&self) {
         let online = self.stage.online.borrow().len() as u64;
-        let after = self.online_after.unwrap_or(u64::MAX);
         self.stage.air.with_sink(|sink| {
             sink.most(expect::ONLINE, online);
-            sink.most(expect::ONLINE_AFTER, after);
+            if let Some(after) = self.online_after {
+                sink.most(expect::ONLINE_AFTER, after);
+            }
         });
     }
 
