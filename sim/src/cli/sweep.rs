@@ -297,11 +297,15 @@ fn print_table(all: &[(String, Swept)]) {
     say!("{rows}");
     let mut sum = Properties::default();
     all.iter().for_each(|(_, swept)| sum.add(&swept.properties));
+    let count = |count: u64| number(usize::try_from(count).unwrap_or(usize::MAX));
     let mut rows = table(&["property", "looked at"]);
-    for (name, tally) in &sum.always {
-        rows.add_row([name.clone(), number(usize::try_from(tally.checked).unwrap_or(usize::MAX))]);
-    }
+    sum.always.iter().for_each(|(name, tally)| _ = rows.add_row([name.clone(), count(tally.checked)]));
     say!("\n{rows}");
+    if !sum.sometimes.is_empty() {
+        let mut rows = table(&["sometimes", "happened"]);
+        sum.sometimes.iter().for_each(|(name, times)| _ = rows.add_row([name.clone(), count(*times)]));
+        say!("\n{rows}");
+    }
     for (name, swept) in all {
         for (property, seeds) in &swept.failed {
             let detail = swept.properties.always.get(property).and_then(|tally| tally.broken.as_ref());
