@@ -1,8 +1,10 @@
 //! What streams carry, on either backend: bytes that say where they belong.
 //!
 //! The byte at an offset follows from the stream's number, the direction and the offset, so that a reader knows what it must
-//! find; what is written are slices of one table, so that nothing is copied for it. No stream looks like itself a power of
+//! find; what is written are slices of one table for all runs, so that nothing is copied or counted for it. No stream looks like itself a power of
 //! two further on, nor like another one at the same offset.
+
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 
@@ -11,6 +13,10 @@ use bytes::Bytes;
 pub(crate) struct Pattern {
     table: Bytes,
 }
+
+/// To make it takes longer than all else that a small run does.
+static TABLE: LazyLock<Vec<u8>> =
+    LazyLock::new(|| (0..LONGEST + PERIOD).map(|at| byte(at % PERIOD)).collect());
 
 /// After how many bytes they repeat: a prime, so that neither records nor windows are a multiple of it.
 const PERIOD: u64 = 65_521;
@@ -24,7 +30,7 @@ pub(crate) const LONGEST: u64 = 64 << 10;
 
 impl Pattern {
     pub(crate) fn new() -> Self {
-        Self { table: (0..LONGEST + PERIOD).map(|at| byte(at % PERIOD)).collect() }
+        Self { table: Bytes::from_static(&TABLE) }
     }
 
     /// At most `len` bytes from `offset` on, of the direction `way` (0 is up) of the stream with this number.

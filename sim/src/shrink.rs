@@ -77,7 +77,7 @@ fn smaller(mut best: Plan, fails: &mut impl FnMut(&Plan) -> bool) -> Plan {
     };
     // Where places run out, fewer places need fewer streams.
     let halve = |plan: &mut Plan| {
-        plan.session.max_streams = plan.session.max_streams.map(|count| Count(count.0.div_ceil(2)));
+        plan.session.max_streams = plan.session.max_streams.map(|count| Count((count.0 / 2).max(1)));
     };
     while keep(&mut best, &halve) {}
     for index in 0..best.streams.len() {
