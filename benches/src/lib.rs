@@ -7,6 +7,7 @@
 //! Counts (bytes, allocations, instructions) come out the same on every run, and are to be trusted before times.
 
 pub mod alloc;
+pub mod baseline;
 pub mod clock;
 pub mod compare;
 pub mod figures;
@@ -16,6 +17,7 @@ pub mod lab;
 pub mod muxer;
 pub mod pair;
 pub mod report;
+pub mod scale;
 pub mod stats;
 pub mod transports;
 pub mod tunnel;

@@ -1,5 +1,6 @@
 //! `towline-bench`: the project's figures, the whole product, and the comparison with peers.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
@@ -9,7 +10,7 @@ use towline::Transport;
 use towline_bench::muxer::Name;
 use towline_bench::transports::contender;
 use towline_bench::work::{self, Workload};
-use towline_bench::{compare, figures, idle, instructions, lab, transports, tunnel};
+use towline_bench::{baseline, compare, figures, idle, instructions, lab, scale, transports, tunnel};
 
 /// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
 #[derive(Debug, Parser)]
@@ -122,6 +123,33 @@ Example, what a change of ours did:
         #[arg(long)]
         json: bool,
     },
+    /// Count what our own code costs, and hold that against benches/baseline.json
+    ///
+    /// Instructions and bytes may be 3 % more, and of allocations none.
+    #[command(after_help = "\
+Exit status: 0 if nothing costs more than it may, 1 if something does, or could not be counted.
+
+Example, once a change costs more and that is meant, or costs less:
+  towline-bench baseline --bless")]
+    Baseline {
+        /// What was counted before
+        #[arg(long, default_value = "benches/baseline.json", value_name = "FILE")]
+        file: PathBuf,
+        /// Write what is counted now into the file
+        #[arg(long)]
+        bless: bool,
+        /// Print JSON: an array of objects
+        #[arg(long, conflicts_with = "bless")]
+        json: bool,
+    },
+    /// Measure what more of everything costs: 1 to 1,000 streams, tunnels and connections, and devices by the thousand
+    #[command(after_help = "\
+Example, with plots, in some ten minutes; the most devices that descriptors allow:
+  towline-bench scale --out scale.html
+
+Example, in two minutes:
+  towline-bench scale --quick")]
+    Scale(ScaleArgs),
     /// Hold the link laboratory against theory: delay, rate and losses of lines between two networks of this machine
     #[command(after_help = "\
 Needs /dev/net/tun and iproute2; root, or a system that allows user namespaces. With other work on the machine, packets are \
@@ -196,6 +224,58 @@ struct TunnelArgs {
     json: bool,
 }
 
+#[derive(Args, Debug)]
+struct ScaleArgs {
+    /// How much a transfer moves, whoever shares it, in MiB
+    #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1 << 14))]
+    size: u32,
+    /// How many rounds of transfers
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// How many devices at most [default: 20,000, or as many as descriptors allow]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1001..))]
+    devices: Option<u32>,
+    /// How long devices are idle before memory is looked at, and processor time is counted, in seconds
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    settle: u64,
+    /// One round of a quarter of the bytes, and 2,000 devices that are idle for six seconds
+    #[arg(long)]
+    quick: bool,
+    /// Write a page with plots as well
+    #[arg(long, value_name = "FILE.html")]
+    out: Option<PathBuf>,
+    /// Print JSON: an object
+    #[arg(long)]
+    json: bool,
+}
+
+fn run_scale(args: &ScaleArgs) -> anyhow::Result<()> {
+    let most = idle::most()?;
+    let devices = args.devices.map_or_else(|| most.min(scale::MOST), |devices| devices as usize);
+    let (bytes, rounds) = ((args.size as usize) << 20, args.rounds.into());
+    let settle = Duration::from_secs(args.settle);
+    let all = scale::Options { bytes, rounds, settle, devices };
+    let quick = scale::Options {
+        bytes: bytes / 4,
+        rounds: 1,
+        settle: Duration::from_secs(6),
+        devices: devices.min(2000),
+    };
+    if let Some(out) = &args.out {
+        // Before it is measured for minutes.
+        scale::check_writable(out)?;
+    }
+    let results = scale::measure(if args.quick { &quick } else { &all })?;
+    if let Some(out) = &args.out {
+        scale::write(&results, out)?;
+    }
+    scale::print(&results, args.json)?;
+    if !results.missing.is_empty() {
+        bail!("not everything could be measured: why is said above");
+    }
+    Ok(())
+}
+
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Figures { count, json } => figures::print(&figures::measure(count), json),
@@ -216,6 +296,16 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Hold { contender, settle } => idle::holder::run(contender, Duration::from_secs(settle)),
         Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
+        Command::Baseline { file, bless: true, .. } => baseline::write(&file, &baseline::count()?),
+        Command::Baseline { file, bless: false, json } => {
+            let compared = baseline::compare(&baseline::read(&file)?, &baseline::count()?);
+            baseline::print(&compared, json)?;
+            if !compared.iter().all(|count| count.holds) {
+                bail!("it costs more than it may; if that is meant, `towline-bench baseline --bless`");
+            }
+            Ok(())
+        }
+        Command::Scale(args) => run_scale(&args),
         Command::Calibrate { quick, seed, json } => {
             lab::become_root_of_own()?;
             let rows = lab::calibrate::measure(quick, said(seed))?;

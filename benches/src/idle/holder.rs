@@ -23,6 +23,7 @@ use towline::{Environment, Hub, HubConfig};
 
 use super::{Name, Who, sessions};
 use crate::alloc::{self, Sizes};
+use crate::clock;
 use crate::transports::contender::{Listen, Transport, Use, Visit};
 use crate::transports::far::serve;
 use crate::transports::trust::{self, HOST, Trust};
@@ -41,6 +42,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Held {
     pub(crate) rss_bytes: i64,
     pub(crate) heap_bytes: i64,
+    /// The CPU time that it has used while it was quiet, in seconds.
+    pub(crate) cpu_s: f64,
     /// The sizes of blocks of which there are more than there were the last time, and how many more.
     pub(crate) grown: Vec<(usize, i64)>,
 }
@@ -156,10 +159,12 @@ impl Asked {
         Ok(())
     }
 
-    pub(crate) fn answer_with_memory(&mut self) -> anyhow::Result<()> {
+    /// `cpu` is what it has used while it was quiet.
+    pub(crate) fn answer_with_memory(&mut self, cpu: Duration) -> anyhow::Result<()> {
         let now = alloc::sizes();
         let grown = now.since(&self.sizes);
-        let held = Held { rss_bytes: rss_bytes()?, heap_bytes: alloc::heap().live_bytes, grown };
+        let (rss_bytes, heap_bytes) = (rss_bytes()?, alloc::heap().live_bytes);
+        let held = Held { rss_bytes, heap_bytes, cpu_s: cpu.as_secs_f64(), grown };
         println!("{}", serde_json::to_string(&held)?);
         self.sizes = now;
         Ok(())
@@ -247,11 +252,13 @@ async fn answer(
             }
             sleep(LOOK).await;
         }
+        let before = clock::process_cpu();
         sleep(settle).await;
+        let cpu = clock::process_cpu() - before;
         if count() != wanted {
             bail!("there should be {wanted} connections, and there are {}", count());
         }
-        asked.answer_with_memory()?;
+        asked.answer_with_memory(cpu)?;
     }
     Ok(())
 }

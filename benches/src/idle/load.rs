@@ -17,13 +17,13 @@ const AT_ONCE: usize = 16;
 /// How long it may take to make all of them before they are taken to stand still.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Makes so many connections to `holder`, and asks what they cost; then up to so many.
+/// Makes so many connections to `holder`, and asks what they cost; then up to so many, and so on.
 pub(crate) fn load(
     name: Name,
     holder: &mut Holder,
     trust: &Trust,
-    counts: [usize; 2],
-) -> anyhow::Result<[Held; 2]> {
+    counts: &[usize],
+) -> anyhow::Result<Vec<Held>> {
     match name.who() {
         Who::Contender(contender) => contender.visit(Use::Idle, Load { holder, trust, counts }),
         Who::Hub(way) => run(load_hub(way, holder, trust, counts)),
@@ -31,7 +31,7 @@ pub(crate) fn load(
     }
 }
 
-fn run(load: impl Future<Output = anyhow::Result<[Held; 2]>>) -> anyhow::Result<[Held; 2]> {
+fn run(load: impl Future<Output = anyhow::Result<Vec<Held>>>) -> anyhow::Result<Vec<Held>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         timeout(PATIENCE, load).await.context("not all connections were there after five minutes")?
@@ -41,23 +41,24 @@ fn run(load: impl Future<Output = anyhow::Result<[Held; 2]>>) -> anyhow::Result<
 struct Load<'a> {
     holder: &'a mut Holder,
     trust: &'a Trust,
-    counts: [usize; 2],
+    counts: &'a [usize],
 }
 
 impl Visit for Load<'_> {
-    type Output = anyhow::Result<[Held; 2]>;
+    type Output = anyhow::Result<Vec<Held>>;
 
     fn visit(self, transport: impl Transport) -> Self::Output {
-        let Self { holder, trust, counts: [first, last] } = self;
+        let Self { holder, trust, counts } = self;
         run(async {
             let connector = transport.connector(trust, holder.address().await?)?;
-            let mut openers = connect(&connector, first).await;
-            let before = holder.measure(first).await?;
-            openers.extend(connect(&connector, last - first).await);
-            let after = holder.measure(last).await?;
+            let (mut openers, mut held) = (Vec::new(), Vec::new());
+            for &count in counts {
+                openers.extend(connect(&connector, count - openers.len()).await);
+                held.push(holder.measure(count).await?);
+            }
             holder.stop();
             drop(openers);
-            Ok([before, after])
+            Ok(held)
         })
     }
 }
@@ -81,21 +82,23 @@ async fn load_hub(
     way: Way,
     holder: &mut Holder,
     trust: &Trust,
-    [first, last]: [usize; 2],
-) -> anyhow::Result<[Held; 2]> {
+    counts: &[usize],
+) -> anyhow::Result<Vec<Held>> {
     let hub = holder.address().await?.to_string();
+    let last = counts.last().copied().unwrap_or(0);
     let mut endpoints = trust.devices(last)?.into_iter().map(|credentials| EndpointConfig {
         hub: hub.clone(),
         credentials,
         route: Route { transport: Some(way), ..Route::default() },
     });
-    let mut devices = register(endpoints.by_ref().take(first)).await?;
-    let before = holder.measure(first).await?;
-    devices.extend(register(endpoints).await?);
-    let after = holder.measure(last).await?;
+    let (mut devices, mut held) = (Vec::new(), Vec::new());
+    for &count in counts {
+        devices.extend(register(endpoints.by_ref().take(count - devices.len())).await?);
+        held.push(holder.measure(count).await?);
+    }
     holder.stop();
     drop(devices);
-    Ok([before, after])
+    Ok(held)
 }
 
 async fn register(endpoints: impl Iterator<Item = EndpointConfig>) -> anyhow::Result<Vec<Device>> {

@@ -115,7 +115,7 @@ pub struct Results {
 }
 
 /// How many descriptors a process needs besides those of its connections.
-const SPARE: u64 = 100;
+const SPARE: usize = 100;
 
 /// Measures one after the other.
 ///
@@ -124,13 +124,13 @@ const SPARE: u64 = 100;
 /// The system does not let a process have so many connections, or there are no certificates to be had.
 pub fn measure(options: &Options) -> anyhow::Result<Results> {
     let Options { contenders, links, settle } = options;
-    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
-    let needed = *links as u64 + SPARE;
-    if limit < needed {
+    let most = most()?;
+    if *links > most {
         bail!(
-            "{links} links need {needed} descriptors, and a process may have {limit} here: \
-             ask for --links {}, or raise the hard limit (ulimit -Hn)",
-            limit.saturating_sub(SPARE)
+            "{links} links need {} descriptors, and a process may have {} here: \
+             ask for --links {most}, or raise the hard limit (ulimit -Hn)",
+            links + SPARE,
+            most + SPARE
         );
     }
     let all = Name::value_variants();
@@ -150,10 +150,31 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
     Ok(Results { rows, missing })
 }
 
+/// How many connections a process may hold here, as far as its descriptors go.
+///
+/// # Errors
+///
+/// The system does not tell.
+pub fn most() -> anyhow::Result<usize> {
+    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
+    Ok(usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(SPARE))
+}
+
+/// What each of these numbers of connections costs the process that holds them, one after the other.
+pub(crate) fn held(
+    name: Name,
+    counts: &[usize],
+    settle: Duration,
+    trust: &Trust,
+) -> anyhow::Result<Vec<Held>> {
+    let mut holder = Holder::start(name, settle, trust)?;
+    load::load(name, &mut holder, trust, counts)
+}
+
 fn hold(name: Name, links: usize, settle: Duration, trust: &Trust) -> anyhow::Result<Row> {
     let first = FIRST.min(links / 2);
-    let mut holder = Holder::start(name, settle, trust)?;
-    let [before, after] = load::load(name, &mut holder, trust, [first, links])?;
+    let held = held(name, &[first, links], settle, trust)?;
+    let [before, after] = &held[..] else { bail!("it was asked twice, and answered {} times", held.len()) };
     let each = |bytes: i64| bytes as f64 / (links - first) as f64;
     let made_of = after.grown.iter().map(|&(size, count)| (each(count), size));
     Ok(Row {

@@ -18,6 +18,7 @@ use towline::{
 use super::Held;
 use super::holder::{Asked, Holder, LOOK};
 use crate::alloc;
+use crate::clock;
 use crate::transports::trust::{self, HOST, Trust};
 
 const SERVICE: &str = "x";
@@ -73,8 +74,9 @@ pub(super) async fn hold(trust: Trust, settle: Duration, mut asked: Asked) -> an
         until_at_rest().await;
         drop(hub);
         until_at_rest().await;
+        let before = clock::process_cpu();
         sleep(settle).await;
-        asked.answer_with_memory()?;
+        asked.answer_with_memory(clock::process_cpu() - before)?;
         hub = start(address.clone()).await?;
     }
     Ok(())
@@ -93,21 +95,19 @@ async fn until_at_rest() {
 }
 
 /// Has the sessions.
-pub(super) async fn load(
-    holder: &mut Holder,
-    trust: &Trust,
-    [first, last]: [usize; 2],
-) -> anyhow::Result<[Held; 2]> {
+pub(super) async fn load(holder: &mut Holder, trust: &Trust, counts: &[usize]) -> anyhow::Result<Vec<Held>> {
+    let last = counts.last().copied().unwrap_or(0);
     let hub = holder.address().await?.to_string();
     let service = |credentials| Service::new(endpoint(&hub, credentials), environment());
     let services =
         trust.services(last.div_ceil(EACH))?.into_iter().map(service).collect::<Result<Vec<_>, _>>()?;
-    let mut sessions = open(&services, 0..first).await?;
-    let before = holder.measure(first).await?;
-    sessions.extend(open(&services, first..last).await?);
-    let after = holder.measure(last).await?;
+    let (mut sessions, mut held) = (Vec::new(), Vec::new());
+    for &count in counts {
+        sessions.extend(open(&services, sessions.len()..count).await?);
+        held.push(holder.measure(count).await?);
+    }
     holder.stop();
-    Ok([before, after])
+    Ok(held)
 }
 
 async fn open(services: &[Service], numbers: std::ops::Range<usize>) -> anyhow::Result<Vec<EndToEnd>> {

@@ -4,7 +4,7 @@
 
 pub mod contender;
 pub(crate) mod far;
-mod near;
+pub(crate) mod near;
 mod table;
 pub(crate) mod trust;
 
@@ -186,6 +186,36 @@ impl Visit for RunRound {
             let round = timeout(PATIENCE, round(&connector, &far, plan)).await;
             far.stop();
             round.context("it was not done after five minutes: it stands still")
+        })
+    }
+}
+
+/// A transfer of a contender on so many streams of one connection.
+pub(crate) fn bulk(name: Name, streams: usize, bytes: usize) -> anyhow::Result<Cost> {
+    let bulk = RunBulk { streams, bytes, trust: Trust::new()? };
+    let near = thread::Builder::new().name("near".into()).spawn(move || name.visit(Use::Work, bulk))?;
+    near.join().map_err(|_| anyhow!("it has failed; what it said is above"))?
+}
+
+struct RunBulk {
+    streams: usize,
+    bytes: usize,
+    trust: Trust,
+}
+
+impl Visit for RunBulk {
+    type Output = anyhow::Result<Cost>;
+
+    fn visit(self, transport: impl Transport) -> anyhow::Result<Cost> {
+        let Self { streams, bytes, trust } = self;
+        let mut far = Far::start(transport, trust.clone())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let connector = transport.connector(&trust, far.address)?;
+            let opener = connector.connect().await;
+            let cost = timeout(PATIENCE, near::bulk(&opener, &far, streams, bytes)).await;
+            far.stop();
+            cost.context("it was not done after five minutes: it stands still")
         })
     }
 }
