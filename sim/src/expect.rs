@@ -80,7 +80,7 @@ pub(crate) fn check(plan: &Plan, rest: &Rest, sink: &mut Sink) {
     // What nobody has measured is not zero.
     let figure = |sink: &Sink, name: &str| sink.figures.get(name).copied();
     let unknown = |name: &str| match name {
-        ONLINE_AFTER => "not all devices are online".to_owned(),
+        ONLINE_AFTER => "not all devices were online in the end".to_owned(),
         _ => format!("{name} was not measured"),
     };
     let planned = plan.streams.len() as u64;

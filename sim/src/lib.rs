@@ -6,8 +6,8 @@
 //! bugs, to see that they are found.
 //!
 //! A scenario that needs code is a struct like any other, and a property that no scenario has is a closure. Here a hub
-//! crashes in the very moment in which a session is on a pipe again, which no file can say; and no stream may be silent at
-//! its reader for longer than the hub is gone and endpoints take to come back:
+//! crashes in the very moment in which a session is on a pipe again, which no file can say; and no stream may be silent for
+//! longer than the hub is gone and endpoints take to come back:
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -16,28 +16,34 @@
 //! use towline_sim::scenario::{Fault, FaultKind, Span};
 //! use towline_sim::shrink::shrink;
 //!
-//! /// Watches whether a stream is read again within this many nanoseconds.
+//! /// Watches whether each half of a stream that has begun goes on, or ends, within this many nanoseconds.
 //! fn silence(most: u64) -> impl FnMut(&Event) -> Option<Looked> {
-//!     let mut last = BTreeMap::new();
+//!     let mut heard = BTreeMap::new();
 //!     move |event| {
-//!         let What::StreamRead { stream, .. } = &event.what else { return None };
-//!         let half = (event.who.clone(), stream.clone());
-//!         let since = event.time - last.insert(half, event.time).unwrap_or(event.time);
-//!         let verdict = if since <= most { Ok(()) } else { Err(format!("{stream}: {since} ns without a byte")) };
-//!         Some(("no_long_silence", verdict))
+//!         let silent = heard.iter().find(|(_, at)| event.time - **at > most);
+//!         let silent = silent.map(|((_, stream), at)| format!("{stream} is silent since {at} ns"));
+//!         match &event.what {
+//!             What::StreamRead { stream, .. } => _ = heard.insert((event.who.clone(), stream.clone()), event.time),
+//!             What::StreamEnded { stream, .. } => _ = heard.remove(&(event.who.clone(), stream.clone())),
+//!             _ => {}
+//!         }
+//!         Some(("no_long_silence", silent.map_or(Ok(()), Err)))
 //!     }
 //! }
 //!
 //! let scenario = towline_sim::scenarios::named("link-loss").ok_or("it is there")??;
-//! let (mut plan, again) = (0..)
-//!     .find_map(|seed| {
-//!         let plan = scenario.expand(seed, None).ok()?;
-//!         let events = run(&plan, Sink::keeping()).ok()?.lines;
-//!         let mut events = events.iter().filter_map(|line| serde_json::from_str::<Event>(line).ok());
-//!         let resumed = |event: &Event| matches!(event.what, What::SessionAttached { epoch: 1.., .. });
-//!         Some((plan, events.find(resumed)?.time))
-//!     })
-//!     .ok_or("some session is resumed")?;
+//! let resumed = |event: &Event| matches!(event.what, What::SessionAttached { epoch: 1.., .. });
+//! let mut found = None;
+//! for seed in 0..100 {
+//!     let plan = scenario.expand(seed, None)?;
+//!     let lines = run(&plan, Sink::keeping())?.lines;
+//!     let events = lines.iter().map(|line| serde_json::from_str::<Event>(line)).collect::<Result<Vec<_>, _>>()?;
+//!     if let Some(event) = events.iter().find(|event| resumed(event)) {
+//!         found = Some((plan, event.time));
+//!         break;
+//!     }
+//! }
+//! let (mut plan, again) = found.ok_or("some session is resumed")?;
 //! // Until then all goes as it went: the same plan and seed are the same run.
 //! let (kind, host, lasts) = (FaultKind::Crash, "hub".to_owned(), Some(Span::seconds(2)));
 //! plan.faults.push(Fault { at: Span(again), kind, host, lasts });

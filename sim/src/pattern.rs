@@ -1,8 +1,8 @@
 //! What streams carry, on either backend: bytes that say where they belong.
 //!
 //! The byte at an offset follows from the stream's number, the direction and the offset, so that a reader knows what it must
-//! find; what is written are slices of one table for all runs, so that nothing is copied or counted for it. No stream looks like itself a power of
-//! two further on, nor like another one at the same offset.
+//! find; what is written are slices of one table for all runs, so that nothing is copied or counted for it. No stream looks
+//! like itself a power of two further on, nor like another one at the same offset.
 
 use std::sync::LazyLock;
 

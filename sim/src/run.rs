@@ -61,7 +61,8 @@ impl Sink {
     }
 
     /// Lets somebody look at every event as it happens, for a property that no scenario has. It returns what it has looked at,
-    /// if the event says anything of it: a breach is told as any other.
+    /// if the event says anything of it. A breach is told as any other, and is an event, so that the trace has another hash. A
+    /// second watch replaces the first.
     #[must_use]
     pub fn watched_by(mut self, watch: impl FnMut(&Event) -> Option<Looked> + Send + 'static) -> Self {
         self.watch = Some(Watch(Box::new(watch)));

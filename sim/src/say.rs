@@ -11,7 +11,8 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Prints a line. Who stops reading, as `head` does, has had enough: the command still ends with its own exit status.
+/// Prints a line. Who stops reading, as `head` does, has had enough: the command still ends with its own exit status. With any
+/// other error the program ends.
 pub(crate) fn line(text: Arguments<'_>) {
     match writeln!(stdout(), "{text}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -83,6 +83,7 @@ fn smaller(mut best: Plan, fails: &mut impl FnMut(&Plan) -> bool) -> Plan {
     for index in 0..best.streams.len() {
         keep(&mut best, &|plan| plan.streams[index].think = Default::default());
         keep(&mut best, &|plan| plan.streams[index].interactive = false);
+        keep(&mut best, &|plan| plan.streams[index].half_closes = true);
         while keep(&mut best, &|plan| plan.streams[index].rounds = plan.streams[index].rounds.div_ceil(2)) {}
         while keep(&mut best, &|plan| plan.streams[index].up = Size(plan.streams[index].up.0.div_ceil(2))) {}
         while keep(&mut best, &|plan| plan.streams[index].down = Size(plan.streams[index].down.0.div_ceil(2)))
@@ -120,5 +121,16 @@ mod tests {
         assert_eq!((small.faults.len(), small.streams.len()), (1, 1), "{}", size(&small));
         assert_eq!((small.streams[0].down, small.streams[0].rounds), (Size(1), 1));
         assert!(tries < 200, "{tries}");
+    }
+
+    /// What fails as soon as there are more streams than places.
+    #[test]
+    fn where_places_run_out_fewer_are_enough() {
+        let plan = scenarios::named("many-small-streams").unwrap().unwrap().expand(0, None).unwrap();
+        assert_eq!(plan.session.max_streams, Some(Count(8)));
+        let small = shrink(plan, &mut |plan| {
+            plan.session.max_streams.is_some_and(|most| plan.streams.len() as u64 > most.0)
+        });
+        assert_eq!((small.session.max_streams, small.streams.len()), (Some(Count(1)), 2));
     }
 }

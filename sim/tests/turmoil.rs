@@ -3,7 +3,7 @@
 
 use towline_sim::event::{Event, What};
 use towline_sim::run::{Ended, Outcome, Sink, run};
-use towline_sim::scenario::{Backend, parse};
+use towline_sim::scenario::{Backend, Share, parse};
 
 /// One hub, one device, one service, and a line with a delay between them and the hub.
 const SMALLEST: &str = r#"
@@ -373,5 +373,33 @@ fn twins_and_slow_readers_are_looked_at() {
         let file = format!("{}/scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let outcome = held(&std::fs::read_to_string(file).unwrap(), 1);
         assert!(outcome.properties.always[property].checked > 0, "{name}");
+    }
+}
+
+/// A service that ends its half early and one that does it late: both hear all, and the runs are not the same.
+#[test]
+fn a_service_may_close_its_half_early_or_late() {
+    let played = |both_ways: bool, share: u32, session: bool| {
+        let mut scenario = towline_sim::scenarios::named("half-closes").unwrap().unwrap();
+        for work in &mut scenario.work {
+            work.half_closes = Some(Share(share * 10_000));
+            (work.both_ways, work.session) = (both_ways, session);
+            (work.resets, work.stops) = (Share(0), Share(0));
+        }
+        scenario.faults.clear();
+        scenario.expect.sometimes.clear();
+        let plan = scenario.expand(3, Some(Backend::Turmoil)).unwrap();
+        let outcome = run(&plan, Sink::new()).unwrap();
+        assert!(outcome.properties.held(), "{share} % {both_ways}: {:?}", outcome.properties);
+        outcome.hash
+    };
+    for session in [true, false] {
+        for both_ways in [true, false] {
+            assert_ne!(
+                played(both_ways, 0, session),
+                played(both_ways, 100, session),
+                "{both_ways} {session}"
+            );
+        }
     }
 }

@@ -143,7 +143,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Replayable> {
     let what = "it is neither a failure nor a trace of this program";
     let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{name}: {what}"))?;
     check_format(path, &value["format"], FORMAT)?;
-    // The plan is what will be run: one of another version may mean something else.
+    // Before it is read, since one of another version may have other fields.
     check_format(path, &value["plan"]["format"], FORMAT)?;
     let failure: Failure = serde_json::from_value(value).with_context(|| format!("{name}: {what}"))?;
     check_plan(path, &failure.plan)?;
@@ -176,8 +176,9 @@ fn read_trace(path: &Path, text: &str) -> anyhow::Result<Trace> {
     Ok(Trace { of: head.towline, lines: records.enumerate().map(read).collect::<Result<_, _>>()? })
 }
 
-/// A plan may have been written by hand.
+/// What will be run is of this version, and asks for what somebody looks at: it may have been written by hand.
 fn check_plan(path: &Path, plan: &Plan) -> anyhow::Result<()> {
+    check_format(path, &plan.format.into(), FORMAT)?;
     match expect::unheard_of(&plan.expect.sometimes) {
         Some((_, text)) => bail!("{}: {text}", path.display()),
         None => Ok(()),

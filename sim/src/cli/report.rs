@@ -37,8 +37,8 @@ impl Report {
             serde_json::to_string(&trace.of.plan)?,
             trace.lines.join(",")
         );
-        // Within a script, only this could end it.
-        let page = PAGE.replacen("{{DATA}}", &data.replace("</", "<\\/"), 1);
+        // Within a script, only what begins so could end it, or keep it from its end.
+        let page = PAGE.replacen("{{DATA}}", &data.replace('<', "\\u003c"), 1);
         files::write(&out, page.as_bytes())?;
         say!("{}", out.display());
         Ok(ExitCode::SUCCESS)

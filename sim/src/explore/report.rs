@@ -153,11 +153,11 @@ fn print_coverage(report: &Report) {
     }
 }
 
-/// Prints the reports as JSON.
+/// Prints the reports as JSON. If standard output cannot be written to, that is told, and the program ends.
 ///
 /// # Errors
 ///
-/// If standard output cannot be written to.
+/// They are no JSON, which cannot be.
 pub fn print_json(reports: &[Report]) -> serde_json::Result<()> {
     say!("{}", serde_json::to_string_pretty(reports)?);
     Ok(())

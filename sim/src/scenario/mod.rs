@@ -235,8 +235,8 @@ pub struct WorkSpec {
     /// It is urgent, as keystrokes are.
     #[serde(default)]
     pub interactive: bool,
-    /// Of how many of the streams the service finishes its half with its last words, and reads on; of the others it does
-    /// once it has read all. `None`: of all on `des`, of those with `both_ways` on `turmoil`.
+    /// Of how many of the streams that are neither reset nor stopped the service finishes its half with its last words, and
+    /// reads on; of the others it does once it has read all. `None`: of all on `des`, of those with `both_ways` on `turmoil`.
     #[serde(default)]
     pub half_closes: Option<Share>,
     /// How many of the streams the service resets in the middle.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Backend, Expect, FaultKind, Limits, Range, Rate, SessionSpec, Size, Span, Transport};
 use crate::link::LinkSpec;
 
-/// The version of plans, events and traces. Others are refused.
+/// The version of plans, and of failures, which have one. Others are refused.
 pub const FORMAT: u32 = 2;
 
 /// What runs.
@@ -122,7 +122,8 @@ pub struct StreamPlan {
     pub both_ways: bool,
     /// It is urgent.
     pub interactive: bool,
-    /// The service finishes its half with its last words, and not once it has read all.
+    /// The service finishes its half with its last words, and not once it has read all. Not looked at where `end` says
+    /// otherwise.
     pub half_closes: bool,
     /// How the service ends it.
     pub end: End,
