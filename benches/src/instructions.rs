@@ -46,10 +46,7 @@ pub struct Results {
 ///
 /// There is no valgrind.
 pub fn count(muxers: &[Name]) -> anyhow::Result<Results> {
-    let found = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
-    if !found.is_ok_and(|status| status.success()) {
-        bail!("valgrind is not installed, and nothing else counts instructions here (apt install valgrind)");
-    }
+    valgrind()?;
     let muxers = if muxers.is_empty() { Name::value_variants() } else { muxers };
     let bar = report::progress(muxers.len() * Workload::value_variants().len());
     let mut results = Results::default();
@@ -68,6 +65,22 @@ pub fn count(muxers: &[Name]) -> anyhow::Result<Results> {
     }
     bar.finish_and_clear();
     Ok(results)
+}
+
+/// Which valgrind there is.
+///
+/// # Errors
+///
+/// There is none.
+pub(crate) fn valgrind() -> anyhow::Result<String> {
+    match Command::new("valgrind").arg("--version").stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        }
+        _ => bail!(
+            "valgrind is not installed, and nothing else counts instructions here (apt install valgrind)"
+        ),
+    }
 }
 
 /// How many instructions one time takes.

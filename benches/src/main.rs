@@ -10,7 +10,7 @@ use towline::Transport;
 use towline_bench::muxer::Name;
 use towline_bench::transports::contender;
 use towline_bench::work::{self, Workload};
-use towline_bench::{baseline, compare, figures, idle, instructions, lab, scale, transports, tunnel};
+use towline_bench::{baseline, compare, figures, idle, instructions, lab, report, scale, transports, tunnel};
 
 /// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
 #[derive(Debug, Parser)]
@@ -263,7 +263,7 @@ fn run_scale(args: &ScaleArgs) -> anyhow::Result<()> {
     };
     if let Some(out) = &args.out {
         // Before it is measured for minutes.
-        scale::check_writable(out)?;
+        report::check_writable(out)?;
     }
     let results = scale::measure(if args.quick { &quick } else { &all })?;
     if let Some(out) = &args.out {
@@ -296,12 +296,16 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Hold { contender, settle } => idle::holder::run(contender, Duration::from_secs(settle)),
         Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
-        Command::Baseline { file, bless: true, .. } => baseline::write(&file, &baseline::count()?),
+        Command::Baseline { file, bless: true, .. } => {
+            report::check_writable(&file)?;
+            baseline::write(&file, &baseline::count()?)
+        }
         Command::Baseline { file, bless: false, json } => {
-            let compared = baseline::compare(&baseline::read(&file)?, &baseline::count()?);
+            let (before, now) = (baseline::read(&file)?, baseline::count()?);
+            let compared = baseline::compare(&before.counts, &now.counts);
             baseline::print(&compared, json)?;
             if !compared.iter().all(|count| count.holds) {
-                bail!("it costs more than it may; if that is meant, `towline-bench baseline --bless`");
+                bail!(baseline::advice(&before, &now));
             }
             Ok(())
         }
