@@ -9,12 +9,12 @@
 pub mod alloc;
 pub mod baseline;
 pub mod clock;
-pub mod compare;
 pub mod figures;
 pub mod idle;
 pub mod instructions;
 pub mod lab;
 pub mod muxer;
+pub mod muxers;
 pub mod pair;
 pub mod report;
 pub mod scale;

@@ -10,7 +10,7 @@ use towline::Transport;
 use towline_bench::muxer::Name;
 use towline_bench::transports::contender;
 use towline_bench::work::{self, Workload};
-use towline_bench::{baseline, compare, figures, idle, instructions, lab, report, scale, transports, tunnel};
+use towline_bench::{baseline, figures, idle, instructions, lab, muxers, report, scale, transports, tunnel};
 
 /// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
 #[derive(Debug, Parser)]
@@ -281,8 +281,8 @@ fn main() -> anyhow::Result<()> {
         Command::Figures { count, json } => figures::print(&figures::measure(count), json),
         Command::Tunnel(args) => run_tunnel(&args),
         Command::Muxers { muxers, rounds, quick, json } => {
-            let options = compare::Options { muxers, rounds: rounds.into(), quick };
-            compare::print(&compare::measure(&options), json)
+            let options = muxers::Options { muxers, rounds: rounds.into(), quick };
+            muxers::print(&muxers::measure(&options), json)
         }
         Command::Transports { contenders, rounds, size, quick, json } => {
             let bytes = usize::try_from(size)? << 20;
