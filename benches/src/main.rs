@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use towline::Transport;
+use towline_bench::compare::{self, options::CompareArgs};
 use towline_bench::muxer::Name;
 use towline_bench::transports::contender;
 use towline_bench::work::{self, Workload};
@@ -194,6 +196,17 @@ Example, a key beside an upload on a slow line, over TLS and over QUIC:
         #[arg(long)]
         json: bool,
     },
+    /// Measure the product beside other products over lines of the link laboratory, and write one report
+    #[command(after_help = "\
+Needs what `calibrate` needs. A peer that is not installed is named, with how one gets it. Exits with 1 if something was late or \
+failed, and with 2 if it was asked for what there is not.
+
+Example, a quick look in less than three minutes:
+  towline-bench compare --quick --profile lte,satellite -o report
+
+Example, one transport beside ssh, on a line with losses:
+  towline-bench compare --profile factory-wifi --transports quic --peers ssh --rounds 5")]
+    Compare(CompareArgs),
     /// Do one thing so many times and nothing else, to be watched by a profiler
     #[command(after_help = "\
 Example, where an echo's instructions go:
@@ -334,8 +347,25 @@ fn main() -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Compare(args) => run_compare(&args),
         Command::Once { muxer, workload, times } => work::run(muxer, workload, 0, times).map(|_| ()),
     }
+}
+
+fn run_compare(args: &CompareArgs) -> anyhow::Result<()> {
+    let (options, folder) = args.check(said).unwrap_or_else(|error| {
+        Cli::command().error(ErrorKind::ValueValidation, format!("{error:#}")).exit();
+    });
+    lab::become_root_of_own()?;
+    let report = compare::run(&options, folder)?;
+    compare::print(&report);
+    if report.lines.iter().any(|line| !line.is_punctual) {
+        bail!("packets were late: what was measured is worth nothing; is the machine busy?");
+    }
+    if report.lines.iter().flat_map(|line| &line.ways).any(|way| way.failed.is_some()) {
+        bail!("not everything could be measured: why is said above");
+    }
+    Ok(())
 }
 
 /// The seed, or a fresh one; told, so that the run can be repeated.

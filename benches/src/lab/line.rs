@@ -37,6 +37,19 @@ pub struct Counts {
     pub dropped: u64,
 }
 
+impl Counts {
+    /// Those of two lines together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            carried: self.carried + other.carried,
+            lost: self.lost + other.lost,
+            overflowed: self.overflowed + other.overflowed,
+            refused: self.refused + other.refused,
+            dropped: self.dropped + other.dropped,
+        }
+    }
+}
+
 /// The longest delay that is told apart, in nanoseconds.
 pub(super) const LONGEST: u64 = 10_000_000_000;
 

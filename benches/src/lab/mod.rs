@@ -9,6 +9,7 @@ pub mod calibrate;
 mod line;
 mod namespace;
 pub mod over;
+pub(crate) mod stage;
 mod wire;
 
 pub use namespace::{Namespace, become_root_of_own};

@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
-use towline::{Environment, Transport};
-use towline_sim::profile::{self, Profile};
+use towline::Transport;
+use towline_sim::profile::Profile;
 
-use super::namespace::Namespace;
-use super::wire::{FASTEST, Lab, Report};
+use super::stage::{Stage, find, rates};
+use super::wire::Report;
 use crate::report::{self, progress};
 use crate::stats::{Spread, percentile};
-use crate::tunnel::product::{FarEnd, NearEnd};
 use crate::tunnel::target;
 
 /// How long a transfer takes where nothing is in its way.
@@ -93,12 +91,6 @@ struct Way {
     failed: Option<String>,
 }
 
-/// Runtimes whose threads are in the networks at the ends.
-struct Runtimes {
-    near: Runtime,
-    far: Runtime,
-}
-
 /// Measures all ways over all lines.
 ///
 /// # Errors
@@ -114,45 +106,29 @@ pub fn measure(options: &Options) -> anyhow::Result<Vec<Results>> {
     results
 }
 
-fn find(name: &str) -> anyhow::Result<Profile> {
-    profile::named(name).with_context(|| {
-        let known: Vec<_> = profile::names().collect();
-        format!("there is no profile {name:?}: there are {}", known.join(", "))
-    })
-}
-
 fn over(
     name: &str,
     profile: Profile,
     options: &Options,
     bar: &indicatif::ProgressBar,
 ) -> anyhow::Result<Results> {
-    let lab = Lab::start(&profile, options.seed)?;
-    let ends = lab.ends().clone();
-    let runtimes = Runtimes { near: runtime_in(&ends.near)?, far: runtime_in(&ends.far)? };
-    let environment = Environment::system();
-    let target = ends.far.run(|| Ok(target::start(Lab::FAR)?))?;
-    let far = ends
-        .far
-        .run(|| runtimes.far.block_on(FarEnd::start(Lab::FAR.into(), target, environment.clone())))?;
-    let mut ways = vec![way("no tunnel".into(), target)];
+    let stage = Stage::start(&profile, options.seed)?;
+    let mut ways = vec![way("no tunnel".into(), stage.target)];
     let mut nears = Vec::new();
     for &transport in &options.transports {
-        let endpoint = far.endpoint(Some(transport));
-        let near = ends.near.run(|| runtimes.near.block_on(NearEnd::start(endpoint, environment.clone())))?;
+        let near = stage.near_end(transport)?;
         ways.push(way(format!("{transport}, tunnels"), near.forward));
         ways.push(way(format!("{transport}, end to end"), near.session));
         nears.push(near);
     }
-    let bits = |rate: Option<towline_sim::scenario::Rate>| rate.map_or(FASTEST, |rate| rate.0);
-    let bytes = [bits(profile.up.rate), bits(profile.down.rate)].map(|bits| bits * TRANSFER.as_secs() / 8);
+    let bytes = rates(&profile).map(|bits| bits * TRANSFER.as_secs() / 8);
     for _ in 0..options.rounds {
         for way in &mut ways {
             bar.set_message(format!("{name}: {}", way.name));
             if way.failed.is_none() {
                 // What the way before has left on the line is no part of this one.
-                lab.wait_until_quiet()?;
-                match ends.near.run(|| round(way.address, bytes, options.keys)) {
+                stage.lab.wait_until_quiet()?;
+                match stage.near(|| round(way.address, bytes, options.keys)) {
                     Ok(round) => way.rounds.push(round),
                     Err(error) => way.failed = Some(format!("{error:#}")),
                 }
@@ -160,24 +136,10 @@ fn over(
             bar.inc(1);
         }
     }
-    end(runtimes.near, nears);
-    end(runtimes.far, far);
-    let line = lab.stop()?;
+    nears.into_iter().for_each(|near| stage.end(near));
+    let line = stage.stop()?;
     let ways = ways.into_iter().map(Outcome::from).collect();
     Ok(Results { profile: name.into(), source: profile.source, line, is_punctual: line.is_punctual(), ways })
-}
-
-fn runtime_in(network: &Namespace) -> anyhow::Result<Runtime> {
-    network.run(|| Ok(Builder::new_multi_thread().worker_threads(1).enable_all().build()?))
-}
-
-/// Drops what is in a runtime, and then that.
-fn end<T>(runtime: Runtime, all: T) {
-    {
-        let _entered = runtime.enter();
-        drop(all);
-    }
-    runtime.shutdown_background();
 }
 
 fn way(name: String, address: SocketAddr) -> Way {

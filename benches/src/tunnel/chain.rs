@@ -2,66 +2,111 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::unistd::{SysconfVar, sysconf};
-use tempfile::TempDir;
 
 use super::target;
+use crate::lab::{Ends, Lab};
+use crate::process::{Folder, Running, children};
 
 /// How long they may take to be there, and their children to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long it is from one look to the next: another program does not tell when it is ready.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The file with what they say.
 const LOG: &str = "log";
 
-/// Programs in a row. They end when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Chain {
-    /// Where it begins.
-    pub(crate) address: SocketAddr,
-    processes: Vec<Running>,
-    /// Each connection has children of its own, whose CPU time is known once they have ended.
-    forks: bool,
-    /// Holds the keys, and what they say.
-    folder: TempDir,
+/// Which end: that of whoever calls, or that of the meeting point and the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Near,
+    Far,
 }
 
-/// A process that is ended when this is dropped.
-#[derive(Debug)]
-struct Running(Child);
+/// Where the two ends are: both on loopback, or with a line of the laboratory between them.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    ends: Option<Arc<Ends>>,
+    near: Ipv4Addr,
+    far: Ipv4Addr,
+}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // One that has ended already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+impl Site {
+    pub(crate) fn loopback() -> Self {
+        Self { ends: None, near: Ipv4Addr::LOCALHOST, far: Ipv4Addr::LOCALHOST }
+    }
+
+    pub(crate) fn of(lab: &Lab) -> Self {
+        Self { ends: Some(lab.ends().clone()), near: Lab::NEAR, far: Lab::FAR }
+    }
+
+    /// The address at which the other end reaches this one.
+    pub(crate) fn address(&self, end: End) -> Ipv4Addr {
+        match end {
+            End::Near => self.near,
+            End::Far => self.far,
+        }
+    }
+
+    /// Does `work` at an end.
+    pub(crate) fn run<T: Send>(
+        &self,
+        end: End,
+        work: impl FnOnce() -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        match (&self.ends, end) {
+            (None, _) => work(),
+            (Some(ends), End::Near) => ends.near.run(work),
+            (Some(ends), End::Far) => ends.far.run(work),
+        }
+    }
+
+    /// A port at this end that nobody listens on now.
+    pub(crate) fn free_port(&self, end: End) -> anyhow::Result<u16> {
+        self.run(end, || Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port()))
     }
 }
 
-/// Whether there is such a program.
-pub(crate) fn is_installed(program: &str) -> bool {
-    find(program).is_some()
-}
-
-/// Where a program is.
-pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
-    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+/// Programs in a row. They end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    /// Where it begins, at the near end.
+    pub(crate) address: SocketAddr,
+    /// How long it took from the start of the last program until the first request was answered.
+    pub(crate) cold: Duration,
+    site: Site,
+    /// The last one first, which is the one that connects to the others.
+    processes: Vec<Running>,
+    /// When the last one was started.
+    started: Instant,
+    /// Each connection has children of its own, whose CPU time is known once they have ended.
+    forks: bool,
+    /// Holds the keys, and what they say.
+    folder: Folder,
 }
 
 impl Chain {
-    /// One that will begin at `port`, with nothing in it yet.
-    pub(crate) fn new(port: u16, forks: bool) -> anyhow::Result<Self> {
-        let folder = TempDir::with_prefix("towline-bench-")?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Ok(Self { address, processes: Vec::new(), forks, folder })
+    /// One with nothing in it yet.
+    pub(crate) fn new(site: &Site, forks: bool) -> anyhow::Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, site.free_port(End::Near)?));
+        Ok(Self {
+            address,
+            cold: Duration::ZERO,
+            site: site.clone(),
+            processes: Vec::new(),
+            started: Instant::now(),
+            forks,
+            folder: Folder::new()?,
+        })
     }
 
     /// A folder for keys.
@@ -69,36 +114,58 @@ impl Chain {
         self.folder.path()
     }
 
-    /// Starts one more program.
-    pub(crate) fn start(&mut self, command: &mut Command) -> anyhow::Result<()> {
+    /// Starts one more program at this end.
+    pub(crate) fn start(&mut self, end: End, command: &mut Command) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.folder.path().join(LOG))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.started = Instant::now();
+        let start = || Running::start(command).map_err(Into::into);
+        let process = self.site.run(end, start);
         let process =
-            command.spawn().with_context(|| format!("{} does not start", command.get_program().display()))?;
-        self.processes.push(Running(process));
+            process.with_context(|| format!("{} does not start", command.get_program().display()))?;
+        self.processes.insert(0, process);
+        Ok(())
+    }
+
+    /// Waits until somebody listens at this end, so that whoever is started next need not try again. Nothing passes the line
+    /// for that.
+    pub(crate) fn wait_until_listening(&mut self, end: End, address: SocketAddr) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while let Err(error) = self.site.run(end, || Ok(TcpStream::connect(address)?)) {
+            self.check(start, &error)?;
+            thread::sleep(LOOK);
+        }
         Ok(())
     }
 
     /// Waits until it carries something.
-    pub(crate) fn wait_until_ready(self) -> anyhow::Result<Self> {
+    pub(crate) fn wait_until_ready(mut self) -> anyhow::Result<Self> {
         let start = Instant::now();
-        while let Err(error) = target::request(self.address) {
-            if start.elapsed() > PATIENCE {
-                let said = fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
-                let last = said.lines().next_back().unwrap_or("nothing is said");
-                bail!("the chain carries nothing: {error}: {last}");
-            }
-            // Another program does not tell when it is ready.
-            thread::sleep(Duration::from_millis(50));
+        while let Err(error) = self.site.run(End::Near, || Ok(target::request(self.address)?)) {
+            self.check(start, &error)?;
+            thread::sleep(LOOK);
         }
+        self.cold = self.started.elapsed();
         Ok(self)
+    }
+
+    /// Whether it may still become ready, since `start`.
+    fn check(&mut self, start: Instant, error: &anyhow::Error) -> anyhow::Result<()> {
+        let has_ended = self.processes.iter_mut().any(Running::has_ended);
+        if has_ended || start.elapsed() > PATIENCE {
+            let said = fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
+            let last = said.lines().next_back().unwrap_or("nothing is said");
+            let what = if has_ended { "one of the programs has ended" } else { "the chain carries nothing" };
+            bail!("{what}: {error}: {last}");
+        }
+        Ok(())
     }
 
     /// The CPU time that the processes have used, and their children. Where each connection has children of its own, it
     /// waits until those are gone, since only then is it counted.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         let start = Instant::now();
-        let pids = || self.processes.iter().map(|process| process.0.id());
+        let pids = || self.processes.iter().map(Running::id);
         if !self.forks {
             return pids().map(cpu_of_family).sum();
         }
@@ -115,21 +182,6 @@ impl Chain {
         }
         pids().map(cpu_of).sum()
     }
-}
-
-/// Ports that nobody listens on now.
-pub(crate) fn free_ports<const COUNT: usize>() -> io::Result<[u16; COUNT]> {
-    let listeners = (0..COUNT).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<Vec<_>>>()?;
-    let mut ports = [0; COUNT];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
-}
-
-fn children(pid: u32) -> io::Result<Vec<u32>> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    Ok(children.split_whitespace().filter_map(|child| child.parse().ok()).collect())
 }
 
 /// The CPU time of a process, of its children that live, and of theirs.

@@ -1,24 +1,29 @@
 //! The whole product on loopback, beside the same shape made of socat, beside `ssh -R` and rathole,
 //! which are one leg, and beside no tunnel at all.
 
-mod chain;
-mod keys;
+pub(crate) mod bore;
+pub(crate) mod chain;
+pub(crate) mod keys;
+pub(crate) mod penguin;
 pub(crate) mod product;
-mod rathole;
+pub(crate) mod rathole;
 mod round;
-mod socat;
-mod ssh;
+pub(crate) mod socat;
+pub(crate) mod ssh;
 pub(crate) mod target;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::Serialize;
 use towline::Environment;
 
+use crate::process;
 use crate::report;
 use crate::stats::Spread;
+use chain::{Chain, Site};
 use product::Product;
 use round::{Round, Way};
+use target::Meters;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +93,7 @@ struct Rival {
     programs: &'static [&'static str],
     /// How one gets those.
     install: &'static str,
-    start: fn(std::net::SocketAddr) -> anyhow::Result<chain::Chain>,
+    start: fn(&Site, SocketAddr) -> anyhow::Result<Chain>,
 }
 
 const RIVALS: [Rival; 3] = [
@@ -114,7 +119,7 @@ const RIVALS: [Rival; 3] = [
 /// Something did not work as it should. All processes that were started have ended.
 pub async fn measure(options: Options) -> anyhow::Result<Results> {
     let environment = Environment::system();
-    let target = target::start(Ipv4Addr::LOCALHOST)?;
+    let target = target::start(Ipv4Addr::LOCALHOST, &Meters::default())?;
     let product = Product::start(target, environment).await?;
     let mut ways = vec![
         Way::Direct(target),
@@ -124,8 +129,11 @@ pub async fn measure(options: Options) -> anyhow::Result<Results> {
     ];
     let mut missing = Vec::new();
     for Rival { name, programs, install, start } in RIVALS {
-        match programs.iter().find(|program| !chain::is_installed(program)) {
-            None => ways.push(Way::Rival(name, tokio::task::block_in_place(|| start(target))?)),
+        match programs.iter().find(|program| !process::is_installed(program)) {
+            None => {
+                let chain = tokio::task::block_in_place(|| start(&Site::loopback(), target))?;
+                ways.push(Way::Rival(name, chain));
+            }
             Some(absent) => missing.push(format!("there is no {absent} to compare with ({install})")),
         }
     }

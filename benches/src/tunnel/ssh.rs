@@ -1,5 +1,5 @@
 //! The usual way to a machine behind a firewall: `ssh -R`. The device's side connects outward to an ssh server, which
-//! listens for it on a port.
+//! listens for it on a port; whoever calls gets to that port with an `ssh -L` of their own.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,12 +7,38 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use super::chain::{Chain, find, free_ports};
+use super::chain::{Chain, End, Site};
+use crate::process::find;
 
-/// An ssh server, and a client with a port there that leads to the target.
-pub(crate) fn start(target: SocketAddr) -> anyhow::Result<Chain> {
-    let [near, server] = free_ports()?;
-    let mut chain = Chain::new(near, false)?;
+/// An ssh server at the far end, and a client with a port there that leads to the target: one leg, between ends that are the
+/// same.
+pub(crate) fn start(site: &Site, target: SocketAddr) -> anyhow::Result<Chain> {
+    let mut chain = Chain::new(site, false)?;
+    let server = start_server(&mut chain, site)?;
+    let mut device = client(&chain, server);
+    device.args(["-R", &format!("{}:{target}", chain.address)]);
+    chain.start(End::Far, &mut address(device, server)?)?;
+    chain.wait_until_ready()
+}
+
+/// The same with a client at the near end, whose port leads to that one: two legs.
+pub(crate) fn start_both(site: &Site, target: SocketAddr) -> anyhow::Result<Chain> {
+    let mut chain = Chain::new(site, false)?;
+    let server = start_server(&mut chain, site)?;
+    let middle = SocketAddr::from(([127, 0, 0, 1], site.free_port(End::Far)?));
+    let mut device = client(&chain, server);
+    device.args(["-R", &format!("{middle}:{target}")]);
+    chain.start(End::Far, &mut address(device, server)?)?;
+    chain.wait_until_listening(End::Far, middle)?;
+    let mut caller = client(&chain, server);
+    caller.args(["-L", &format!("{}:{middle}", chain.address)]);
+    chain.start(End::Near, &mut address(caller, server)?)?;
+    chain.wait_until_ready()
+}
+
+/// An ssh server at the far end, and keys for it.
+fn start_server(chain: &mut Chain, site: &Site) -> anyhow::Result<SocketAddr> {
+    let server = SocketAddr::from((site.address(End::Far), site.free_port(End::Far)?));
     let folder = chain.folder().to_owned();
     let dir = folder.display();
     for name in ["host", "user"] {
@@ -24,29 +50,31 @@ pub(crate) fn start(target: SocketAddr) -> anyhow::Result<Chain> {
     let _ = fs::create_dir_all("/run/sshd");
     let config = folder.join("sshd_config");
     let text = format!(
-        "Port {server}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nPidFile {dir}/pid\n\
+        "Port {}\nListenAddress {}\nHostKey {dir}/host\nPidFile {dir}/pid\n\
          AuthorizedKeysFile {dir}/user.pub\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n\
-         PasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel ERROR\n"
+         PasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel ERROR\n",
+        server.port(),
+        server.ip(),
     );
     fs::write(&config, text)?;
     let sshd = find("sshd").context("there is no sshd")?;
-    chain.start(Command::new(sshd).arg("-D").arg("-e").arg("-f").arg(&config))?;
-    let user = String::from_utf8(Command::new("id").arg("-un").output()?.stdout)?;
+    chain.start(End::Far, Command::new(sshd).arg("-D").arg("-e").arg("-f").arg(&config))?;
+    chain.wait_until_listening(End::Far, server)?;
+    Ok(server)
+}
+
+/// An ssh client that does nothing yet.
+fn client(chain: &Chain, server: SocketAddr) -> Command {
     let mut ssh = Command::new("ssh");
-    ssh.args([
-        "-F",
-        "none",
-        "-N",
-        "-o",
-        "BatchMode=yes",
-        "-o",
-        "LogLevel=ERROR",
-        "-o",
-        "ConnectionAttempts=50",
-    ]);
+    ssh.args(["-F", "none", "-N", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
     ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
-    ssh.arg("-i").arg(folder.join("user")).args(["-p", &server.to_string()]);
-    ssh.args(["-R", &format!("127.0.0.1:{near}:{target}"), &format!("{}@127.0.0.1", user.trim())]);
-    chain.start(&mut ssh)?;
-    chain.wait_until_ready()
+    ssh.arg("-i").arg(chain.folder().join("user")).args(["-p", &server.port().to_string()]);
+    ssh
+}
+
+/// Says whom it connects to.
+fn address(mut ssh: Command, server: SocketAddr) -> anyhow::Result<Command> {
+    let user = String::from_utf8(Command::new("id").arg("-un").output()?.stdout)?;
+    ssh.arg(format!("{}@{}", user.trim(), server.ip()));
+    Ok(ssh)
 }

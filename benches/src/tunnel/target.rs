@@ -5,6 +5,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,37 @@ pub(crate) enum Wants {
     Down,
     /// To get back what it sends.
     Echo,
+    /// To send as long as it likes; the "how many" is the number of a meter.
+    Metered,
+}
+
+/// Counts what has arrived at the target, for whoever is in the same process: nothing has to come back for it. And ends it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Meters {
+    all: Arc<Mutex<Vec<Arc<AtomicU64>>>>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Meters {
+    /// A new one, and its number.
+    pub(crate) fn add(&self) -> (u64, Arc<AtomicU64>) {
+        let mut meters = self.all.lock().expect("nobody panics with it");
+        let meter = Arc::<AtomicU64>::default();
+        meters.push(meter.clone());
+        (meters.len() as u64 - 1, meter)
+    }
+
+    /// Ends the target at `address`, which is in the network of this thread.
+    pub(crate) fn end(&self, address: SocketAddr) {
+        self.is_over.store(true, Ordering::Release);
+        // It looks when somebody comes; if nobody can, it has ended.
+        let _ = TcpStream::connect(address);
+    }
+
+    fn get(&self, number: u64) -> Option<Arc<AtomicU64>> {
+        let meters = self.all.lock().expect("nobody panics with it");
+        meters.get(usize::try_from(number).ok()?).cloned()
+    }
 }
 
 /// The first bytes of a connection.
@@ -38,26 +71,34 @@ pub(crate) fn head(wants: Wants, bytes: u64) -> [u8; 9] {
         Wants::Up => b'u',
         Wants::Down => b'd',
         Wants::Echo => b'e',
+        Wants::Metered => b'm',
     };
     head[1..].copy_from_slice(&bytes.to_be_bytes());
     head
 }
 
-/// Starts the target at `host`. It lasts as long as the process.
-pub(crate) fn start(host: Ipv4Addr) -> io::Result<SocketAddr> {
+/// Starts the target at `host`. It lasts as long as the process, or until `meters` end it.
+pub(crate) fn start(host: Ipv4Addr, meters: &Meters) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((host, 0))?;
-    let address = listener.local_addr()?;
+    let (address, meters) = (listener.local_addr()?, meters.clone());
     thread::spawn(move || {
         for socket in listener.incoming().flatten() {
+            if meters.is_over.load(Ordering::Acquire) {
+                return;
+            }
+            let meters = meters.clone();
             // Whoever leaves early measures nothing.
-            thread::spawn(move || _ = serve(socket));
+            thread::spawn(move || _ = serve(socket, &meters));
         }
     });
     Ok(address)
 }
 
-fn serve(mut socket: TcpStream) -> io::Result<()> {
+fn serve(mut socket: TcpStream, meters: &Meters) -> io::Result<()> {
     socket.set_nodelay(true)?;
+    // A line may have ended, on which it would have been told that its peer has left.
+    socket.set_read_timeout(Some(2 * PATIENCE))?;
+    socket.set_write_timeout(Some(2 * PATIENCE))?;
     let mut head = [0; 9];
     socket.read_exact(&mut head)?;
     let bytes = u64::from_be_bytes(head[1..].try_into().expect("it is eight bytes"));
@@ -67,6 +108,14 @@ fn serve(mut socket: TcpStream) -> io::Result<()> {
             socket.write_all(b"!")
         }
         b'd' => send(&mut socket, bytes),
+        b'm' => {
+            let meter = meters.get(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+            let mut piece = vec![0; PIECE];
+            while let count @ 1.. = socket.read(&mut piece)? {
+                meter.fetch_add(count as u64, Ordering::Relaxed);
+            }
+            Ok(())
+        }
         _ => {
             let mut piece = [0; REQUEST];
             while let count @ 1.. = socket.read(&mut piece)? {
@@ -152,7 +201,8 @@ pub(crate) fn keystrokes_beside_bulk(
     }
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+/// Connects to the target through `address`.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -160,7 +210,8 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
-fn send(socket: &mut TcpStream, bytes: u64) -> io::Result<()> {
+/// Sends so many bytes.
+pub(crate) fn send(socket: &mut TcpStream, bytes: u64) -> io::Result<()> {
     let piece = vec![7; PIECE];
     let mut left = bytes;
     while left > 0 {

@@ -1,0 +1,122 @@
+//! Other products that carry bytes from a local port to a target, as processes at the ends of the line.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+
+use crate::process;
+use crate::tunnel::chain::{Chain, Site};
+use crate::tunnel::{bore, penguin, rathole, socat, ssh};
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// What it is called on the command line and in results.
+    pub(crate) name: &'static str,
+    /// The programs that it takes.
+    programs: &'static [&'static str],
+    /// How one gets those.
+    install: &'static str,
+    /// How many legs between the near end and the target are encrypted.
+    pub(crate) legs: u8,
+    /// What it is made of.
+    pub(crate) note: &'static str,
+    /// How the first program tells its version, and what stands before that.
+    version: (&'static str, &'static str),
+    /// Starts it, and waits until it carries something.
+    pub(crate) start: fn(&Site, SocketAddr) -> anyhow::Result<Chain>,
+}
+
+/// A peer that cannot be measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Missing {
+    /// Which.
+    pub peer: &'static str,
+    /// What there is not.
+    pub program: &'static str,
+    /// How one gets it.
+    pub install: &'static str,
+}
+
+/// Those that are known.
+pub(crate) const PEERS: [Peer; 5] = [
+    Peer {
+        name: socat::NAME,
+        programs: &["socat"],
+        install: "apt install socat",
+        legs: 2,
+        note: "TLS to a meeting point and TLS from there, certificates on both sides; each connection has one of its own \
+               over the line, and processes of its own",
+        version: ("-V", "socat version "),
+        start: socat::start,
+    },
+    Peer {
+        name: "ssh",
+        programs: &["ssh", "sshd", "ssh-keygen"],
+        install: "apt install openssh-client openssh-server",
+        legs: 2,
+        note: "ssh -L to an sshd at the meeting point, on which an ssh -R of the device has a port; all connections share one \
+               TCP connection",
+        version: ("-V", ""),
+        start: ssh::start_both,
+    },
+    Peer {
+        name: "rathole",
+        programs: &["rathole", "openssl"],
+        install: "apt install openssl libssl-dev pkg-config; cargo install rathole",
+        legs: 1,
+        note: "TLS; its server is at the near end, since its callers get to it without encryption, and its client dials over the \
+               line; connections are made in advance",
+        version: ("--version", "Build Version:"),
+        start: rathole::start,
+    },
+    Peer {
+        name: "penguin",
+        programs: &["penguin"],
+        install: "cargo install rusty-penguin",
+        legs: 1,
+        note: "a WebSocket over TLS from its client to its server, which is beside the target; all connections share one TCP \
+               connection",
+        version: ("--version", ""),
+        start: penguin::start,
+    },
+    Peer {
+        name: "bore",
+        programs: &["bore"],
+        install: "cargo install bore-cli",
+        legs: 0,
+        note: "not encrypted at all; its server is at the near end, and its client dials over the line for each connection",
+        version: ("--version", ""),
+        start: bore::start,
+    },
+];
+
+impl Peer {
+    /// The one of this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none; the error has those that there are.
+    pub(crate) fn named(name: &str) -> Result<Self, String> {
+        let known = || PEERS.map(|peer| peer.name).join(", ");
+        let found = PEERS.into_iter().find(|peer| peer.name == name);
+        found.ok_or_else(|| format!("there is no peer {name:?}: there are all, none, {}", known()))
+    }
+
+    /// What it lacks, if anything.
+    pub(crate) fn missing(&self) -> Option<Missing> {
+        let program = self.programs.iter().find(|program| !process::is_installed(program))?;
+        Some(Missing { peer: self.name, program, install: self.install })
+    }
+
+    /// What it says of its version.
+    pub(crate) fn version(&self) -> Option<String> {
+        let (option, before) = self.version;
+        let mut command = Command::new(process::find(self.programs[0])?);
+        let said = command.arg(option).stdin(Stdio::null()).output().ok()?;
+        let said = [said.stdout, said.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        said.lines().find_map(|line| Some(line.strip_prefix(before)?.trim().to_owned()))
+    }
+}

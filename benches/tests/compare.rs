@@ -1,0 +1,124 @@
+//! The report: what is refused before anything is measured, and that its three files say the same.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn compare(arguments: &[&str]) -> Command {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_towline-bench"));
+    bench.arg("compare").args(arguments);
+    bench
+}
+
+fn refused(arguments: &[&str]) -> String {
+    let output: Output = compare(arguments).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    error
+}
+
+#[test]
+fn what_there_is_not_is_refused_with_what_there_is() {
+    for (arguments, words) in [
+        (["--profile", "lte,telegraph"], "there is no profile \"telegraph\": there are lan, dsl, lte"),
+        (["--transports", "tls,pigeon"], "there is no transport \"pigeon\": there are tls, quic, wss"),
+        (["--peers", "ssh,drum"], "there is no peer \"drum\": there are all, none, socat, ssh, rathole"),
+        (["--rounds", "0"], "0 is not in 1..=65535"),
+    ] {
+        let error = refused(&arguments);
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_refused_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "precious").unwrap();
+    let below = file.join("report");
+    let error = refused(&["--out", below.to_str().unwrap()]);
+    assert!(error.contains("report") && !error.contains("seed"), "{error}");
+    let error = refused(&["--out", "/proc/nowhere/report"]);
+    assert!(error.contains("cannot write /proc/nowhere/report"), "{error}");
+    let error = refused(&["--out", folder.path().to_str().unwrap()]);
+    assert!(error.contains("holds file, which is no part of a report"), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+}
+
+/// Where `ip` is and peers are not.
+fn path_without_peers(folder: &Path) -> String {
+    let path = std::env::var("PATH").unwrap();
+    let ip = path.split(':').chain(["/usr/sbin", "/sbin"]).map(|folder| Path::new(folder).join("ip"));
+    if let Some(ip) = ip.into_iter().find(|ip| ip.is_file()) {
+        std::os::unix::fs::symlink(ip, folder.join("ip")).unwrap();
+    }
+    folder.to_str().unwrap().into()
+}
+
+/// Needs networks of its own, as `tests/lab.rs` does: where there are none, it says so and tests nothing, but where real
+/// programs are required.
+#[test]
+fn the_files_of_a_report_say_the_same_and_name_who_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let programs = folder.path().join("programs");
+    fs::create_dir(&programs).unwrap();
+    let out = folder.path().join("made/report");
+    let arguments = ["--quick", "--profile", "lan", "--transports", "tls", "--keys", "3", "--out"];
+    let mut run = compare(&arguments);
+    run.arg(&out).args(["--peers", "rathole,bore", "--seed", "7"]);
+    let output = run.env("PATH", path_without_peers(&programs)).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !out.join("report.json").exists() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "{error}");
+        eprintln!("not tested: {error}");
+        return;
+    }
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    let (json, csv, page) = (read("report.json"), read("samples.csv"), read("index.html"));
+    assert_eq!(fs::read_dir(out.parent().unwrap()).unwrap().count(), 1, "nothing else is left behind");
+    let report: Value = serde_json::from_str(&json).unwrap();
+    let rows: Vec<_> = csv.lines().filter(|row| !row.contains("missing")).collect();
+    assert_eq!(rows, as_csv(&report), "all samples, in the same order");
+    for peer in ["rathole", "bore"] {
+        let install = format!("cargo install {peer}");
+        for (what, text) in [("JSON", &json), ("CSV", &csv), ("page", &page), ("terminal", &said)] {
+            assert!(text.contains(&install), "{peer} is not missing in the {what}");
+        }
+    }
+    let (_, data) = page.split_once("id=\"data\">").unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(data).unwrap(), report, "the page has all of it");
+}
+
+/// What the CSV is to be, of a report in which nothing has failed.
+fn as_csv(report: &Value) -> Vec<String> {
+    let mut rows = vec!["profile,way,workload,round,value,unit,note".to_owned()];
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    for line in list(&report["lines"]) {
+        for way in list(&line["ways"]) {
+            let late = if way["is_punctual"] == true { "" } else { "packets were late: worth nothing" };
+            assert_eq!(way["failed"], Value::Null, "{way}");
+            let name = text(&way["way"]);
+            let name = if name.contains(',') { format!("\"{name}\"") } else { name };
+            for measured in list(&way["measured"]) {
+                let workload = text(&measured["workload"]);
+                let about =
+                    list(&report["workloads"]).into_iter().find(|about| about["workload"] == workload);
+                let unit = text(&about.unwrap()["unit"]);
+                for (round, samples) in list(&measured["rounds"]).iter().enumerate() {
+                    rows.extend(list(samples).iter().map(|sample| {
+                        let (line, value) = (text(&line["profile"]), sample.as_f64().unwrap());
+                        format!("{line},{name},{workload},{},{value},{unit},{late}", round + 1)
+                    }));
+                }
+            }
+        }
+    }
+    rows
+}
