@@ -133,8 +133,11 @@ fn beside_bulk(
 /// The mean rates of uploads that run at once.
 fn shared_upload(stage: &Stage, address: SocketAddr, duration: Duration) -> io::Result<Vec<f64>> {
     let uploads = (0..SHARED).map(|_| Bulk::up(address, &stage.meters)).collect::<io::Result<Vec<_>>>()?;
+    // Only from when all are there: where each connection has to be made over the line, the first begins much earlier.
+    let before: Vec<_> = uploads.iter().map(Bulk::arrived).collect();
     thread::sleep(duration);
-    let rates = uploads.iter().map(|upload| mbit_per_s(upload.arrived(), duration)).collect();
+    let rates = uploads.iter().zip(before);
+    let rates = rates.map(|(upload, before)| mbit_per_s(upload.arrived() - before, duration)).collect();
     // One after the other, but what one leaves free another takes: nothing is measured any more.
     uploads.into_iter().try_for_each(Bulk::stop)?;
     Ok(rates)
