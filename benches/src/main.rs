@@ -246,7 +246,7 @@ struct ScaleArgs {
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// How many devices at most [default: 20,000, or as many as descriptors allow]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1001..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     devices: Option<u32>,
     /// How long devices are idle before memory is looked at, and processor time is counted, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]

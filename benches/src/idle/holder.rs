@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use towline::core::Limits;
 use towline::policy::AllowAll;
 use towline::{Environment, Hub, HubConfig};
@@ -33,6 +33,9 @@ pub const COMMAND: &str = "hold";
 
 /// How long it may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long it may take beyond that until it has seen all connections and answers.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether all are there.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
@@ -55,6 +58,8 @@ pub(crate) struct Holder {
     input: Option<ChildStdin>,
     /// What it says, line by line.
     said: mpsc::UnboundedReceiver<String>,
+    /// How long it is quiet before it answers.
+    settle: Duration,
 }
 
 impl Holder {
@@ -78,7 +83,7 @@ impl Holder {
                 }
             }
         });
-        let mut holder = Self { process, input, said };
+        let mut holder = Self { process, input, said, settle };
         holder.say(trust)?;
         Ok(holder)
     }
@@ -102,7 +107,8 @@ impl Holder {
     /// What its memory is once it holds `count` connections, and all is quiet.
     pub(crate) async fn measure(&mut self, count: usize) -> anyhow::Result<Held> {
         self.say(&count)?;
-        self.hear().await
+        let answer = timeout(self.settle + ANSWER, self.hear()).await;
+        answer.context("the process that holds the connections does not see all of them")?
     }
 }
 

@@ -32,10 +32,12 @@ pub(crate) fn load(
 }
 
 fn run(load: impl Future<Output = anyhow::Result<Vec<Held>>>) -> anyhow::Result<Vec<Held>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        timeout(PATIENCE, load).await.context("not all connections were there after five minutes")?
-    })
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(load)
+}
+
+/// Waits for connections to be made.
+pub(super) async fn patiently<T>(connections: impl Future<Output = T>) -> anyhow::Result<T> {
+    timeout(PATIENCE, connections).await.context("not all connections were there after five minutes")
 }
 
 struct Load<'a> {
@@ -53,7 +55,7 @@ impl Visit for Load<'_> {
             let connector = transport.connector(trust, holder.address().await?)?;
             let (mut openers, mut held) = (Vec::new(), Vec::new());
             for &count in counts {
-                openers.extend(connect(&connector, count - openers.len()).await);
+                openers.extend(patiently(connect(&connector, count - openers.len())).await?);
                 held.push(holder.measure(count).await?);
             }
             holder.stop();
@@ -93,7 +95,7 @@ async fn load_hub(
     });
     let (mut devices, mut held) = (Vec::new(), Vec::new());
     for &count in counts {
-        devices.extend(register(endpoints.by_ref().take(count - devices.len())).await?);
+        devices.extend(patiently(register(endpoints.by_ref().take(count - devices.len()))).await??);
         held.push(holder.measure(count).await?);
     }
     holder.stop();

@@ -17,6 +17,7 @@ use towline::{
 
 use super::Held;
 use super::holder::{Asked, Holder, LOOK};
+use super::load::patiently;
 use crate::alloc;
 use crate::clock;
 use crate::transports::trust::{self, HOST, Trust};
@@ -103,7 +104,7 @@ pub(super) async fn load(holder: &mut Holder, trust: &Trust, counts: &[usize]) -
         trust.services(last.div_ceil(EACH))?.into_iter().map(service).collect::<Result<Vec<_>, _>>()?;
     let (mut sessions, mut held) = (Vec::new(), Vec::new());
     for &count in counts {
-        sessions.extend(open(&services, sessions.len()..count).await?);
+        sessions.extend(patiently(open(&services, sessions.len()..count)).await??);
         held.push(holder.measure(count).await?);
     }
     holder.stop();

@@ -4,6 +4,8 @@
 
 mod page;
 
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,14 +22,17 @@ use crate::stats::short;
 use crate::transports::contender::Name as Contender;
 use crate::transports::trust::Trust;
 use crate::tunnel::product::Product;
-use crate::tunnel::target;
+use crate::tunnel::target::{self, Meters, Upload};
 use crate::{clock, transports};
 
 /// How many streams, and how many tunnels, share a transfer.
 const SHARERS: [usize; 4] = [1, 10, 100, 1000];
 
 /// How many devices are on a hub, as far as descriptors go.
-const DEVICES: [usize; 5] = [1000, 2000, 5000, 10_000, MOST];
+const DEVICES: [usize; 6] = [500, 1000, 2000, 5000, 10_000, MOST];
+
+/// How long what is left of a product may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The most devices, unless somebody asks for more.
 pub const MOST: usize = 20_000;
@@ -56,17 +61,17 @@ pub struct Transfer {
     pub cpu_s_per_gb: f64,
 }
 
-/// What devices cost their hub.
+/// What devices cost their hub, all of them together.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Devices {
     /// How many.
     pub count: usize,
-    /// Resident memory of each beyond the first thousand, or of all of the first, in bytes.
-    pub rss_bytes: f64,
-    /// The same of the heap.
-    pub heap_bytes: f64,
-    /// CPU time of the hub for each and hour, in milliseconds.
-    pub cpu_ms_per_hour: f64,
+    /// Resident memory of its process, in bytes.
+    pub rss_bytes: i64,
+    /// Live heap, in bytes.
+    pub heap_bytes: i64,
+    /// CPU time in an hour, in seconds.
+    pub cpu_s_per_hour: f64,
 }
 
 /// What transfers over one way cost.
@@ -115,6 +120,8 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
         devices: Vec::new(),
         missing: Vec::new(),
     };
+    let meters = Meters::default();
+    let target = target::start(Ipv4Addr::LOCALHOST, &meters)?;
     let bar = report::progress(4 * SHARERS.len() * options.rounds + 1);
     for (what, contender) in [
         ("streams of a link over TLS", Contender::TowlineTls),
@@ -123,8 +130,9 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
         share(what, options, &mut results, &bar, |count| streams(contender, count, options.bytes));
     }
     for (what, is_session) in [("tunnels", false), ("connections of a session end to end", true)] {
-        share(what, options, &mut results, &bar, |count| tunnels(is_session, count, options.bytes));
+        share(what, options, &mut results, &bar, |count| tunnels(target, is_session, count, options.bytes));
     }
+    meters.end(target);
     bar.set_message("idle devices");
     match devices(options) {
         Ok(devices) => results.devices = devices,
@@ -172,50 +180,72 @@ fn streams(contender: Contender, count: usize, bytes: usize) -> anyhow::Result<C
     Ok(per_gb(cost.wall, cost.near + cost.far, bytes / count * count))
 }
 
-/// One transfer through so many tunnels, or connections of a session, of the whole product in this process.
-fn tunnels(is_session: bool, count: usize, bytes: usize) -> anyhow::Result<Cost> {
+/// One transfer through so many tunnels, or connections of a session, of the whole product in this process. That they are
+/// open is no part of it.
+fn tunnels(target: SocketAddr, is_session: bool, count: usize, bytes: usize) -> anyhow::Result<Cost> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
-    let target = target::start(std::net::Ipv4Addr::LOCALHOST)?;
     let product = runtime.block_on(Product::start(target, Environment::system()))?;
     let address = if is_session { product.near.session } else { product.near.forward };
-    // The first one of all begins the link, or the session.
-    target::request(address).context("a request")?;
-    let each = (bytes / count) as u64;
-    let (wall, cpu) = (Instant::now(), clock::process_cpu());
-    let uploads: Vec<_> = (0..count).map(|_| thread::spawn(move || target::upload(address, each))).collect();
-    for upload in uploads {
-        upload.join().map_err(|_| anyhow!("it has failed; what it said is above"))??;
-    }
-    let cost = per_gb(wall.elapsed(), clock::process_cpu() - cpu, bytes / count * count);
+    let cost = uploads(address, count, (bytes / count) as u64);
     {
         let _entered = runtime.enter();
         drop(product);
     }
-    runtime.shutdown_background();
-    Ok(cost)
+    // Whatever is left of it must not be at work while the next one is measured.
+    runtime.shutdown_timeout(PATIENCE);
+    cost
+}
+
+fn uploads(address: SocketAddr, count: usize, each: u64) -> anyhow::Result<Cost> {
+    // The first one of all begins the link, or the session.
+    target::request(address).context("a request")?;
+    let open = at_once((0..count).map(|_| move || Upload::open(address, each)))?;
+    let (wall, cpu) = (Instant::now(), clock::process_cpu());
+    at_once(open.into_iter().map(|upload| move || upload.run()))?;
+    let bytes = usize::try_from(each)? * count;
+    Ok(per_gb(wall.elapsed(), clock::process_cpu() - cpu, bytes))
+}
+
+/// Does all of this at once, each in a thread of its own, and waits for all, whatever comes of any.
+fn at_once<T: Send>(
+    work: impl Iterator<Item = impl FnOnce() -> io::Result<T> + Send>,
+) -> anyhow::Result<Vec<T>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = work.map(|work| scope.spawn(work)).collect();
+        let done: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        done.into_iter()
+            .map(|done| Ok(done.map_err(|_| anyhow!("it has failed; what it said is above"))??))
+            .collect()
+    })
 }
 
 /// What idle devices cost their hub, which is in a process of its own.
 fn devices(options: &Options) -> anyhow::Result<Vec<Devices>> {
-    let counts: Vec<_> =
-        DEVICES.into_iter().filter(|&count| count < options.devices).chain([options.devices]).collect();
+    let fewer = DEVICES.into_iter().filter(|&count| count < options.devices);
+    let counts: Vec<_> = fewer.chain([options.devices]).collect();
     let held = idle::held(Idle::HubTls, &counts, options.settle, &Trust::new()?)?;
-    let (first, rest) = (held[0].clone(), &held[1..]);
-    let mut devices = Vec::new();
-    for (&count, held) in counts[1..].iter().zip(rest) {
-        let each = |bytes: i64| bytes as f64 / (count - counts[0]) as f64;
-        let seconds = held.cpu_s / options.settle.as_secs_f64();
-        devices.push(Devices {
-            count,
-            rss_bytes: each(held.rss_bytes - first.rss_bytes),
-            heap_bytes: each(held.heap_bytes - first.heap_bytes),
-            cpu_ms_per_hour: seconds * 3600.0 * 1000.0 / count as f64,
-        });
-    }
-    Ok(devices)
+    let hours = options.settle.as_secs_f64() / 3600.0;
+    let devices = counts.into_iter().zip(held).map(|(count, held)| Devices {
+        count,
+        rss_bytes: held.rss_bytes,
+        heap_bytes: held.heap_bytes,
+        cpu_s_per_hour: held.cpu_s / hours,
+    });
+    Ok(devices.collect())
 }
 
-/// Prints it, or writes the page.
+/// How much more memory each device takes than there were before, with that of the first ones: resident, and heap, in bytes.
+pub(crate) fn each(devices: &[Devices]) -> impl Iterator<Item = [f64; 2]> {
+    let before = devices.iter().map(Some);
+    let of = |at: Option<&Devices>| at.map_or((0, 0, 0), |at| (at.count, at.rss_bytes, at.heap_bytes));
+    devices.iter().zip([None].into_iter().chain(before)).map(move |(now, before)| {
+        let (count, rss, heap) = of(before);
+        let more = (now.count - count) as f64;
+        [(now.rss_bytes - rss) as f64 / more, (now.heap_bytes - heap) as f64 / more]
+    })
+}
+
+/// Prints it.
 ///
 /// # Errors
 ///
@@ -231,23 +261,28 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
         }
     }
     println!("{table}\n");
-    let mut table = report::table(["DEVICES ON A HUB", "RSS B", "HEAP B", "CPU ms AN HOUR"], 1);
-    for Devices { count, rss_bytes, heap_bytes, cpu_ms_per_hour } in &results.devices {
-        table.add_row([count.to_string(), short(*rss_bytes), short(*heap_bytes), short(*cpu_ms_per_hour)]);
+    let head =
+        ["DEVICES ON A HUB", "RSS MB", "B EACH MORE", "HEAP MB", "B EACH MORE", "CPU s AN HOUR", "ms EACH"];
+    let mut table = report::table(head, 0);
+    for (devices, [rss, heap]) in results.devices.iter().zip(each(&results.devices)) {
+        let Devices { count, rss_bytes, heap_bytes, cpu_s_per_hour } = *devices;
+        let [all_rss, all_heap] = [rss_bytes, heap_bytes].map(|bytes| short(bytes as f64 / 1e6));
+        let cpu = short(cpu_s_per_hour * 1000.0 / count as f64);
+        table.add_row([
+            count.to_string(),
+            all_rss,
+            short(rss),
+            all_heap,
+            short(heap),
+            short(cpu_s_per_hour),
+            cpu,
+        ]);
     }
-    println!("{table}\neach, beyond the first {}", DEVICES[0]);
+    println!(
+        "{table}\nof each more than there were in the row above; the first row has all that a hub needs"
+    );
     results.missing.iter().for_each(|missing| println!("missing: {missing}"));
     Ok(())
-}
-
-/// Whether the page can be written.
-///
-/// # Errors
-///
-/// It cannot.
-pub fn check_writable(file: &Path) -> anyhow::Result<()> {
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
-    opened.map(|_| ()).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Writes a page with a plot of each.
@@ -256,5 +291,5 @@ pub fn check_writable(file: &Path) -> anyhow::Result<()> {
 ///
 /// It cannot be drawn, or written.
 pub fn write(results: &Results, file: &Path) -> anyhow::Result<()> {
-    std::fs::write(file, page::page(results)?).with_context(|| format!("cannot write {}", file.display()))
+    report::write(file, &page::page(results)?)
 }

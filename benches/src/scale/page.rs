@@ -1,14 +1,13 @@
-//! The page: a plot of each cost over how many there are, on logarithmic axes, and the numbers.
+//! The page: a plot of each cost over how many there are, and the numbers.
 
 use std::fmt::Write;
 
 use anyhow::anyhow;
 use plotters::prelude::{
-    BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, IntoLogRange, LineSeries, Palette, Palette99,
-    SVGBackend, WHITE,
+    BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, LineSeries, Palette, Palette99, SVGBackend, WHITE,
 };
 
-use super::{Devices, Results, Shared, Transfer};
+use super::{Devices, Results, Shared, Transfer, each};
 use crate::stats::short;
 
 /// Lines of a plot, each with its name and its points.
@@ -22,35 +21,31 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
     let devices = |name, value: fn(&Devices) -> f64| -> Lines<'_> {
         vec![(name, results.devices.iter().map(|it| (it.count as f64, value(it))).collect())]
     };
+    let sharers = "streams, tunnels or connections that share them";
+    let idle = "idle devices over TLS";
     let plots = [
+        ("CPU seconds for 10^9 bytes", sharers, true, shared(|it| it.cpu_s_per_gb)),
+        ("10^9 bytes a second", sharers, true, shared(|it| it.gb_per_s)),
         (
-            "CPU seconds for 10^9 bytes",
-            "streams, tunnels or connections that share them",
-            shared(|it| it.cpu_s_per_gb),
+            "Megabytes of resident memory of the hub",
+            idle,
+            false,
+            devices("RSS", |it| it.rss_bytes as f64 / 1e6),
         ),
-        ("10^9 bytes a second", "streams, tunnels or connections that share them", shared(|it| it.gb_per_s)),
-        (
-            "Bytes of resident memory of the hub for each device",
-            "idle devices over TLS",
-            devices("RSS", |it| it.rss_bytes),
-        ),
-        (
-            "CPU milliseconds of the hub for each device and hour",
-            "idle devices over TLS",
-            devices("CPU", |it| it.cpu_ms_per_hour),
-        ),
+        ("CPU seconds of the hub in an hour", idle, false, devices("CPU", |it| it.cpu_s_per_hour)),
     ];
     let mut page = String::from(HEAD);
     let mib = results.bytes >> 20;
     writeln!(
         page,
-        "<p>Transfers of {mib} MiB over loopback, both ends and all between in one process; the middle of {} rounds. A cost \
-         that does not grow with the number is a level line.</p>",
+        "<p>Transfers of {mib} MiB over loopback, both ends and all between in one process; the middle of {} rounds. What a byte costs \
+         does not grow with their number where the line is level; what devices cost grows with their number alone where it is \
+         straight.</p>",
         results.rounds
     )?;
-    for (what, of, lines) in &plots {
+    for (what, of, is_log, lines) in &plots {
         if lines.iter().any(|(_, points)| !points.is_empty()) {
-            writeln!(page, "<h2>{what}</h2>{}", plot(of, lines)?)?;
+            writeln!(page, "<h2>{what}</h2>{}", plot(of, *is_log, lines)?)?;
         }
     }
     for missing in &results.missing {
@@ -63,10 +58,14 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
             writeln!(page, "<tr><td>{what}<td>{count}<td>{rate}<td>{cost}</tr>")?;
         }
     }
-    page.push_str("</table><table><tr><th>devices<th>RSS B<th>heap B<th>CPU ms an hour</tr>");
-    for Devices { count, rss_bytes, heap_bytes, cpu_ms_per_hour } in &results.devices {
-        let [rss, heap, cpu] = [rss_bytes, heap_bytes, cpu_ms_per_hour].map(|value| short(*value));
-        writeln!(page, "<tr><td>{count}<td>{rss}<td>{heap}<td>{cpu}</tr>")?;
+    page.push_str(
+        "</table><table><tr><th>devices<th>RSS MB<th>B each more<th>heap MB<th>B each more<th>CPU s an hour</tr>",
+    );
+    for (devices, [rss, heap]) in results.devices.iter().zip(each(&results.devices)) {
+        let Devices { count, rss_bytes, heap_bytes, cpu_s_per_hour } = *devices;
+        let [all_rss, all_heap] = [rss_bytes, heap_bytes].map(|bytes| short(bytes as f64 / 1e6));
+        let [rss, heap, cpu] = [rss, heap, cpu_s_per_hour].map(short);
+        writeln!(page, "<tr><td>{count}<td>{all_rss}<td>{rss}<td>{all_heap}<td>{heap}<td>{cpu}</tr>")?;
     }
     page.push_str("</table></body></html>\n");
     Ok(page)
@@ -82,32 +81,45 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// A plot of these lines over `of`, as SVG.
-fn plot(of: &str, lines: &Lines<'_>) -> anyhow::Result<String> {
+/// A plot of these lines over `of`, as SVG; `of` on a logarithmic axis, or not.
+fn plot(of: &str, is_log: bool, lines: &Lines<'_>) -> anyhow::Result<String> {
     let mut svg = String::new();
-    draw(&mut svg, of, lines).map_err(|error| anyhow!("a plot cannot be drawn: {error}"))?;
+    draw(&mut svg, of, is_log, lines).map_err(|error| anyhow!("a plot cannot be drawn: {error}"))?;
     Ok(svg)
 }
 
-fn draw(svg: &mut String, of: &str, lines: &Lines<'_>) -> Result<(), Box<dyn std::error::Error>> {
+fn draw(
+    svg: &mut String,
+    of: &str,
+    is_log: bool,
+    lines: &Lines<'_>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let place = |count: f64| if is_log { count.log10() } else { count };
     let points = || lines.iter().flat_map(|(_, points)| points.iter().copied());
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::MIN_POSITIVE, f64::max);
-    let (last, top) = (most(&mut points().map(|point| point.0)), most(&mut points().map(|point| point.1)));
-    let first = points().map(|point| point.0).fold(last, f64::min);
+    let (last, top) = (most(&mut points().map(|(x, _)| place(x))), most(&mut points().map(|(_, y)| y)));
     let area = SVGBackend::with_string(svg, (820, 320)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .margin(10)
-        .x_label_area_size(36)
+        .x_label_area_size(40)
         .y_label_area_size(60)
-        .build_cartesian_2d((first * 0.9..last * 1.1).log_scale(), 0.0..top * 1.1)?;
-    let label = |value: &f64| short(*value);
-    chart.configure_mesh().x_desc(of).x_label_formatter(&label).y_label_formatter(&label).draw()?;
+        .build_cartesian_2d(0.0..last * 1.05, 0.0..top * 1.1)?;
+    let count = |at: &f64| short(if is_log { 10_f64.powf(*at) } else { *at });
+    let value = |value: &f64| short(*value);
+    chart
+        .configure_mesh()
+        .x_desc(of)
+        .x_labels(5)
+        .x_label_formatter(&count)
+        .y_label_formatter(&value)
+        .draw()?;
     for (index, (name, points)) in lines.iter().enumerate() {
         let color = Palette99::pick(index).to_rgba();
-        let series = LineSeries::new(points.iter().copied(), color.stroke_width(2));
-        chart.draw_series(series)?.label(*name).legend(move |at| Circle::new(at, 4, color.filled()));
-        chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
+        let placed = || points.iter().map(|&(x, y)| (place(x), y));
+        let series = chart.draw_series(LineSeries::new(placed(), color.stroke_width(2)))?;
+        series.label(*name).legend(move |at| Circle::new(at, 4, color.filled()));
+        chart.draw_series(placed().map(|point| Circle::new(point, 3, color.filled())))?;
     }
     chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE.mix(0.8)).draw()?;
     area.present()?;
@@ -128,16 +140,15 @@ mod tests {
             bytes: 1 << 20,
             rounds: 1,
             shared: vec![Shared { what: "tunnels", points }],
-            devices: vec![Devices {
-                count: 2000,
-                rss_bytes: 9000.0,
-                heap_bytes: 7000.0,
-                cpu_ms_per_hour: 30.0,
-            }],
+            devices: vec![
+                Devices { count: 500, rss_bytes: 20_000_000, heap_bytes: 5_000_000, cpu_s_per_hour: 30.0 },
+                Devices { count: 1000, rss_bytes: 24_500_000, heap_bytes: 8_000_000, cpu_s_per_hour: 50.0 },
+            ],
             missing: vec!["10 tunnels: <it> failed".into()],
         };
         let shown = page(&results).unwrap();
         assert_eq!(shown.matches("<svg").count(), 4, "{shown}");
+        assert!(shown.contains("<tr><td>1000<td>24.5<td>9000<td>8.00<td>6000<td>50.0"), "{shown}");
         assert!(shown.contains("missing: 10 tunnels: &lt;it> failed"));
         assert!(!shown.contains("src=") && !shown.contains("href="), "it needs nothing else");
         results.devices.clear();

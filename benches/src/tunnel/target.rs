@@ -31,6 +31,8 @@ pub(crate) enum Wants {
     Down,
     /// To get back what it sends.
     Echo,
+    /// To get a byte at once, and then the same as `Up`.
+    UpOnceOpen,
     /// To send as long as it likes; the "how many" is the number of a meter.
     Metered,
 }
@@ -71,6 +73,7 @@ pub(crate) fn head(wants: Wants, bytes: u64) -> [u8; 9] {
         Wants::Up => b'u',
         Wants::Down => b'd',
         Wants::Echo => b'e',
+        Wants::UpOnceOpen => b'o',
         Wants::Metered => b'm',
     };
     head[1..].copy_from_slice(&bytes.to_be_bytes());
@@ -107,6 +110,11 @@ fn serve(mut socket: TcpStream, meters: &Meters) -> io::Result<()> {
             receive(&mut socket, bytes)?;
             socket.write_all(b"!")
         }
+        b'o' => {
+            socket.write_all(b"!")?;
+            receive(&mut socket, bytes)?;
+            socket.write_all(b"!")
+        }
         b'd' => send(&mut socket, bytes),
         b'm' => {
             let meter = meters.get(bytes).ok_or(io::ErrorKind::InvalidInput)?;
@@ -134,6 +142,28 @@ pub(crate) fn upload(address: SocketAddr, bytes: u64) -> io::Result<Duration> {
     send(&mut socket, bytes)?;
     socket.read_exact(&mut [0])?;
     Ok(start.elapsed())
+}
+
+/// An upload that has not begun, on a connection that is open from end to end.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    socket: TcpStream,
+    bytes: u64,
+}
+
+impl Upload {
+    pub(crate) fn open(address: SocketAddr, bytes: u64) -> io::Result<Self> {
+        let mut socket = connect(address)?;
+        socket.write_all(&head(Wants::UpOnceOpen, bytes))?;
+        socket.read_exact(&mut [0])?;
+        Ok(Self { socket, bytes })
+    }
+
+    /// Sends all of it, and waits until it is there.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        send(&mut self.socket, self.bytes)?;
+        self.socket.read_exact(&mut [0])
+    }
 }
 
 /// Gets `bytes` bytes from the target through `address`. Returns how long it took.
