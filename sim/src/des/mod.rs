@@ -21,6 +21,7 @@ mod intruder;
 mod judge;
 mod look;
 mod network;
+mod player;
 mod queue;
 mod quic;
 mod session;
