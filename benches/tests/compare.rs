@@ -95,15 +95,13 @@ fn the_files_of_a_report_say_the_same_and_name_who_is_missing() {
     assert_eq!(serde_json::from_str::<Value>(data).unwrap(), report, "the page has all of it");
 }
 
-/// What the CSV is to be, of a report in which nothing has failed.
+/// What the CSV is to be, of a report in which nothing has failed but for want of time.
 fn as_csv(report: &Value) -> Vec<String> {
     let mut rows = vec!["profile,way,workload,round,value,unit,note".to_owned()];
     let list = |value: &Value| value.as_array().unwrap().clone();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     for line in list(&report["lines"]) {
         for way in list(&line["ways"]) {
-            let late = if way["is_punctual"] == true { "" } else { "packets were late: worth nothing" };
-            assert_eq!(way["failed"], Value::Null, "{way}");
             let name = text(&way["way"]);
             let name = if name.contains(',') { format!("\"{name}\"") } else { name };
             for measured in list(&way["measured"]) {
@@ -114,9 +112,14 @@ fn as_csv(report: &Value) -> Vec<String> {
                 for (round, samples) in list(&measured["rounds"]).iter().enumerate() {
                     rows.extend(list(samples).iter().map(|sample| {
                         let (line, value) = (text(&line["profile"]), sample.as_f64().unwrap());
-                        format!("{line},{name},{workload},{},{value},{unit},{late}", round + 1)
+                        format!("{line},{name},{workload},{},{value},{unit},", round + 1)
                     }));
                 }
+            }
+            if let Some(why) = way["failed"].as_str() {
+                // A busy machine is no fault of anybody's.
+                assert!(why.starts_with("packets were late"), "{why}");
+                rows.push(format!("{},{name},,,,,failed: {why}", text(&line["profile"])));
             }
         }
     }

@@ -47,10 +47,10 @@ pub(super) fn prepare(out: &Path) -> anyhow::Result<Folder> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("{shown} is no folder for a report")),
     }
-    let parent = match out.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        Some(_) => Path::new("."),
-        None => bail!("{shown} cannot be replaced by a report: name another folder with --out"),
+    let parent = match (out.file_name(), out.parent()) {
+        (Some(_), Some(parent)) if parent != Path::new("") => parent,
+        (Some(_), _) => Path::new("."),
+        (None, _) => bail!("{shown} cannot be replaced by a report: name another folder with --out"),
     };
     let partial = fs::create_dir_all(parent).and_then(|()| process::Folder::within(parent, ".report-"));
     let partial = partial.with_context(|| format!("cannot write {shown}: name another folder with --out"))?;
@@ -59,13 +59,17 @@ pub(super) fn prepare(out: &Path) -> anyhow::Result<Folder> {
 
 /// Writes a report.
 pub(super) fn write(report: &Report, folder: Folder) -> anyhow::Result<()> {
-    let Folder { out, partial } = folder;
+    let Folder { out, mut partial } = folder;
     let json = serde_json::to_string(report)?;
     for (name, text) in [(JSON, &json), (CSV, &csv(report)), (HTML, &page::page(&json))] {
         let path = partial.path().join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    replace(&partial, &out).with_context(|| format!("cannot put the report at {}", out.display()))
+    replace(&partial, &out).with_context(|| {
+        // What was measured for so long is not lost.
+        let (at, out) = (partial.keep().display().to_string(), out.display());
+        format!("cannot put the report at {out}; it is in {at}")
+    })
 }
 
 /// Puts `partial` where `out` is.
@@ -98,13 +102,12 @@ fn csv(report: &Report) -> String {
     };
     for line in &report.lines {
         for way in &line.ways {
-            let note = if way.is_punctual { "" } else { "packets were late: worth nothing" };
             for measured in &way.measured {
                 let (name, unit) = (measured.workload.name(), measured.workload.unit().text());
                 for (round, samples) in (1..).zip(&measured.rounds) {
                     for sample in samples {
                         let (round, value) = (i32::to_string(&round), sample.to_string());
-                        row([&line.profile, &way.way, name, &round, &value, unit, note]);
+                        row([&line.profile, &way.way, name, &round, &value, unit, ""]);
                     }
                 }
             }

@@ -18,12 +18,12 @@ pub(super) const BIN: Duration = Duration::from_millis(250);
 /// Makes `count` requests, each on a connection of its own, one `every` so long. Returns how long each took.
 pub(super) fn requests(address: SocketAddr, count: usize, every: Duration) -> io::Result<Vec<Duration>> {
     thread::scope(|scope| {
-        let begin = |_| {
-            let request = scope.spawn(move || request(address));
-            thread::sleep(every);
-            request
+        let start = Instant::now();
+        let begin = |due: Instant| {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            scope.spawn(move || request(address))
         };
-        let requests: Vec<_> = (0..count).map(begin).collect();
+        let requests: Vec<_> = (0_u32..).map(|index| start + every * index).take(count).map(begin).collect();
         requests.into_iter().map(|request| request.join().expect("it does not panic")).collect()
     })
 }
@@ -63,8 +63,8 @@ impl Echo {
             let start = Instant::now();
             for due in (1_u32..).map(|index| start + every * index).take(count) {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
-                // A write that has to wait is part of what is measured.
-                let _ = sent.send(Instant::now());
+                // That it waits for the one before to be taken is part of what is measured.
+                let _ = sent.send(due);
                 self.socket.write_all(&self.message)?;
             }
             latencies.join().expect("it does not panic")
@@ -72,26 +72,57 @@ impl Echo {
     }
 }
 
-/// A transfer that goes on until it is stopped.
+/// A transfer that goes on until it is stopped, or this is dropped.
 pub(super) struct Bulk {
     socket: TcpStream,
+    /// Since before it was connected.
+    begun: Instant,
     arrived: Arc<AtomicU64>,
-    transfer: JoinHandle<io::Result<()>>,
+    transfer: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// An upload that has not begun, on a connection that is open from end to end.
+pub(super) struct Ready {
+    socket: TcpStream,
+    arrived: Arc<AtomicU64>,
+}
+
+impl Ready {
+    pub(super) fn open(address: SocketAddr, meters: &Meters) -> io::Result<Self> {
+        let (mut socket, arrived) = ask_for_upload(address, meters)?;
+        socket.read_exact(&mut [0])?;
+        Ok(Self { socket, arrived })
+    }
+
+    pub(super) fn begin(self) -> io::Result<Bulk> {
+        Bulk::send(self.socket, Instant::now(), self.arrived)
+    }
+}
+
+fn ask_for_upload(address: SocketAddr, meters: &Meters) -> io::Result<(TcpStream, Arc<AtomicU64>)> {
+    let (number, arrived) = meters.add();
+    let mut socket = connect(address)?;
+    socket.write_all(&head(Wants::Metered, number))?;
+    Ok((socket, arrived))
 }
 
 impl Bulk {
     /// From here to the target.
     pub(super) fn up(address: SocketAddr, meters: &Meters) -> io::Result<Self> {
-        let (number, arrived) = meters.add();
-        let mut socket = connect(address)?;
-        socket.write_all(&head(Wants::Metered, number))?;
+        let begun = Instant::now();
+        let (socket, arrived) = ask_for_upload(address, meters)?;
+        Self::send(socket, begun, arrived)
+    }
+
+    fn send(mut socket: TcpStream, begun: Instant, arrived: Arc<AtomicU64>) -> io::Result<Self> {
         let other = socket.try_clone()?;
         let transfer = thread::spawn(move || send(&mut socket, u64::MAX));
-        Ok(Self { socket: other, arrived, transfer })
+        Ok(Self { socket: other, begun, arrived, transfer: Some(transfer) })
     }
 
     /// From the target to here.
     pub(super) fn down(address: SocketAddr) -> io::Result<Self> {
+        let begun = Instant::now();
         let mut socket = Self::ask_for_download(address)?;
         let arrived = Arc::<AtomicU64>::default();
         let (other, counter) = (socket.try_clone()?, arrived.clone());
@@ -102,7 +133,7 @@ impl Bulk {
             }
             Ok(())
         });
-        Ok(Self { socket: other, arrived, transfer })
+        Ok(Self { socket: other, begun, arrived, transfer: Some(transfer) })
     }
 
     /// A download of which nothing is read.
@@ -117,13 +148,17 @@ impl Bulk {
         self.arrived.load(Ordering::Relaxed)
     }
 
-    /// What arrives from now on for so long, each [`BIN`], in Mbit/s.
+    /// What arrives for so long, from when it was begun, each [`BIN`], in Mbit/s. While it is not connected that is nothing.
     pub(super) fn rates(&self, duration: Duration) -> Vec<f64> {
-        let (mut before, mut since) = (self.arrived(), Instant::now());
-        let start = since;
+        let (mut before, mut since) = (0, self.begun);
         let mut rates = Vec::new();
         for due in (1_u32..).map(|index| BIN * index).take_while(|&due| due <= duration) {
-            thread::sleep((start + due).saturating_duration_since(Instant::now()));
+            let Some(left) = (self.begun + due).checked_duration_since(Instant::now()) else {
+                rates.push(0.0);
+                since = self.begun + due;
+                continue;
+            };
+            thread::sleep(left);
             let (arrived, now) = (self.arrived(), Instant::now());
             rates.push(mbit_per_s(arrived - before, now - since));
             (before, since) = (arrived, now);
@@ -133,18 +168,25 @@ impl Bulk {
 
     /// Whether it goes on.
     pub(super) fn is_alive(&self) -> bool {
-        !self.transfer.is_finished()
+        self.transfer.as_ref().is_some_and(|transfer| !transfer.is_finished())
     }
 
     /// Stops it, with a reset, so that what was accepted on its way is not carried on beside whatever is measured next.
-    pub(super) fn stop(self) -> io::Result<()> {
+    pub(super) fn stop(mut self) -> io::Result<()> {
         let has_ended = !self.is_alive();
         abort(&self.socket)?;
-        let ended = self.transfer.join().expect("it does not panic");
+        let ended = self.transfer.take().map(|transfer| transfer.join().expect("it does not panic"));
         if has_ended {
             return Err(io::Error::other(format!("the transfer ended by itself: {ended:?}")));
         }
         Ok(())
+    }
+}
+
+impl Drop for Bulk {
+    fn drop(&mut self) {
+        // One that has ended is as good.
+        let _ = abort(&self.socket);
     }
 }
 

@@ -39,6 +39,9 @@ use workload::Workload;
 /// What of the packets a lossy line loses, each way: 1 %, in millionths.
 const LOSS: Share = Share(10_000);
 
+/// How often a turn is taken in which packets were late, before its way has no figures.
+const TRIES: usize = 3;
+
 /// What a process is ended with by an interrupt.
 const INTERRUPTED: i32 = 130;
 
@@ -110,15 +113,41 @@ impl Queue {
             bar.set_message(format!("{}: {}", course.name, way.name()));
             let has_failed = results()[course_at][way_at].failed.is_some();
             if !has_failed {
-                let (samples, failed, line) = take(course, way, options, round).inspect_err(|_| {
-                    // Nobody else needs to try.
+                let taken = take_in_time(course, way, options, round);
+                if taken.is_err() && results().iter().flatten().all(WayResult::is_empty) {
+                    // It is the system that lacks something: nobody else needs to try.
                     turns().clear();
-                })?;
-                results()[course_at][way_at].add(samples, failed, line);
+                    return taken.map(|_| ());
+                }
+                results()[course_at][way_at].add(taken);
             }
             bar.inc(1);
         }
     }
+}
+
+/// What a turn gave, why it ended early if it did, and how its line has done.
+struct Taken {
+    samples: Vec<Samples>,
+    failed: Option<String>,
+    line: lab::Report,
+    /// How often it was taken before, and thrown away since packets were late.
+    late: usize,
+}
+
+/// One turn; once more if packets were late, as what it gives then is worth nothing.
+fn take_in_time(course: &Course, way: &Way, options: &Options, round: usize) -> anyhow::Result<Taken> {
+    for late in 0..TRIES {
+        let (samples, failed, line) = take(course, way, options, round)?;
+        if line.is_punctual() {
+            return Ok(Taken { samples, failed, line, late });
+        }
+        if late + 1 == TRIES {
+            let why = format!("packets were late {TRIES} times in a row: is the machine busy?");
+            return Ok(Taken { samples: Vec::new(), failed: Some(why), line, late: TRIES });
+        }
+    }
+    unreachable!("the last try returns")
 }
 
 /// One turn, on a line of its own. All ways of a round have the same draws.
@@ -136,11 +165,12 @@ fn take(
     Ok((samples, done.err().map(|error| format!("{error:#}")), stage.stop()?))
 }
 
-/// All turns, in their order: every round has every way once, on each line. If several are taken at once, the lines take
+/// All turns, in their order: every round has every way once, on each line, and begins with another one. If several are taken at once, the lines take
 /// turns as well, so that the long ones are not all at the end.
 fn turns(options: &Options, courses: usize, ways: usize) -> VecDeque<Turn> {
     let turn = |course, round, way| Turn { course, way, round };
-    let rounds = || (0..options.rounds).flat_map(move |round| (0..ways).map(move |way| (round, way)));
+    let rounds =
+        || (0..options.rounds).flat_map(move |round| (0..ways).map(move |way| (round, (way + round) % ways)));
     if options.at_once() > 1 {
         rounds().flat_map(|(round, way)| (0..courses).map(move |course| turn(course, round, way))).collect()
     } else {
@@ -179,12 +209,12 @@ fn end_with_a_signal() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         runtime.block_on(async {
-            let interrupt = signal(SignalKind::interrupt());
-            let terminate = signal(SignalKind::terminate());
-            if let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) {
+            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+            if let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
                 }
                 process::end_all();
                 eprintln!("interrupted: nothing is written");
@@ -197,13 +227,10 @@ fn end_with_a_signal() -> anyhow::Result<()> {
 
 /// Whether anything of it is worth less than it seems, in words.
 pub fn warnings(report: &Report) -> Vec<String> {
-    let late = report.lines.iter().filter(|line| !line.is_punctual);
-    let late = late.map(|line| {
-        format!(
-            "{}: packets were late, so that its figures are worth nothing: is the machine busy?",
-            line.profile
-        )
-    });
+    let slow = cfg!(debug_assertions)
+        .then(|| "this program was built without --release: figures of speed are lower".into());
+    let few =
+        (report.rounds < 3).then(|| format!("{} rounds: there are no ranges to speak of", report.rounds));
     let failed = report.lines.iter().flat_map(|line| {
         let failed = line.ways.iter().filter_map(|way| Some((&way.way, way.failed.as_ref()?)));
         failed.map(|(way, why)| format!("{}: {way} failed: {why}", line.profile))
@@ -211,7 +238,7 @@ pub fn warnings(report: &Report) -> Vec<String> {
     let missing = report.missing.iter().map(|missing| {
         format!("missing: {}: there is no {} ({})", missing.peer, missing.program, missing.install)
     });
-    late.chain(failed).chain(missing).collect()
+    slow.into_iter().chain(few).chain(failed).chain(missing).collect()
 }
 
 /// Says on the terminal what was measured.

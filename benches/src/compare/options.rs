@@ -11,9 +11,6 @@ use super::files::{self, Folder};
 use super::peers::{PEERS, Peer};
 use super::turn::Amount;
 
-/// For how many round trips a transfer goes on beyond its time, before keys are typed beside it.
-const ROUND_TRIPS: u32 = 3;
-
 /// What `compare` is told.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
@@ -99,8 +96,8 @@ impl CompareArgs {
 impl Options {
     /// How much is done in a turn over a line that takes so long there and back, which windows take some of to grow.
     pub(crate) fn amount(&self, round_trip: Duration) -> Amount {
-        let bulk = Duration::from_millis(if self.quick { 1500 } else { 5000 });
-        let bulk = bulk + ROUND_TRIPS * round_trip;
+        let (least, round_trips) = if self.quick { (1500, 3) } else { (5000, 12) };
+        let bulk = Duration::from_millis(least) + round_trips * round_trip;
         Amount { keys: self.keys, requests: self.keys.div_ceil(4), bulk, has_wide: self.has_wide() }
     }
 

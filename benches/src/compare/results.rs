@@ -4,12 +4,12 @@ use serde::Serialize;
 use towline_sim::link::LinkSpec;
 use towline_sim::profile::Profile;
 
+use super::Taken;
 use super::machine::{self, Machine, Versions};
 use super::options::Options;
 pub use super::peers::Missing;
-use super::turn::Samples;
 use super::ways::Way;
-use super::workload::{About, Figure, Workload};
+use super::workload::{self, About, Figure, Workload};
 use crate::lab;
 use crate::lab::stage::rates;
 
@@ -63,8 +63,6 @@ pub struct Line {
     pub rates_mbit_per_s: [f64; 2],
     /// How it has done: in the worst turn, and in all together.
     pub line: Option<lab::Report>,
-    /// Whether packets were on time in all turns.
-    pub is_punctual: bool,
     /// The ways.
     pub ways: Vec<WayResult>,
 }
@@ -82,8 +80,8 @@ pub struct WayResult {
     pub note: &'static str,
     /// How the line has done in its turns.
     pub line: Option<lab::Report>,
-    /// Whether packets were on time in all of them; if not, the figures are worth nothing.
-    pub is_punctual: bool,
+    /// How many turns were thrown away, and mostly taken again, since packets were late.
+    pub late_turns: usize,
     /// Why not all was measured, if it was not.
     pub failed: Option<String>,
     /// What was.
@@ -150,7 +148,6 @@ impl Line {
             down: profile.down.clone(),
             rates_mbit_per_s: rates(profile).map(|rate| rate as f64 / 1e6),
             line: ways.iter().filter_map(|way| way.line).reduce(lab::Report::and),
-            is_punctual: ways.iter().all(|way| way.is_punctual),
             ways,
         }
     }
@@ -177,17 +174,28 @@ impl WayResult {
             of,
             note,
             line: None,
-            is_punctual: true,
+            late_turns: 0,
             failed: None,
             measured: Vec::new(),
         }
     }
 
-    /// Adds what a round gave, why it ended early if it did, and how its line has done.
-    pub(super) fn add(&mut self, samples: Vec<Samples>, failed: Option<String>, line: lab::Report) {
+    /// Whether nothing was measured, and nothing failed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.measured.is_empty() && self.failed.is_none()
+    }
+
+    /// Adds what a round gave, or why it gave nothing.
+    pub(super) fn add(&mut self, taken: anyhow::Result<Taken>) {
+        let Taken { samples, failed, line, late } = match taken {
+            Ok(taken) => taken,
+            Err(error) => return self.failed = Some(format!("{error:#}")),
+        };
         self.failed = failed;
-        self.is_punctual &= line.is_punctual();
-        self.line = Some(self.line.map_or(line, |earlier| earlier.and(line)));
+        self.late_turns += late;
+        if line.is_punctual() {
+            self.line = Some(self.line.map_or(line, |earlier| earlier.and(line)));
+        }
         for (workload, samples) in samples {
             match self.measured.iter_mut().find(|measured| measured.workload == workload) {
                 Some(measured) => measured.rounds.push(samples),
@@ -204,8 +212,12 @@ impl WayResult {
     }
 
     fn summarize(&mut self) {
+        let alone = self.measured(Workload::Key).map(|key| key.rounds.clone());
         for measured in &mut self.measured {
             measured.figures = measured.workload.figures(&measured.rounds);
+            if let Some(alone) = alone.as_ref().filter(|_| measured.workload.is_key_beside()) {
+                measured.figures.extend(workload::added(alone, &measured.rounds));
+            }
         }
     }
 
@@ -226,7 +238,7 @@ const METHOD: [&str; 7] = [
     "Two networks of one machine (network namespaces) with the kernel's own TCP and UDP, and between them an emulated line: a \
      thread that gives each packet on when it would have arrived. Rate, delay, jitter, queue and losses are those of the \
      profile. How late packets were given on is recorded; a turn in which it was more than 1 ms for one in a hundred, or in \
-     which a kernel dropped a packet, is marked, and its figures are worth nothing.",
+     which a kernel dropped a packet, is thrown away and taken again; after three such turns a way has no figures.",
     "At the near end is whoever calls. At the far end are the meeting point (the hub, or the peer's server), the device, and \
      the target, a plain TCP server. So the line is between the caller and the meeting point, and what is beyond it costs \
      no time on the way.",

@@ -3,11 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::load::{Bulk, Echo, abort, mbit_per_s, requests};
+use super::load::{Bulk, Echo, Ready, abort, mbit_per_s, requests};
 use super::ways::Way;
 use super::workload::Workload;
 use crate::lab::stage::Stage;
@@ -49,9 +49,20 @@ pub(crate) fn turn(
     amount: Amount,
     samples: &mut Vec<Samples>,
 ) -> anyhow::Result<()> {
+    over(stage, way, |address, cold| {
+        samples.push((Workload::Cold, vec![millis(cold)]));
+        workloads(stage, address, amount, samples)
+    })
+}
+
+/// Does `work` over a way, with where one connects to it, and how long that took.
+fn over(
+    stage: &Stage,
+    way: &Way,
+    work: impl FnOnce(SocketAddr, Duration) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let open = way.open(stage)?;
-    samples.push((Workload::Cold, vec![millis(open.cold)]));
-    let done = workloads(stage, open.address, amount, samples);
+    let done = work(open.address, open.cold);
     open.close(stage);
     done
 }
@@ -63,12 +74,12 @@ pub(crate) fn lossy_turn(
     amount: Amount,
     samples: &mut Vec<Samples>,
 ) -> anyhow::Result<()> {
-    let open = way.open(stage)?;
-    let (address, messages) = (open.address, 2 * amount.keys);
-    let done = stage.near(|| head_of_line(address, messages).context("messages beside others"));
-    open.close(stage);
-    samples.push((Workload::HeadOfLine, done?));
-    Ok(())
+    over(stage, way, |address, _| {
+        let latencies =
+            stage.near(|| head_of_line(address, 2 * amount.keys).context("messages beside others"));
+        samples.push((Workload::HeadOfLine, latencies?));
+        Ok(())
+    })
 }
 
 /// Where bulk comes first, what it leaves on the way would be beside what comes next: so that is waited for, and comes last.
@@ -132,12 +143,17 @@ fn beside_bulk(
 
 /// The mean rates of uploads that run at once.
 fn shared_upload(stage: &Stage, address: SocketAddr, duration: Duration) -> io::Result<Vec<f64>> {
-    let uploads = (0..SHARED).map(|_| Bulk::up(address, &stage.meters)).collect::<io::Result<Vec<_>>>()?;
-    // Only from when all are there: where each connection has to be made over the line, the first begins much earlier.
-    let before: Vec<_> = uploads.iter().map(Bulk::arrived).collect();
+    // All are there before the first begins.
+    let ready = thread::scope(|scope| {
+        let open = || scope.spawn(|| Ready::open(address, &stage.meters));
+        let open: Vec<_> = (0..SHARED).map(|_| open()).collect();
+        open.into_iter().map(|open| open.join().expect("it does not panic")).collect::<io::Result<Vec<_>>>()
+    })?;
+    let begun = Instant::now();
+    let uploads = ready.into_iter().map(Ready::begin).collect::<io::Result<Vec<_>>>()?;
     thread::sleep(duration);
-    let rates = uploads.iter().zip(before);
-    let rates = rates.map(|(upload, before)| mbit_per_s(upload.arrived() - before, duration)).collect();
+    let (arrived, took) = (uploads.iter().map(Bulk::arrived), begun.elapsed());
+    let rates = arrived.map(|arrived| mbit_per_s(arrived, took)).collect();
     // One after the other, but what one leaves free another takes: nothing is measured any more.
     uploads.into_iter().try_for_each(Bulk::stop)?;
     Ok(rates)

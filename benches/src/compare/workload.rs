@@ -109,6 +109,11 @@ impl Workload {
         matches!(self, Self::SharedUpload | Self::SlowReader | Self::HeadOfLine)
     }
 
+    /// Whether it is a key beside something.
+    pub(super) fn is_key_beside(self) -> bool {
+        matches!(self, Self::KeyBesideUpload | Self::KeyBesideDownload | Self::SlowReader)
+    }
+
     /// What it is called in files.
     pub fn name(self) -> &'static str {
         match self {
@@ -207,6 +212,17 @@ impl Workload {
     }
 }
 
+/// What is added to a key alone, round by round, by what it is beside.
+pub(super) fn added(alone: &[Vec<f64>], beside: &[Vec<f64>]) -> Vec<Figure> {
+    let added = |name, part| {
+        let rounds =
+            alone.iter().zip(beside).filter(|(alone, beside)| !alone.is_empty() && !beside.is_empty());
+        let each = rounds.map(|(alone, beside)| quantile(beside, part) - quantile(alone, part));
+        Some(Figure { name, spread: Spread::of(each)?, against_no_tunnel: None })
+    };
+    [added("added p50", 0.5), added("added p99", 0.99)].into_iter().flatten().collect()
+}
+
 fn mean(samples: &[f64]) -> f64 {
     samples.iter().sum::<f64>() / samples.len() as f64
 }
@@ -238,6 +254,15 @@ mod tests {
         assert_eq!(figures.iter().map(|figure| figure.name).collect::<Vec<_>>(), ["p50", "p99", "max"]);
         assert_eq!(figures[0].spread, Spread { median: 2.0, min: 2.0, max: 5.0 });
         assert_eq!(figures[2].spread, Spread { median: 3.0, min: 3.0, max: 6.0 });
+    }
+
+    #[test]
+    fn what_is_added_is_of_the_same_round() {
+        let (alone, beside) = ([vec![1.0, 2.0], vec![5.0, 9.0]], [vec![4.0, 8.0], vec![5.0, 10.0]]);
+        let figures = added(&alone, &beside);
+        assert_eq!(figures[0].spread, Spread { median: 0.0, min: 0.0, max: 3.0 });
+        assert_eq!((figures[1].name, figures[1].spread.max), ("added p99", 6.0));
+        assert!(added(&alone, &[Vec::new()]).is_empty());
     }
 
     #[test]

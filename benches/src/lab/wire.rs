@@ -29,6 +29,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::line::{Counts, LONGEST, Line};
 use super::namespace::{Namespace, ip};
+use super::stage::round_trip;
 
 /// How long before a packet is due the clock is looked at all the time.
 const SPIN: Duration = Duration::from_micros(60);
@@ -36,7 +37,8 @@ const SPIN: Duration = Duration::from_micros(60);
 /// How many packets are read from a device before those that are due get their turn.
 const READS: usize = 64;
 
-/// For how long nothing passes a line on which nobody talks any more, keep-alives excepted.
+/// For how long nothing passes a line on which nobody talks any more, keep-alives excepted; and for two round trips, since
+/// who waits for an answer is silent as well.
 const QUIET: Duration = Duration::from_millis(300);
 
 /// How many packets pass all the same: a sign of life that somebody gives twice a second, and what acknowledges it.
@@ -72,6 +74,8 @@ pub struct Lab {
     ends: Arc<Ends>,
     over: Arc<AtomicBool>,
     passed: Arc<AtomicU64>,
+    /// How long nothing passes before it is taken to be quiet.
+    quiet: Duration,
     carrying: Option<JoinHandle<io::Result<Carried>>>,
 }
 
@@ -144,7 +148,8 @@ impl Lab {
                 Ok(Carried { lines, unseen, is_real_time })
             }
         })?;
-        Ok(Self { ends: Arc::new(Ends { near, far }), over, passed, carrying: Some(carrying) })
+        let quiet = QUIET.max(2 * round_trip(profile));
+        Ok(Self { ends: Arc::new(Ends { near, far }), over, passed, quiet, carrying: Some(carrying) })
     }
 
     /// Waits until nothing but signs of life has passed for a while.
@@ -155,7 +160,7 @@ impl Lab {
     pub fn wait_until_quiet(&self) -> anyhow::Result<()> {
         let (begun, mut passed) = (Instant::now(), self.passed.load(Ordering::Acquire));
         while begun.elapsed() < PATIENCE {
-            thread::sleep(QUIET);
+            thread::sleep(self.quiet);
             let before = std::mem::replace(&mut passed, self.passed.load(Ordering::Acquire));
             if passed - before <= SIGNS_OF_LIFE {
                 return Ok(());
@@ -209,7 +214,8 @@ impl Report {
     /// Whether the packets were on time, and none was lost that was not to be.
     pub fn is_punctual(&self) -> bool {
         let most = MOST_LATE.as_secs_f64() * 1e6;
-        self.late_p99_us <= most && self.unseen_p99_us <= most && self.missed == 0
+        let dropped = self.missed + self.up.dropped + self.down.dropped;
+        self.late_p99_us <= most && self.unseen_p99_us <= most && dropped == 0
     }
 }
 
@@ -240,6 +246,7 @@ fn end(own: Ipv4Addr, peer: Ipv4Addr) -> anyhow::Result<(Namespace, SyncDevice)>
         // The same for all who run over the line or beside it, whatever the system's own choice is; and nothing that one of
         // them has learnt of it is there for the next.
         set("net/ipv4/tcp_no_metrics_save", "1")?;
+        set("net/ipv4/tcp_congestion_control", "cubic")?;
         ip(&["link", "set", "line", "mtu", &MTU.to_string(), "txqueuelen", "1000", "up"])?;
         ip(&["addr", "add", &own.to_string(), "dev", "line"])?;
         ip(&["route", "add", &peer.to_string(), "dev", "line", "src", &own.to_string(), "congctl", "cubic"])?;

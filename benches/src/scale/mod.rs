@@ -7,6 +7,7 @@ mod page;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -122,13 +123,16 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
     };
     let meters = Meters::default();
     let target = target::start(Ipv4Addr::LOCALHOST, &meters)?;
-    let bar = report::progress(4 * SHARERS.len() * options.rounds + 1);
+    let bar = report::progress(5 * SHARERS.len() * options.rounds + 1);
     for (what, contender) in [
         ("streams of a link over TLS", Contender::TowlineTls),
         ("streams of a link over QUIC", Contender::TowlineQuic),
     ] {
         share(what, options, &mut results, &bar, |count| streams(contender, count, options.bytes));
     }
+    share("connections without a tunnel", options, &mut results, &bar, |count| {
+        uploads(target, count, (options.bytes / count) as u64)
+    });
     for (what, is_session) in [("tunnels", false), ("connections of a session end to end", true)] {
         share(what, options, &mut results, &bar, |count| tunnels(target, is_session, count, options.bytes));
     }
@@ -199,23 +203,38 @@ fn tunnels(target: SocketAddr, is_session: bool, count: usize, bytes: usize) -> 
 fn uploads(address: SocketAddr, count: usize, each: u64) -> anyhow::Result<Cost> {
     // The first one of all begins the link, or the session.
     target::request(address).context("a request")?;
-    let open = at_once((0..count).map(|_| move || Upload::open(address, each)))?;
-    let (wall, cpu) = (Instant::now(), clock::process_cpu());
-    at_once(open.into_iter().map(|upload| move || upload.run()))?;
+    let open = at_once((0..count).map(|_| move || Upload::open(address, each)), || ())?.0;
+    let start = || (Instant::now(), clock::process_cpu());
+    let (_, (wall, cpu)) = at_once(open.into_iter().map(|upload| move || upload.run()), start)?;
     let bytes = usize::try_from(each)? * count;
     Ok(per_gb(wall.elapsed(), clock::process_cpu() - cpu, bytes))
 }
 
-/// Does all of this at once, each in a thread of its own, and waits for all, whatever comes of any.
-fn at_once<T: Send>(
-    work: impl Iterator<Item = impl FnOnce() -> io::Result<T> + Send>,
-) -> anyhow::Result<Vec<T>> {
+/// Does all of this at once, each in a thread of its own, and waits for all, whatever comes of any. Returns what came of it,
+/// and of `start`, which is called once all threads are there, and before any does anything.
+fn at_once<T: Send, S, W: FnOnce() -> io::Result<T> + Send>(
+    work: impl ExactSizeIterator<Item = W>,
+    start: impl FnOnce() -> S,
+) -> anyhow::Result<(Vec<T>, S)> {
+    let (there, go) = (Barrier::new(work.len() + 1), Barrier::new(work.len() + 1));
     thread::scope(|scope| {
-        let threads: Vec<_> = work.map(|work| scope.spawn(work)).collect();
+        let begin = |work: W| {
+            let (there, go) = (&there, &go);
+            scope.spawn(move || {
+                there.wait();
+                go.wait();
+                work()
+            })
+        };
+        let threads: Vec<_> = work.map(begin).collect();
+        there.wait();
+        let start = start();
+        go.wait();
         let done: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
-        done.into_iter()
-            .map(|done| Ok(done.map_err(|_| anyhow!("it has failed; what it said is above"))??))
-            .collect()
+        let done = done
+            .into_iter()
+            .map(|done| Ok(done.map_err(|_| anyhow!("it has failed; what it said is above"))??));
+        Ok((done.collect::<anyhow::Result<_>>()?, start))
     })
 }
 

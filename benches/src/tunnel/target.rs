@@ -33,7 +33,7 @@ pub(crate) enum Wants {
     Echo,
     /// To get a byte at once, and then the same as `Up`.
     UpOnceOpen,
-    /// To send as long as it likes; the "how many" is the number of a meter.
+    /// To get a byte at once, and to send as long as it likes; the "how many" is the number of a meter.
     Metered,
 }
 
@@ -118,6 +118,7 @@ fn serve(mut socket: TcpStream, meters: &Meters) -> io::Result<()> {
         b'd' => send(&mut socket, bytes),
         b'm' => {
             let meter = meters.get(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+            socket.write_all(b"!")?;
             let mut piece = vec![0; PIECE];
             while let count @ 1.. = socket.read(&mut piece)? {
                 meter.fetch_add(count as u64, Ordering::Relaxed);
