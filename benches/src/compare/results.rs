@@ -242,7 +242,7 @@ const METHOD: [&str; 7] = [
     "At the near end is whoever calls. At the far end are the meeting point (the hub, or the peer's server), the device, and \
      the target, a plain TCP server. So the line is between the caller and the meeting point, and what is beyond it costs \
      no time on the way.",
-    "All ways do the same work through a local TCP port, with TCP_NODELAY, from the same program. CUBIC for all. The target is \
+    "All ways do the same work through a local TCP port, with TCP_NODELAY, from the same program. CUBIC for all on the line. The target is \
      in that program too, so that one clock sees both ends.",
     "Ways take turns: each round measures every way once. Each turn has networks and a line of its own, with the same seed for \
      all of a round, and in it the way is started anew; the processes of a peer live for that turn only. With --quick, three \

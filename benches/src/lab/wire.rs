@@ -243,10 +243,9 @@ fn end(own: Ipv4Addr, peer: Ipv4Addr) -> anyhow::Result<(Namespace, SyncDevice)>
         device.set_nonblocking(true)?;
         // What it would say by itself is no part of what is measured.
         set("net/ipv6/conf/line/disable_ipv6", "1")?;
-        // The same for all who run over the line or beside it, whatever the system's own choice is; and nothing that one of
-        // them has learnt of it is there for the next.
+        // The same for all who run over the line, whatever the system's own choice is, which a network may not change; and
+        // nothing that one of them has learnt of it is there for the next.
         set("net/ipv4/tcp_no_metrics_save", "1")?;
-        set("net/ipv4/tcp_congestion_control", "cubic")?;
         ip(&["link", "set", "line", "mtu", &MTU.to_string(), "txqueuelen", "1000", "up"])?;
         ip(&["addr", "add", &own.to_string(), "dev", "line"])?;
         ip(&["route", "add", &peer.to_string(), "dev", "line", "src", &own.to_string(), "congctl", "cubic"])?;
