@@ -91,6 +91,8 @@ fn what_failed_once_holds() {
         ("product-two-hubs", &["54"]),
         // A stream found no room, and those that came later took what there was in turns.
         ("product-drain-two-hubs", &["995"]),
+        // The simulator's proxy said FIN to a hub that had lost power, and waited for an answer for good.
+        ("product-bad-day", &["185", "191"]),
     ];
     for (name, seeds) in found {
         for seed in seeds {

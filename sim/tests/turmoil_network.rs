@@ -258,3 +258,29 @@ fn where_a_program_has_died_a_connection_is_refused() {
     pair.run(100);
     assert_eq!(pair.said(), [format!("client {}", ErrorKind::ConnectionRefused)]);
 }
+
+/// Who ends its half and then only listens hears of it all the same, since a FIN that nobody acknowledges is sent again: said
+/// while the other is without power, or when it is back.
+#[test]
+fn a_fin_that_nobody_heard_is_answered_once_somebody_is_there() {
+    for (before, between) in [(300, 500), (700, 100)] {
+        let server = |mut socket: Box<dyn Socket>, said: Said| async move { said.read(&mut socket).await };
+        let client = move |mut socket: Box<dyn Socket>, said: Said| async move {
+            sleep(Duration::from_millis(before)).await;
+            socket.shutdown().await.unwrap();
+            said.read(&mut socket).await;
+        };
+        let mut pair = Pair::new(LinkSpec::default(), server, client);
+        pair.run(100);
+        pair.air.change("server", |line| line.set_presence(Presence::Gone));
+        pair.air.forget("server");
+        pair.air.let_die(|| pair.sim.crash("server"));
+        pair.run(400);
+        assert!(pair.said().is_empty(), "nobody is there to say anything");
+        pair.air.change("server", |line| line.set_presence(Presence::Here));
+        pair.air.deny("server");
+        pair.sim.bounce("server");
+        pair.run(between + 200);
+        assert_eq!(pair.said(), [format!("client read 0, then {}", ErrorKind::ConnectionReset)], "{before}");
+    }
+}

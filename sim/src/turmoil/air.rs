@@ -57,6 +57,8 @@ pub(super) struct Wire {
     pub(super) flows: [Flow; 2],
     /// The network has forgotten it: an end has another address, or is without power. Nothing gets through.
     pub(super) silent: bool,
+    /// The client, or the server, has said FIN into the silence, and repeats it.
+    repeats_fin: [bool; 2],
     /// When something was sent on it last, for a NAT that forgets.
     used: u64,
     /// One end knows nothing of it any more, and answers with a reset.
@@ -138,9 +140,15 @@ impl Air {
     /// An endpoint is there again and knows nothing of the connections that it had: it says so to whoever uses them.
     pub fn deny(&self, who: &str) {
         let mut state = self.lock();
-        for wire in state.wires.values_mut().filter(|wire| wire.is_of(who) && wire.silent) {
+        let mut asked = Vec::new();
+        for (&number, wire) in state.wires.iter_mut().filter(|(_, wire)| wire.is_of(who) && wire.silent) {
             wire.unknown = true;
+            let is_other = |end: &Option<Who>| end.as_ref().is_some_and(|end| **end != *who);
+            if wire.ends.iter().zip(wire.repeats_fin).any(|(end, repeats)| repeats && is_other(end)) {
+                asked.push(number);
+            }
         }
+        asked.into_iter().for_each(|wire| state.answer_unknown(wire));
         state.wake_all();
     }
 
@@ -254,6 +262,7 @@ impl State {
             ends: [None, Some(server.clone())],
             flows: [Flow::default(), Flow::default()],
             silent: false,
+            repeats_fin: [false; 2],
             used: self.now(),
             unknown: false,
             open_ends: 2,
@@ -323,8 +332,11 @@ impl State {
 
     /// A flow ends, after what was written.
     pub(super) fn end(&mut self, wire: u64, flow: usize, end: End) {
-        if self.wires.get(&wire).is_none_or(|wire| wire.silent) {
-            return;
+        let Some(open) = self.wires.get_mut(&wire) else { return };
+        if open.silent {
+            // Nobody hears it, but it is said again until somebody does.
+            open.repeats_fin[flow] |= end == End::Fin;
+            return self.answer_unknown(wire);
         }
         let Some(ends) = self.ends(wire, flow) else { return };
         let at = self.arrival(ends[0].as_ref(), ends[1].as_ref(), 0);
