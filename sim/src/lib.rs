@@ -73,6 +73,7 @@ pub mod expect;
 pub mod explore;
 pub mod issuer;
 pub mod link;
+pub mod output;
 mod pattern;
 pub mod profile;
 pub mod property;

@@ -9,6 +9,7 @@ use clap::Args;
 use super::files;
 use super::sweep::{bar, seeds};
 use crate::corpus::{Corpus, MOST_BYTES, TARGETS};
+use crate::output;
 use crate::say::say;
 use crate::scenario::{Backend, Scenario};
 use crate::scenarios;
@@ -82,7 +83,7 @@ impl ExportCorpus {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        files::check_writable(Some(&parent.join("corpus")))?;
+        output::check_writable(Some(&parent.join("corpus")))?;
         Ok(parent)
     }
 

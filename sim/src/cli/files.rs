@@ -1,7 +1,6 @@
-//! Files: scenarios, failures and traces. What is written is there as a whole, or not at all.
+//! Files: scenarios, failures and traces.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use towline_transports::qlog;
 use super::trace_line;
 use crate::engine_log::EngineLog;
 use crate::expect;
+use crate::output;
 use crate::run::Outcome;
 use crate::scenario::{Backend, FORMAT, Plan, Scenario, parse_for};
 use crate::scenarios;
@@ -127,7 +127,7 @@ pub(super) fn write_trace(path: &Path, plan: &Plan, outcome: &Outcome) -> anyhow
         text.push_str(&trace_line::to_file(line)?);
         text.push('\n');
     }
-    write(path, text.as_bytes())
+    output::write(path, text.as_bytes())
 }
 
 /// Reads a failure, a trace or the event log of a session.
@@ -146,7 +146,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Replayable> {
     // Before it is read, since one of another version may have other fields.
     check_format(path, &value["plan"]["format"], FORMAT)?;
     let failure: Failure = serde_json::from_value(value).with_context(|| format!("{name}: {what}"))?;
-    check_plan(path, &failure.plan)?;
+    check_expected(path, &failure.plan)?;
     Ok(Replayable::Failure(Box::new(failure)))
 }
 
@@ -166,9 +166,10 @@ fn read_trace(path: &Path, text: &str) -> anyhow::Result<Trace> {
     let value: serde_json::Value =
         serde_json::from_str(head).with_context(|| format!("{}: the trace has no head", path.display()))?;
     check_format(path, &value["towline"]["format"], TRACE_FORMAT)?;
+    check_format(path, &value["towline"]["plan"]["format"], FORMAT)?;
     let head: Head =
         serde_json::from_value(value).with_context(|| format!("{}: its head", path.display()))?;
-    check_plan(path, &head.towline.plan)?;
+    check_expected(path, &head.towline.plan)?;
     let read = |(index, record): (usize, &str)| {
         let line = trace_line::from_file(record);
         line.with_context(|| format!("{}: line {} is no event of a trace", path.display(), index + 2))
@@ -176,9 +177,8 @@ fn read_trace(path: &Path, text: &str) -> anyhow::Result<Trace> {
     Ok(Trace { of: head.towline, lines: records.enumerate().map(read).collect::<Result<_, _>>()? })
 }
 
-/// What will be run is of this version, and asks for what somebody looks at: it may have been written by hand.
-fn check_plan(path: &Path, plan: &Plan) -> anyhow::Result<()> {
-    check_format(path, &plan.format.into(), FORMAT)?;
+/// A plan that was written by hand may ask for what nobody looks at.
+fn check_expected(path: &Path, plan: &Plan) -> anyhow::Result<()> {
     match expect::unheard_of(&plan.expect.sometimes) {
         Some((_, text)) => bail!("{}: {text}", path.display()),
         None => Ok(()),
@@ -193,86 +193,6 @@ fn check_format(path: &Path, format: &serde_json::Value, ours: u32) -> anyhow::R
             path.display()
         ),
         None => bail!("{}: it is neither a failure nor a trace of this program", path.display()),
-    }
-}
-
-/// Writes a file: under another name first, so that nobody ever sees a half of it. What is there and is no regular file,
-/// such as a FIFO, is written into.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let context = || format!("cannot write {}", path.display());
-    let path = &real(path);
-    if is_special(path) {
-        let mut file = std::fs::OpenOptions::new().write(true).open(path).with_context(context)?;
-        return file.write_all(bytes).with_context(context);
-    }
-    let mut file = beside(path)?;
-    file.write_all(bytes).map_err(without_name).with_context(context)?;
-    file.persist(path).map_err(|error| without_name(error.error)).with_context(context)?;
-    Ok(())
-}
-
-/// Makes sure that a file can be written, before the work that it is for.
-pub(super) fn check_writable(path: Option<&Path>) -> anyhow::Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    if path.is_dir() {
-        bail!("cannot write {}: it is a directory", path.display());
-    }
-    let path = real(path);
-    if !is_special(&path) {
-        beside(&path)?;
-    }
-    Ok(())
-}
-
-/// Makes sure that two files are not one, of which the later would replace the earlier. Each has its name on the command
-/// line.
-pub(super) fn check_different(
-    one: (&str, Option<&Path>),
-    other: (&str, Option<&Path>),
-) -> anyhow::Result<()> {
-    if let (Some(first), Some(second)) = (one.1, other.1)
-        && real(first) == real(second)
-        && !is_special(first)
-    {
-        bail!("{} and {} are both {}: give them two files", one.0, other.0, first.display());
-    }
-    Ok(())
-}
-
-/// Where a file is, or will be: what a link leads to, and not the link.
-fn real(path: &Path) -> PathBuf {
-    let beside = || {
-        let directory = directory(path).canonicalize().unwrap_or_else(|_| directory(path).to_owned());
-        directory.join(path.file_name().unwrap_or_default())
-    };
-    path.canonicalize().unwrap_or_else(|_| beside())
-}
-
-/// Whether something is there that cannot be replaced by a file, such as `/dev/null`.
-fn is_special(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir())
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// A file next to another one, which it is to become, with the mode that any new file has.
-fn beside(path: &Path) -> anyhow::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let made = builder.tempfile_in(directory(path));
-    made.map_err(without_name).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// An error without the name of the file that was to become another one, which nobody has asked for.
-fn without_name(error: std::io::Error) -> std::io::Error {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such directory")
-        }
-        kind => kind.into(),
     }
 }
 

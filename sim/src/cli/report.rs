@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::files;
+use crate::output;
 use crate::say::say;
 
 /// Show a trace as one HTML file that needs no network
@@ -28,8 +28,8 @@ impl Report {
     /// If the trace cannot be read, or the page cannot be written.
     pub fn execute(&self) -> anyhow::Result<ExitCode> {
         let out = self.out.clone().unwrap_or_else(|| self.trace.with_extension("html"));
-        files::check_different(("TRACE", Some(&self.trace)), ("--out", Some(&out)))?;
-        files::check_writable(Some(&out))?;
+        output::check_different(("TRACE", Some(&self.trace)), ("--out", Some(&out)))?;
+        output::check_writable(Some(&out))?;
         let trace = super::diff::trace(&self.trace)?;
         let data = format!(
             "{{\"hash\":{},\"plan\":{},\"events\":[{}]}}",
@@ -39,7 +39,7 @@ impl Report {
         );
         // Within a script, only what begins so could end it, or keep it from its end.
         let page = PAGE.replacen("{{DATA}}", &data.replace('<', "\\u003c"), 1);
-        files::write(&out, page.as_bytes())?;
+        output::write(&out, page.as_bytes())?;
         say!("{}", out.display());
         Ok(ExitCode::SUCCESS)
     }

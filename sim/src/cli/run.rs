@@ -10,6 +10,7 @@ use clap::Args;
 use super::files::{self, Failure, Replayable, seconds};
 use super::{NOT_DETERMINISTIC, status};
 use crate::engine_log::{End, EngineLog, Replayed};
+use crate::output;
 use crate::run::{Ended, Outcome, Sink, run};
 use crate::say::say;
 use crate::scenario::{Backend, Plan};
@@ -63,9 +64,9 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         let (trace, failure) = (self.trace.as_deref(), self.failure.as_deref());
-        files::check_different(("--trace", trace), ("--failure", failure))?;
-        files::check_writable(self.trace.as_deref())?;
-        files::check_writable(self.failure.as_deref())?;
+        output::check_different(("--trace", trace), ("--failure", failure))?;
+        output::check_writable(self.trace.as_deref())?;
+        output::check_writable(self.failure.as_deref())?;
         let started = now();
         let outcome =
             run(&plan, if self.trace.is_some() || self.check { Sink::keeping() } else { Sink::new() })?;
@@ -78,7 +79,7 @@ impl Run {
             return Ok(ExitCode::from(NOT_DETERMINISTIC));
         }
         if let (Some(path), Some(failure)) = (&self.failure, Failure::new(plan, &outcome)) {
-            files::write(path, serde_json::to_string_pretty(&failure)?.as_bytes())?;
+            output::write(path, serde_json::to_string_pretty(&failure)?.as_bytes())?;
         }
         Ok(status(outcome.properties.held()))
     }
@@ -104,8 +105,8 @@ impl Replay {
     ///
     /// If the file cannot be read, is of another version, or cannot be run.
     pub fn execute(&self) -> anyhow::Result<ExitCode> {
-        files::check_different(("FILE", Some(&self.file)), ("--trace", self.trace.as_deref()))?;
-        files::check_writable(self.trace.as_deref())?;
+        output::check_different(("FILE", Some(&self.file)), ("--trace", self.trace.as_deref()))?;
+        output::check_writable(self.trace.as_deref())?;
         let (plan, hash, lines) = match files::read(&self.file)? {
             Replayable::Failure(failure) => (failure.plan, failure.hash, None),
             Replayable::Trace(trace) => (trace.of.plan, trace.of.hash, Some(trace.lines)),

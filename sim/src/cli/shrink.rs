@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::files::{self, Failure, Replayable};
 use super::{BROKEN, run::print};
+use crate::output;
 use crate::run::{Sink, run};
 use crate::say::say;
 use crate::scenario::Plan;
@@ -37,8 +38,8 @@ impl Shrink {
         #[cfg(towline_sabotage)]
         crate::sabotage::arm_named(self.bug.as_deref())?;
         let out = self.out.clone().unwrap_or_else(|| self.failure.with_extension("small.json"));
-        files::check_different(("FAILURE", Some(&self.failure)), ("--out", Some(&out)))?;
-        files::check_writable(Some(&out))?;
+        output::check_different(("FAILURE", Some(&self.failure)), ("--out", Some(&out)))?;
+        output::check_writable(Some(&out))?;
         let Replayable::Failure(failure) = files::read(&self.failure)? else {
             bail!("{}: it is no failure; only those can be shrunk", self.failure.display());
         };
@@ -51,7 +52,7 @@ impl Shrink {
         let outcome = run(&small, Sink::new())?;
         print(&small, &outcome, 1.0, false)?;
         if let Some(failure) = Failure::new(small, &outcome) {
-            files::write(&out, serde_json::to_string_pretty(&failure)?.as_bytes())?;
+            output::write(&out, serde_json::to_string_pretty(&failure)?.as_bytes())?;
             say!("written to {}", out.display());
         }
         Ok(ExitCode::from(BROKEN))

@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::files::{self, Failure};
 use super::status;
 use crate::event::TraceHash;
+use crate::output;
 use crate::property::Properties;
 use crate::run::{Outcome, Sink, run};
 use crate::say::say;
@@ -90,7 +91,7 @@ impl Sweep {
         if let Some(directory) = &self.failures {
             std::fs::create_dir_all(directory)
                 .with_context(|| format!("cannot write {}", directory.display()))?;
-            files::check_writable(Some(&directory.join("failure.json")))?;
+            output::check_writable(Some(&directory.join("failure.json")))?;
         }
         let until = self.time.and_then(|time| now().checked_add(time.duration()));
         let jobs = self.jobs.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
@@ -130,7 +131,7 @@ impl Sweep {
             let outcome = run(&plan, Sink::new())?;
             if let Some(failure) = Failure::new(plan, &outcome) {
                 let path = directory.join(format!("{}-{property}-{seed}.json", scenario.name));
-                files::write(&path, serde_json::to_string_pretty(&failure)?.as_bytes())?;
+                output::write(&path, serde_json::to_string_pretty(&failure)?.as_bytes())?;
             }
         }
         Ok(())

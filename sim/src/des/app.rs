@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use towline_engine::{CloseReason, Code, Dir, Event, ReadError, StreamId, Urgency, WriteError};
 
+use super::app_state::App;
 use super::judge;
-use super::player::App;
 use super::watch::Ended;
 use super::world::{Task, World};
 use crate::event::What;

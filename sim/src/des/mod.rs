@@ -12,6 +12,7 @@
 //! TLS on those, and none end to end.
 
 mod app;
+mod app_state;
 mod drain;
 mod endpoint;
 mod faults;
@@ -21,7 +22,6 @@ mod intruder;
 mod judge;
 mod look;
 mod network;
-mod player;
 mod queue;
 mod quic;
 mod session;

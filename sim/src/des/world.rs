@@ -10,9 +10,9 @@ use towline_engine::{Acceptor, CloseReason, Epoch, Instant, SessionId, StreamId}
 use towline_model::Observer;
 use towline_transports::qlog::Recorded;
 
+use super::app_state::App;
 use super::look::Debt;
 use super::network::{Packet, Way};
-use super::player::App;
 use super::queue::Queue;
 use super::quic::{Quic, QuicConn};
 use super::watch::Watch;

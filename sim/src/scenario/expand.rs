@@ -100,7 +100,7 @@ impl Scenario {
                     let name = format!("{base}/{index}");
                     let draws = random.stream(&format!("work/{name}"));
                     let half_closes = half_closes(work, backend, random, &name);
-                    StreamPlan { half_closes, ..stream(work, name, &service, &device, draws) }
+                    stream(work, name, [&service, &device], half_closes, draws)
                 }));
             }
         }
@@ -144,7 +144,13 @@ fn choose(hosts: &[String], draws: &mut Stream) -> String {
     hosts[usize::try_from(place).expect("below a length")].clone()
 }
 
-fn stream(work: &WorkSpec, name: String, service: &str, device: &str, mut draws: Stream) -> StreamPlan {
+fn stream(
+    work: &WorkSpec,
+    name: String,
+    [service, device]: [&str; 2],
+    half_closes: bool,
+    mut draws: Stream,
+) -> StreamPlan {
     let start = work.start.draw(&mut draws);
     let rounds = work.rounds.draw(&mut draws).0;
     let (up, down) = (work.up.draw(&mut draws), work.down.draw(&mut draws));
@@ -159,7 +165,7 @@ fn stream(work: &WorkSpec, name: String, service: &str, device: &str, mut draws:
         think: work.think,
         both_ways: work.both_ways,
         interactive: work.interactive,
-        half_closes: true,
+        half_closes,
         end: end(work, rounds, up, down, &mut draws),
         device_reads: work.device_reads,
         service_reads: work.service_reads,
