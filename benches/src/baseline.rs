@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+use towline_sim::output;
 
 use crate::figures::{self, Figure};
 use crate::instructions::{self, Row};
@@ -138,7 +139,7 @@ pub fn read(file: &Path) -> anyhow::Result<Baseline> {
 ///
 /// It cannot be written.
 pub fn write(file: &Path, counted: &Baseline) -> anyhow::Result<()> {
-    report::write(file, &(serde_json::to_string_pretty(counted)? + "\n"))
+    output::write(file, (serde_json::to_string_pretty(counted)? + "\n").as_bytes())
 }
 
 /// Holds what is counted now against what was before.
@@ -232,9 +233,8 @@ mod tests {
 
     #[test]
     fn a_baseline_is_read_as_it_was_written_and_nothing_else_is() {
-        let directory = std::env::temp_dir().join(format!("baseline-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("it can be made");
-        let file = directory.join("baseline.json");
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("baseline.json");
         let said = |file: &Path| read(file).expect_err("no counts").to_string();
         assert!(said(&file).contains("--bless writes it"), "{}", said(&file));
         let counts = counts([("a", 1.0, "B"), ("b", 0.123_456, "B"), ("c", 1e9, "instructions")]);
@@ -243,6 +243,5 @@ mod tests {
         assert_eq!(read(&file).expect("it was written"), counted);
         std::fs::write(&file, "{}").expect("it can be written");
         assert!(said(&file).contains("holds no counts"), "{}", said(&file));
-        std::fs::remove_dir_all(directory).expect("it is there");
     }
 }

@@ -12,7 +12,8 @@ use towline_bench::compare::{self, options::CompareArgs};
 use towline_bench::muxer::Name;
 use towline_bench::transports::contender;
 use towline_bench::work::{self, Workload};
-use towline_bench::{baseline, figures, idle, instructions, lab, muxers, report, scale, transports, tunnel};
+use towline_bench::{baseline, figures, idle, instructions, lab, muxers, scale, transports, tunnel};
+use towline_sim::output;
 
 /// Measures Towline, alone and beside others who do the same. See `benches/README.md`.
 #[derive(Debug, Parser)]
@@ -181,7 +182,7 @@ Example, a key beside an upload on a slow line, over TLS and over QUIC:
         #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "slow-line")]
         profile: Vec<String>,
         /// Over which transports the caller has its link to the hub
-        #[arg(long, value_name = "TRANSPORT", value_delimiter = ',', default_value = "tls", value_parser = transport)]
+        #[arg(long, value_name = "TRANSPORT", value_delimiter = ',', default_value = "tls", value_parser = compare::options::transport)]
         transport: Vec<Transport>,
         /// How many rounds; the ways take turns
         #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -274,10 +275,8 @@ fn run_scale(args: &ScaleArgs) -> anyhow::Result<()> {
         settle: Duration::from_secs(6),
         devices: devices.min(2000),
     };
-    if let Some(out) = &args.out {
-        // Before it is measured for minutes.
-        report::check_writable(out)?;
-    }
+    // Before it is measured for minutes.
+    output::check_writable(args.out.as_deref())?;
     let results = scale::measure(if args.quick { &quick } else { &all })?;
     if let Some(out) = &args.out {
         scale::write(&results, out)?;
@@ -310,7 +309,7 @@ fn main() -> anyhow::Result<()> {
         Command::Hold { contender, settle } => idle::holder::run(contender, Duration::from_secs(settle)),
         Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
         Command::Baseline { file, bless: true, .. } => {
-            report::check_writable(&file)?;
+            output::check_writable(Some(&file))?;
             baseline::write(&file, &baseline::count()?)
         }
         Command::Baseline { file, bless: false, json } => {
@@ -372,12 +371,6 @@ fn said(seed: Option<u64>) -> u64 {
     let seed = seed.unwrap_or_else(fresh);
     eprintln!("seed {seed}");
     seed
-}
-
-fn transport(name: &str) -> Result<Transport, String> {
-    let known = [Transport::Tls, Transport::Quic, Transport::WebSocket];
-    let found = known.into_iter().find(|transport| transport.to_string() == name);
-    found.ok_or_else(|| format!("it is {}, {} or {}", known[0], known[1], known[2]))
 }
 
 fn run_tunnel(args: &TunnelArgs) -> anyhow::Result<()> {

@@ -129,9 +129,20 @@ pub(crate) fn children(pid: u32) -> io::Result<Vec<u32>> {
     Ok(children.split_whitespace().filter_map(|child| child.parse().ok()).collect())
 }
 
-/// Whether there is such a program.
-pub(crate) fn is_installed(program: &str) -> bool {
-    find(program).is_some()
+/// What it takes to run somebody else's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needs {
+    /// Programs; the first is the one that it is about.
+    pub(crate) programs: &'static [&'static str],
+    /// How one gets those.
+    pub(crate) install: &'static str,
+}
+
+impl Needs {
+    /// The first program that there is not.
+    pub(crate) fn missing(&self) -> Option<&'static str> {
+        self.programs.iter().copied().find(|program| find(program).is_none())
+    }
 }
 
 /// Where a program is.

@@ -47,9 +47,20 @@ pub fn short(value: f64) -> String {
 /// The value, in microseconds, that the `part` (0 to 1) of all are not above. Sorts them; 0 of none.
 pub fn percentile(latencies: &mut [Duration], part: f64) -> f64 {
     latencies.sort_unstable();
-    let share = part * latencies.len() as f64;
-    let above = (0..latencies.len()).find(|&index| (index + 1) as f64 >= share);
-    above.map_or(0.0, |index| latencies[index].as_secs_f64() * 1e6)
+    at(latencies, part).map_or(0.0, |latency| latency.as_secs_f64() * 1e6)
+}
+
+/// The value that the `part` (0 to 1) of all are not above; `None` of none.
+pub fn quantile(values: &[f64], part: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    at(&sorted, part).copied()
+}
+
+fn at<T>(sorted: &[T], part: f64) -> Option<&T> {
+    let share = part * sorted.len() as f64;
+    let above = (0..sorted.len()).find(|&index| (index + 1) as f64 >= share);
+    above.map(|index| &sorted[index])
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ fn bench(arguments: &[&str]) -> Output {
 fn what_there_is_not_is_named() {
     for (arguments, words) in [
         (&["over", "--profile", "telegraph"][..], "there is no profile \"telegraph\": there are lan, dsl"),
-        (&["over", "--transport", "pigeon"], "it is tls, quic or websocket"),
+        (&["over", "--transport", "pigeon"], "there is no transport \"pigeon\": there are tls, quic, wss"),
     ] {
         let output = bench(arguments);
         let error = String::from_utf8_lossy(&output.stderr);

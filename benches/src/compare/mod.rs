@@ -137,17 +137,18 @@ struct Taken {
 
 /// One turn; once more if packets were late, as what it gives then is worth nothing.
 fn take_in_time(course: &Course, way: &Way, options: &Options, round: usize) -> anyhow::Result<Taken> {
-    for late in 0..TRIES {
+    let mut late = 0;
+    loop {
         let (samples, failed, line) = take(course, way, options, round)?;
         if line.is_punctual() {
             return Ok(Taken { samples, failed, line, late });
         }
-        if late + 1 == TRIES {
+        late += 1;
+        if late == TRIES {
             let why = format!("packets were late {TRIES} times in a row: is the machine busy?");
-            return Ok(Taken { samples: Vec::new(), failed: Some(why), line, late: TRIES });
+            return Ok(Taken { samples: Vec::new(), failed: Some(why), line, late });
         }
     }
-    unreachable!("the last try returns")
 }
 
 /// One turn, on a line of its own. All ways of a round have the same draws.

@@ -18,7 +18,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "lte", value_parser = known_profile)]
     profile: Vec<String>,
     /// Over which transports the caller has its link to the hub, by commas: tls, quic, wss
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "tls,quic,wss", value_parser = known_transport)]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "tls,quic,wss", value_parser = transport)]
     transports: Vec<Transport>,
     /// Beside which peers, by commas: all, none, or of socat, ssh, rathole, penguin, bore
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "all", value_parser = known_peers)]
@@ -140,7 +140,12 @@ fn known_profile(name: &str) -> Result<String, String> {
     Err(format!("there is no profile {name:?}: there are {}", known.join(", ")))
 }
 
-fn known_transport(name: &str) -> Result<Transport, String> {
+/// The transport that is called so on the command line.
+///
+/// # Errors
+///
+/// There is none; the error has those that there are.
+pub fn transport(name: &str) -> Result<Transport, String> {
     match name {
         "tls" => Ok(Transport::Tls),
         "quic" => Ok(Transport::Quic),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
-use crate::process;
+use crate::process::{self, Needs};
 use crate::tunnel::chain::{Chain, Site};
 use crate::tunnel::{bore, penguin, rathole, socat, ssh};
 
@@ -14,10 +14,8 @@ use crate::tunnel::{bore, penguin, rathole, socat, ssh};
 pub(crate) struct Peer {
     /// What it is called on the command line and in results.
     pub(crate) name: &'static str,
-    /// The programs that it takes.
-    programs: &'static [&'static str],
-    /// How one gets those.
-    install: &'static str,
+    /// What it takes.
+    needs: Needs,
     /// How many legs between the near end and the target are encrypted.
     pub(crate) legs: u8,
     /// What it is made of.
@@ -43,8 +41,7 @@ pub struct Missing {
 pub(crate) const PEERS: [Peer; 5] = [
     Peer {
         name: socat::NAME,
-        programs: &["socat"],
-        install: "apt install socat",
+        needs: socat::NEEDS,
         legs: 2,
         note: "TLS to a meeting point and TLS from there, certificates on both sides; each connection has one of its own \
                over the line, and processes of its own",
@@ -53,8 +50,7 @@ pub(crate) const PEERS: [Peer; 5] = [
     },
     Peer {
         name: "ssh",
-        programs: &["ssh", "sshd", "ssh-keygen"],
-        install: "apt install openssh-client openssh-server",
+        needs: ssh::NEEDS,
         legs: 2,
         note: "ssh -L to an sshd at the meeting point, on which an ssh -R of the device has a port; all connections share one \
                TCP connection",
@@ -63,8 +59,7 @@ pub(crate) const PEERS: [Peer; 5] = [
     },
     Peer {
         name: "rathole",
-        programs: &["rathole", "openssl"],
-        install: "apt install openssl libssl-dev pkg-config; cargo install rathole",
+        needs: rathole::NEEDS,
         legs: 1,
         note: "TLS; its server is at the near end, since its callers get to it without encryption, and its client dials over the \
                line; connections are made in advance",
@@ -73,8 +68,7 @@ pub(crate) const PEERS: [Peer; 5] = [
     },
     Peer {
         name: "penguin",
-        programs: &["penguin"],
-        install: "cargo install rusty-penguin",
+        needs: penguin::NEEDS,
         legs: 1,
         note: "a WebSocket over TLS from its client to its server, which is beside the target; all connections share one TCP \
                connection",
@@ -83,8 +77,7 @@ pub(crate) const PEERS: [Peer; 5] = [
     },
     Peer {
         name: "bore",
-        programs: &["bore"],
-        install: "cargo install bore-cli",
+        needs: bore::NEEDS,
         legs: 0,
         note: "not encrypted at all; its server is at the near end, and its client dials over the line for each connection",
         version: ("--version", ""),
@@ -106,14 +99,14 @@ impl Peer {
 
     /// What it lacks, if anything.
     pub(crate) fn missing(&self) -> Option<Missing> {
-        let program = self.programs.iter().find(|program| !process::is_installed(program))?;
-        Some(Missing { peer: self.name, program, install: self.install })
+        let program = self.needs.missing()?;
+        Some(Missing { peer: self.name, program, install: self.needs.install })
     }
 
     /// What it says of its version.
     pub(crate) fn version(&self) -> Option<String> {
         let (option, before) = self.version;
-        let mut command = Command::new(process::find(self.programs[0])?);
+        let mut command = Command::new(process::find(self.needs.programs[0])?);
         let said = command.arg(option).stdin(Stdio::null()).output().ok()?;
         let said = [said.stdout, said.stderr].concat();
         let said = String::from_utf8_lossy(&said);

@@ -116,7 +116,7 @@ impl Report {
     pub(super) fn new(options: &Options, missing: Vec<Missing>, ways: &[Way]) -> anyhow::Result<Self> {
         let is_done = |about: &About| options.has_wide() || !about.workload.is_wide();
         Ok(Self {
-            date: machine::now(),
+            date: machine::now()?,
             command: machine::command(),
             took_s: 0.0,
             quick: options.quick,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::stats::Spread;
+use crate::stats::{self, Spread};
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -227,13 +227,9 @@ fn mean(samples: &[f64]) -> f64 {
     samples.iter().sum::<f64>() / samples.len() as f64
 }
 
-/// The least of them that the `part` (0 to 1) of all are not above.
+/// As [`stats::quantile`], of samples of which there are some.
 fn quantile(samples: &[f64], part: f64) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let share = part * sorted.len() as f64;
-    let found = (0..sorted.len()).find(|&index| (index + 1) as f64 >= share);
-    found.map_or(f64::NAN, |index| sorted[index])
+    stats::quantile(samples, part).unwrap_or(f64::NAN)
 }
 
 /// Jain's index: 1 if all are the same (R. Jain et al., DEC-TR-301, 1984).

@@ -16,6 +16,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::runtime::Builder;
 use towline::Environment;
+use towline_sim::output;
 
 use crate::idle::{self, Name as Idle};
 use crate::report;
@@ -310,5 +311,5 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
 ///
 /// It cannot be drawn, or written.
 pub fn write(results: &Results, file: &Path) -> anyhow::Result<()> {
-    report::write(file, &page::page(results)?)
+    output::write(file, page::page(results)?.as_bytes())
 }

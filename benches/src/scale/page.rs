@@ -38,7 +38,7 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
     let mib = results.bytes >> 20;
     writeln!(
         page,
-        "<p>Transfers of {mib} MiB over loopback, both ends and all between in one process; the middle of {} rounds. What a byte costs \
+        "<p>Transfers of {mib} MiB over loopback, both ends and all between in one process; the middle of the rounds, of which there were {}. What a byte costs \
          does not grow with their number where the line is level; what devices cost grows with their number alone where it is \
          straight.</p>",
         results.rounds

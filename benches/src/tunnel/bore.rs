@@ -5,6 +5,10 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use super::chain::{Chain, End, Site};
+use crate::process::Needs;
+
+/// What it takes.
+pub(crate) const NEEDS: Needs = Needs { programs: &["bore"], install: "cargo install bore-cli" };
 
 /// Where its server listens for clients. It cannot be told to do so elsewhere.
 const CONTROL: u16 = 7835;

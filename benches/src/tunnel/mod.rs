@@ -17,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::Serialize;
 use towline::Environment;
 
-use crate::process;
+use crate::process::Needs;
 use crate::report;
 use crate::stats::Spread;
 use chain::{Chain, Site};
@@ -89,27 +89,14 @@ pub struct Outcome {
 /// Another program that carries bytes from a local port to the target.
 struct Rival {
     name: &'static str,
-    /// What it takes.
-    programs: &'static [&'static str],
-    /// How one gets those.
-    install: &'static str,
+    needs: Needs,
     start: fn(&Site, SocketAddr) -> anyhow::Result<Chain>,
 }
 
 const RIVALS: [Rival; 3] = [
-    Rival { name: socat::NAME, programs: &["socat"], install: "apt install socat", start: socat::start },
-    Rival {
-        name: "ssh -R",
-        programs: &["ssh", "sshd", "ssh-keygen"],
-        install: "apt install openssh-client openssh-server",
-        start: ssh::start,
-    },
-    Rival {
-        name: "rathole, TLS",
-        programs: &["rathole", "openssl"],
-        install: "apt install openssl libssl-dev pkg-config; cargo install rathole",
-        start: rathole::start,
-    },
+    Rival { name: socat::NAME, needs: socat::NEEDS, start: socat::start },
+    Rival { name: "ssh -R", needs: ssh::NEEDS, start: ssh::start },
+    Rival { name: "rathole, TLS", needs: rathole::NEEDS, start: rathole::start },
 ];
 
 /// Measures all ways, in rounds that take turns.
@@ -128,13 +115,13 @@ pub async fn measure(options: Options) -> anyhow::Result<Results> {
         Way::Session(product.near.session),
     ];
     let mut missing = Vec::new();
-    for Rival { name, programs, install, start } in RIVALS {
-        match programs.iter().find(|program| !process::is_installed(program)) {
+    for Rival { name, needs, start } in RIVALS {
+        match needs.missing() {
             None => {
                 let chain = tokio::task::block_in_place(|| start(&Site::loopback(), target))?;
                 ways.push(Way::Rival(name, chain));
             }
-            Some(absent) => missing.push(format!("there is no {absent} to compare with ({install})")),
+            Some(absent) => missing.push(format!("there is no {absent} to compare with ({})", needs.install)),
         }
     }
 

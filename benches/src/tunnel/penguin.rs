@@ -6,6 +6,10 @@ use std::process::Command;
 
 use super::chain::{Chain, End, Site};
 use super::keys;
+use crate::process::Needs;
+
+/// What it takes.
+pub(crate) const NEEDS: Needs = Needs { programs: &["penguin"], install: "cargo install rusty-penguin" };
 
 /// A penguin server at the far end, and a client at the near one.
 pub(crate) fn start(site: &Site, target: SocketAddr) -> anyhow::Result<Chain> {

@@ -9,6 +9,13 @@ use anyhow::{Context, ensure};
 
 use super::chain::{Chain, End, Site};
 use super::keys;
+use crate::process::Needs;
+
+/// What it takes.
+pub(crate) const NEEDS: Needs = Needs {
+    programs: &["rathole", "openssl"],
+    install: "apt install openssl libssl-dev pkg-config; cargo install rathole",
+};
 
 /// What keeps the keys' file shut; there is no file without.
 const PASSWORD: &str = "bench";

@@ -9,6 +9,10 @@ use std::process::Command;
 use super::chain::{Chain, End, Site};
 use super::keys;
 use super::target::PIECE;
+use crate::process::Needs;
+
+/// What it takes.
+pub(crate) const NEEDS: Needs = Needs { programs: &["socat"], install: "apt install socat" };
 
 /// What it is called.
 pub(crate) const NAME: &str = "socat";

@@ -8,7 +8,12 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 use super::chain::{Chain, End, Site};
+use crate::process::Needs;
 use crate::process::find;
+
+/// What it takes.
+pub(crate) const NEEDS: Needs =
+    Needs { programs: &["ssh", "sshd", "ssh-keygen"], install: "apt install openssh-client openssh-server" };
 
 /// An ssh server at the far end, and a client with a port there that leads to the target: one leg, between ends that are the
 /// same.
