@@ -68,10 +68,10 @@ impl Entry {
     }
 
     /// In how many queues it stands.
-    pub(crate) fn places(&self) -> usize {
+    pub(crate) fn places(&self) -> u32 {
         let Queued { control, ack, data, news } = self.queued;
         let waits_for_room = self.send.as_ref().is_some_and(|send| send.in_room_queue);
-        [control, ack, data, news, waits_for_room].into_iter().map(usize::from).sum()
+        [control, ack, data, news, waits_for_room].into_iter().map(u32::from).sum()
     }
 
     pub(crate) fn wants_control(&self) -> bool {

@@ -92,7 +92,6 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
             digest.number(u64::from(pipe.standing_queue.is_some()));
             if let Some(queue) = &pipe.standing_queue {
                 queue.digest(now, &mut digest);
-                digest.number(session.streams.waiting_for_room() as u64); // how many is how much room is offered
             }
         }
         digest.option(pipe.peer.map(|peer| peer.max_record_size));
@@ -168,15 +167,9 @@ fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
         send.high,
         send.end as u64,
         send.code.value(),
+        send.offered.into(),
     ]);
-    let flags = [
-        send.stopped,
-        send.resets_when_sent,
-        send.waiting,
-        send.in_room_queue,
-        send.was_served,
-        send.blocked_owed,
-    ];
+    let flags = [send.stopped, send.resets_when_sent, send.waiting, send.in_room_queue, send.blocked_owed];
     digest.numbers(&flags.map(u64::from));
     send.credit.digest(digest);
     of_queue(&send.unacked, chunks, digest);

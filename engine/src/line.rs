@@ -24,6 +24,10 @@ impl Line {
         self.0.get_or_insert_default().push_back(id);
     }
 
+    pub(crate) fn push_front(&mut self, id: StreamId) {
+        self.0.get_or_insert_default().push_front(id);
+    }
+
     pub(crate) fn pop_front(&mut self) -> Option<StreamId> {
         let queue = self.0.as_mut()?;
         let id = queue.pop_front();
@@ -44,7 +48,7 @@ impl Line {
     }
 
     /// Drops those at the front that are gone, so that who is at the front is there. Returns how many.
-    pub(crate) fn pass_over(&mut self, is_gone: impl Fn(StreamId) -> bool) -> usize {
+    pub(crate) fn pass_over(&mut self, is_gone: impl Fn(StreamId) -> bool) -> u32 {
         let mut count = 0;
         while self.front().is_some_and(&is_gone) {
             self.pop_front();

@@ -45,6 +45,11 @@ impl<'a> RecordWriter<'a> {
         self.max_size - self.size
     }
 
+    /// Whether no frame is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
     /// Lets no more frames in: the last one runs to the end of the record.
     pub(crate) fn seal(&mut self) {
         self.max_size = self.size;

@@ -28,7 +28,14 @@ const FASTEST: u64 = 256 << 20;
 /// What every path is taken to hold: four acknowledgements' worth. With less, each of them would be waited for.
 const SHORT_PATH: u64 = 256 << 10;
 
-/// How much room it is worth to tell a writer of, where many wait for little.
+/// What a full record carries: what is offered to a writer of the session's room are so many of these. What is left over would
+/// be a frame of its own.
+const FULL_RECORD: u64 = (16 << 10) - 64;
+
+/// The most of these that a writer is offered: what is its share.
+const MOST_RECORDS: u64 = STREAM_SHARE / FULL_RECORD;
+
+/// How much room it is worth to tell a writer of, where there is hardly any.
 const WORTH_A_CALL: u64 = 1 << 10;
 
 /// Of how many parts of the send buffer the last is kept for interactive streams.
@@ -93,17 +100,20 @@ impl Held {
 impl Session {
     /// Lets the stream's writer add as many of `wanted` bytes as there is room for. Returns how many.
     pub(crate) fn use_room(&mut self, id: StreamId, wanted: u64) -> u64 {
-        let Some(urgency) = self.streams.get(id).map(|entry| entry.urgency) else { return 0 };
-        let room = self.session_room(urgency);
+        let Some((send, urgency)) = self.sender(id) else { return 0 };
+        let (offered, room) = (send.offered, self.session_room(urgency, send.offered));
         if let Some(pipe) = self.pipe.as_mut().filter(|_| self.held.is_empty()) {
             pipe.is_at_rest = true; // until it is given any of this
         }
         let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return 0 };
         let count = wanted.min(stream_room(send)).min(room);
         send.credit.take(count);
-        send.was_served |= count > 0;
         self.credit.take(count);
         self.held.add(urgency, count);
+        if offered > 0 {
+            self.streams.offer(id, 0);
+            self.offer_room(); // what it has left
+        }
         count
     }
 
@@ -117,6 +127,7 @@ impl Session {
         self.held.add(urgency, held);
         self.held.send(urgency, sent);
         self.streams.set_urgency(id, urgency);
+        self.streams.offer(id, 0);
         // Another part of the send buffer is open to it, and one less to the others or one more.
         self.offer_room();
         self.offer_room_to(id);
@@ -147,35 +158,73 @@ impl Session {
         if !send.waiting || stream_room(send) == 0 {
             return;
         }
-        if self.session_room(urgency) == 0 {
-            return self.streams.wait_for_room(id);
+        if self.session_room(urgency, send.offered) == 0 {
+            return self.streams.wait_for_room(id, urgency == Urgency::Interactive);
         }
-        if let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) {
-            (send.waiting, send.was_served) = (false, false);
-        }
-        self.streams.tell(id, |news| news.writable = true);
+        self.tell_of_room(id);
     }
 
-    /// Tells everybody who waits for the session that it has room again, once half of it is empty: so each
-    /// hears for every half a buffer that goes out, and not for every record. Where bulk gives way, half would be less than
-    /// the path takes, so an eighth is enough, if not so many wait that most of them would be told in vain.
+    /// Tells those who wait for the session that it has room again, once half of it is empty, and not with every record. They
+    /// hear in the order in which they came, each of its part, and only as many as there is room for: however many wait,
+    /// whoever is woken finds some. The next hear once these have written; or once nothing is held any more that is not
+    /// interactive, and then all of them, since who was told may not write. Where bulk gives way, half would be less than the
+    /// path takes, so an eighth is enough.
     pub(crate) fn offer_room(&mut self) {
-        if self.streams.waiting_for_room() == 0 {
+        let waiting = self.streams.waiting_for_room() as u64;
+        let is_last_call = self.held.patient() == 0;
+        if waiting == 0 || self.streams.offered() > 0 && !is_last_call {
             return;
         }
-        let useful = self.useful_buffer();
-        let half = useful / 2;
-        let enough = if self.queue_limit() < u64::MAX {
-            let waiters = self.streams.waiting_for_room() as u64;
-            (useful / 8).max(waiters * WORTH_A_CALL).min(half)
-        } else {
-            half
-        };
-        let has_room = self.held.all <= self.config.send_buffer / 2 && self.held.patient() <= useful - enough;
-        if has_room && self.credit.available() > 0 {
-            for id in self.streams.take_room_queue().iter() {
-                self.offer_room_to(id);
-            }
+        let (useful, credit) = (self.useful_buffer(), self.credit.available());
+        let enough = if self.queue_limit() < u64::MAX { (useful / 8).max(WORTH_A_CALL) } else { u64::MAX };
+        let free = self.free_room().min(credit);
+        let has_room =
+            self.held.all <= self.config.send_buffer / 2 && free >= enough.min(useful / 2).min(credit);
+        if free == 0 || !has_room {
+            return;
+        }
+        let mut room = free.saturating_sub(in_bytes(self.streams.offered()));
+        let records = ((room / waiting).max(self.least_offer()) / FULL_RECORD).clamp(1, MOST_RECORDS);
+        let part = room.min(records * FULL_RECORD);
+        while room > 0
+            && room >= part
+            && let Some(id) = self.streams.next_for_room()
+        {
+            room -= self.offer_part(id, part);
+        }
+        if is_last_call {
+            let rest = self.streams.take_room_queue();
+            rest.iter().for_each(|id| self.tell_of_room(id));
+            self.streams.put_back_room_queue(rest); // who is refused has kept its place
+        }
+    }
+
+    /// How much is offered to a writer at least, if there is that much: what the pipe takes in some 40 ms.
+    fn least_offer(&self) -> u64 {
+        let limit = self.pipe.as_ref().map_or(usize::MAX, |pipe| pipe.rate.record_limit());
+        (limit as u64).saturating_mul(2)
+    }
+
+    /// Tells the stream's writer, if it waits, that there is room, of which at most so much is kept for its next write. Returns
+    /// how much.
+    fn offer_part(&mut self, id: StreamId, most: u64) -> u64 {
+        let Some((send, urgency)) = self.sender(id) else { return 0 };
+        if !send.waiting || stream_room(send) == 0 {
+            return 0;
+        }
+        let count = stream_room(send).min(most);
+        if urgency != Urgency::Interactive {
+            let records = count.div_ceil(FULL_RECORD).min(MOST_RECORDS);
+            self.streams.offer(id, u8::try_from(records).expect("no more than a stream's share"));
+        }
+        self.tell_of_room(id);
+        count
+    }
+
+    fn tell_of_room(&mut self, id: StreamId) {
+        let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut());
+        if send.is_some_and(|send| core::mem::take(&mut send.waiting)) {
+            self.streams.tell(id, |news| news.writable = true);
         }
     }
 
@@ -250,22 +299,34 @@ impl Session {
         Some((entry.send.as_ref()?, entry.urgency))
     }
 
-    /// How much room the session has for streams of this urgency.
+    /// How much room the session has for a stream of this urgency, to which so many records were offered.
     ///
-    /// While others wait for it, those that are not interactive have none: streams whose own windows hold them up would
-    /// otherwise pass it on to each other, and who had to wait for it once would wait for ever.
-    fn session_room(&self, urgency: Urgency) -> u64 {
-        let all = self.config.send_buffer;
+    /// While others wait for it, or were told that they may write, one that is not interactive has what it was offered and no
+    /// more: streams whose own windows hold them up would otherwise pass it on to each other, and who had to wait for it once
+    /// would wait for ever. Once nothing of theirs is held any more, there is room all the same: who was told may not write.
+    fn session_room(&self, urgency: Urgency, offered: u8) -> u64 {
+        let is_wanted = self.streams.waiting_for_room() > 0 || self.streams.offered() > offered.into();
         let room = match urgency {
-            Urgency::Interactive => all.saturating_sub(self.held.all),
-            Urgency::Normal | Urgency::Bulk if self.streams.waiting_for_room() > 0 => 0,
-            Urgency::Normal | Urgency::Bulk => {
-                let part = (all - all / INTERACTIVE_PART).saturating_sub(self.held.all);
-                part.min(self.useful_buffer().saturating_sub(self.held.patient()))
+            Urgency::Interactive => self.config.send_buffer.saturating_sub(self.held.all),
+            Urgency::Normal | Urgency::Bulk if !is_wanted || offered == 0 && self.held.patient() == 0 => {
+                self.free_room()
             }
+            Urgency::Normal | Urgency::Bulk => self.free_room().min(in_bytes(offered)),
         };
         self.credit.available().min(room)
     }
+
+    /// How much room there is for streams that are not interactive.
+    fn free_room(&self) -> u64 {
+        let all = self.config.send_buffer;
+        let part = (all - all / INTERACTIVE_PART).saturating_sub(self.held.all);
+        part.min(self.useful_buffer().saturating_sub(self.held.patient()))
+    }
+}
+
+/// How much so many records are.
+fn in_bytes(records: impl Into<u64>) -> u64 {
+    records.into() * FULL_RECORD
 }
 
 /// How much a path with this round-trip time may hold. None counts as longer than a minute, so that 64 bits are enough.

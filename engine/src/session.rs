@@ -392,6 +392,12 @@ impl Session {
         [anyway, idle, ask, ack].into_iter().flatten().min()
     }
 
+    /// Whether [`poll_event`](Self::poll_event) has something to tell of a stream: a verb of one may leave something for
+    /// another.
+    pub fn has_stream_events(&self) -> bool {
+        self.streams.has_news()
+    }
+
     /// The next thing that the application must know.
     pub fn poll_event(&mut self) -> Option<Event> {
         // A stream that is accepted afterwards may still have something to tell, which its verbs tell as well.

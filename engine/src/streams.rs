@@ -81,8 +81,10 @@ pub(crate) struct Streams {
     news: Line,
     /// Streams whose writers wait for the session's credit or send buffer.
     room: Line,
+    /// How much room was offered to streams that have not written since: so many full records.
+    offered: u32,
     /// How many places in queues belong to streams that are gone.
-    gone: usize,
+    gone: u32,
 }
 
 impl Streams {
@@ -102,6 +104,7 @@ impl Streams {
             data: Turns::default(),
             news: Line::default(),
             room: Line::default(),
+            offered: 0,
             gone: 0,
         }
     }
@@ -279,6 +282,7 @@ impl Streams {
         let Some(entry) = self.entries.remove(&id) else { return };
         // Where it still stands in a queue it is passed over.
         self.gone += entry.places();
+        self.offered -= entry.send.map_or(0, |send| send.offered.into());
         self.pass_over();
         if id.opener() != self.side {
             self.remote.get_mut(id.dir()).closed += 1;
@@ -292,8 +296,7 @@ impl Streams {
         }
         let Self { entries, control, acks, data, news, room, gone, .. } = self;
         let is_gone = |id: StreamId| !entries.contains_key(&id);
-        let passed: usize =
-            [control, acks, news, room].into_iter().map(|queue| queue.pass_over(is_gone)).sum();
+        let passed: u32 = [control, acks, news, room].into_iter().map(|queue| queue.pass_over(is_gone)).sum();
         *gone -= passed + data.pass_over(is_gone);
     }
 
@@ -342,6 +345,11 @@ impl Streams {
         if entry.news.any() && !core::mem::replace(&mut entry.queued.news, true) {
             self.news.push_back(id);
         }
+    }
+
+    /// Whether the application has yet to hear of a stream.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.news.is_empty()
     }
 
     /// The next stream that the application has yet to hear of, and what; `None` when it has heard all.
@@ -431,13 +439,11 @@ impl Streams {
         }
     }
 
-    /// Lets the stream's writer wait for the session's credit or send buffer.
-    pub(crate) fn wait_for_room(&mut self, id: StreamId) {
-        let send = self.entries.get_mut(&id).and_then(|entry| entry.send.as_mut());
-        if let Some(send) = send
-            && !core::mem::replace(&mut send.in_room_queue, true)
-        {
-            self.room.push_back(id);
+    /// Lets the stream's writer wait for the session's credit or send buffer: behind all others, or before them.
+    pub(crate) fn wait_for_room(&mut self, id: StreamId, is_first: bool) {
+        let Some(send) = self.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return };
+        if !core::mem::replace(&mut send.in_room_queue, true) {
+            if is_first { self.room.push_front(id) } else { self.room.push_back(id) }
         }
     }
 
@@ -446,25 +452,34 @@ impl Streams {
         self.room.len()
     }
 
-    /// Takes all who wait for room, in the order in which they came; but who got some of it the last time comes after those
-    /// who got nothing, as one alone may take all of it.
+    /// Takes whoever is the first to wait for room.
+    pub(crate) fn next_for_room(&mut self) -> Option<StreamId> {
+        let id = self.room.pop_front()?;
+        let send = self.get_mut(id).and_then(|entry| entry.send.as_mut());
+        send.expect("who is at the front is there").in_room_queue = false;
+        self.pass_over();
+        Some(id)
+    }
+
+    /// Takes all who wait for room, to be put back at once.
     pub(crate) fn take_room_queue(&mut self) -> Line {
-        let queue = core::mem::take(&mut self.room);
-        let (mut first, mut last) = (Line::default(), Line::default());
-        for id in queue.iter() {
-            match self.entries.get_mut(&id).and_then(|entry| entry.send.as_mut()) {
-                Some(send) => {
-                    send.in_room_queue = false;
-                    let line = if send.was_served { &mut last } else { &mut first };
-                    line.push_back(id);
-                }
-                None => self.gone -= 1,
-            }
-        }
-        for id in last.iter() {
-            first.push_back(id);
-        }
-        first
+        core::mem::take(&mut self.room)
+    }
+
+    pub(crate) fn put_back_room_queue(&mut self, room: Line) {
+        self.room = room;
+    }
+
+    /// Offers the stream's writer room for so many full records, for its next write, and none of what it had before.
+    pub(crate) fn offer(&mut self, id: StreamId, count: u8) {
+        let Some(send) = self.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return };
+        let before = core::mem::replace(&mut send.offered, count);
+        self.offered = self.offered - u32::from(before) + u32::from(count);
+    }
+
+    /// How much room is offered to all of them: so many full records.
+    pub(crate) fn offered(&self) -> u32 {
+        self.offered
     }
 
     /// Gives back what empty queues have kept for the next time.
@@ -505,6 +520,8 @@ impl Streams {
         for queue in queues {
             queue.digest(digest, is_gone);
         }
+        // How many wait is how much is offered to each.
+        digest.numbers(&[self.offered.into(), self.waiting_for_room() as u64]);
     }
 
     pub(crate) fn invariants(&self) {
@@ -526,6 +543,8 @@ impl Streams {
             assert_eq!(remote.opened - remote.closed, *open.get(dir), "each slot is held by a stream");
             assert!(*open.get(dir) <= remote.concurrent, "no more at a time than allowed");
         }
+        let offered = self.iter().filter_map(|(_, entry)| Some(u32::from(entry.send.as_ref()?.offered)));
+        assert_eq!(self.offered, offered.sum::<u32>(), "what was offered is counted");
         for queue in [&self.incoming.bi, &self.incoming.uni] {
             assert!(queue.iter().all(|id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));
         }
@@ -533,7 +552,7 @@ impl Streams {
         assert!(self.data.iter().filter(is_here).count() <= self.entries.len(), "nobody is in a queue twice");
         let places = [&self.control, &self.acks, &self.news, &self.room].into_iter().flat_map(Line::iter);
         let gone = places.chain(self.data.iter()).filter(|id| !is_here(id)).count();
-        assert_eq!(self.gone, gone, "each place of a stream that is gone is counted");
+        assert_eq!(self.gone as usize, gone, "each place of a stream that is gone is counted");
         assert!(self.data.fronts().all(|id| is_here(&id)), "who is at the front is there");
         for queue in [&self.control, &self.acks, &self.news, &self.room] {
             assert!(queue.front().is_none_or(|id| is_here(&id)), "who is at the front is there");

@@ -17,6 +17,7 @@ use crate::record_writer::RecordWriter;
 use crate::session::{Phase, Session};
 use crate::stream::{End, SendInput, SendState};
 use crate::time::Instant;
+use crate::turns::scrap;
 use crate::varint;
 
 /// The least room that [`Session::poll_transmit`] needs: every frame that cannot be cut fits.
@@ -228,19 +229,21 @@ impl Session {
     fn write_stream_data(&mut self, now: Instant, quantum: u64, record: &mut RecordWriter<'_>) {
         while let Some(turn) = self.streams.next_data(quantum) {
             let id = turn.id;
-            let Some(count) = self.write_data_of(now, id, turn.left, record) else { return };
+            let Some(count) = self.write_data_of(now, id, turn.left, scrap(quantum), record) else { return };
             self.streams.spend_data(turn, quantum, count);
             self.offer_share(id);
             self.streams.retire(id);
         }
     }
 
-    /// Writes one STREAM frame of at most `turn` bytes of payload. Returns how many, or `None` if it does not fit.
+    /// Writes one STREAM frame of at most `turn` bytes of payload. Returns how many, or `None` if it does not fit: of a turn
+    /// that others wait for, all but `scrap` bytes.
     fn write_data_of(
         &mut self,
         now: Instant,
         id: StreamId,
         turn: u64,
+        scrap: u64,
         record: &mut RecordWriter<'_>,
     ) -> Option<u64> {
         let (others, resumes) = (self.streams.has_more_data(), self.resume.is_some());
@@ -257,7 +260,8 @@ impl Session {
         // Whoever is alone need not stop for others.
         let turn = if others { usize::try_from(turn).unwrap_or(usize::MAX) } else { usize::MAX };
         let count = queued.min(space).min(turn);
-        if count < queued && count < MIN_FRAGMENT && count < turn {
+        let cut = (queued.min(turn) - count) as u64;
+        if cut > 0 && (count < MIN_FRAGMENT || others && cut > scrap && !record.is_empty()) {
             return None;
         }
         // A frame that ends with its record needs no length. One that others may follow does, if it then

@@ -46,7 +46,7 @@ fn fair_bound() {
 
 #[test]
 fn work_conserving() {
-    // As long as anybody may send anything, records are full.
+    // As long as anybody may send anything, something goes out, and records are as full as whole turns make them.
     let mut pair = Pair::new(common::wide());
     let mut total = 0;
     for n in 0..40 {
@@ -60,9 +60,22 @@ fn work_conserving() {
     while lengths.iter().sum::<usize>() < total {
         lengths.push(record(&mut pair.service, pair.now).len());
     }
-    let (_, full) = lengths.split_last().unwrap();
-    // A frame is not cut below 256 bytes to fill a record's end.
-    assert!(full.iter().all(|&length| length > 16384 - 256 - 16), "{lengths:?}");
+    let (_, others) = lengths.split_last().unwrap();
+    assert!(others.iter().all(|&length| length > 16384 / 8), "{lengths:?}");
+    assert!(lengths.len() <= total.div_ceil(16384) * 5 / 4, "{lengths:?}");
+}
+
+/// A turn that a record cuts in two would have all turns after it cut as well, for as long as there is a backlog.
+#[test]
+fn turns_among_others_are_frames_of_their_own() {
+    let mut pair = Pair::new(common::wide());
+    for count in [5000, 100_000, 100_000, 100_000] {
+        let id = pair.service.open(Dir::Uni).unwrap();
+        assert_eq!(write_some(&mut pair.service, id, 0, count), Ok(count));
+    }
+    let lengths: Vec<_> = (0..4).map(|_| record(&mut pair.service, pair.now).len()).collect();
+    assert!(lengths[0].abs_diff(5000) < 32, "nothing of the next turn is in it: {lengths:?}");
+    assert_eq!(lengths[1..], [16384; 3]);
 }
 
 #[test]

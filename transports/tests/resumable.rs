@@ -76,6 +76,38 @@ async fn a_stream_that_says_nothing_is_there_after_the_next_pipe() {
     assert_eq!((network.pipes(), sessions.count()), (11, 1));
 }
 
+/// `no_stall`: the room that a stream gives back is there for others at once, also while there is no pipe.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_hears_of_it_without_a_pipe() {
+    let (network, accepts) = Network::new(usize::MAX);
+    let mut outcomes = serve(network.clone(), Sessions::new(Config::default()), accepts);
+    let (service, _) = gated(&network, &Arc::new(Semaphore::new(0))).await;
+    let _device = first_link(&mut outcomes).await;
+    let mut senders = Vec::new();
+    for _ in 0..20 {
+        let (mut send, _) = service.open_bi().await.unwrap();
+        send.write_all(b"x").await.unwrap();
+        senders.push(send);
+    }
+    network.cut();
+    quiet().await;
+    let mut full = Vec::new();
+    let mut waits = loop {
+        let mut send = senders.pop().unwrap();
+        // Until the session has no credit left.
+        match timeout(Duration::from_secs(1), send.write_all(&pattern(60_000))).await {
+            Ok(written) => written.unwrap(),
+            Err(_) => break send,
+        }
+        full.push(send);
+    };
+    let written = tokio::spawn(async move { waits.write_all(&pattern(1000)).await });
+    quiet().await;
+    assert!(!written.is_finished());
+    drop(full); // which resets them
+    timeout(Duration::from_secs(1), written).await.unwrap().unwrap().unwrap();
+}
+
 /// The secret is what counts, and what is answered does not tell a wrong one from a session that never was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_cannot_prove_that_it_is_theirs_is_refused() {

@@ -127,6 +127,7 @@ impl<'a> Stream<'a> {
         send.state = send.state.on(SendInput::Finish).expect("a writable stream can be finished");
         send.waiting = false;
         send.blocked_owed = false;
+        self.session.streams.offer(self.id, 0);
         self.session.streams.schedule(self.id);
         Ok(())
     }

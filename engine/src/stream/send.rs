@@ -91,8 +91,8 @@ pub(crate) struct Send {
     pub(crate) waiting: bool,
     /// The session has no room for this stream, which stands in the queue of those who wait for some.
     pub(crate) in_room_queue: bool,
-    /// The application has written something since it heard last that there is room.
-    pub(crate) was_served: bool,
+    /// How much of the session's room was offered to the application, for its next write: so many full records.
+    pub(crate) offered: u8,
     /// The peer shall know that its limit holds us up (RFC 9000 §4.1).
     pub(crate) blocked_owed: bool,
 }
@@ -124,7 +124,7 @@ impl Send {
             resets_when_sent: false,
             waiting: false,
             in_room_queue: false,
-            was_served: false,
+            offered: 0,
             blocked_owed: false,
         }
     }

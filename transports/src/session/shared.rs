@@ -116,7 +116,8 @@ impl Shared {
     pub(crate) fn with<T>(&self, verb: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let value = verb(&mut state);
-        let driver = if state.session.wants_transmit() { state.driver.take() } else { None };
+        let has_work = state.session.wants_transmit() || state.session.has_stream_events();
+        let driver = if has_work { state.driver.take() } else { None };
         drop(state);
         driver.into_iter().for_each(Waker::wake);
         value
