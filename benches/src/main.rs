@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use towline::Transport;
 use towline_bench::compare::{self, options::CompareArgs};
@@ -151,7 +151,10 @@ Example, with plots, in some ten minutes; the most devices that descriptors allo
   towline-bench scale --out scale.html
 
 Example, in two minutes:
-  towline-bench scale --quick")]
+  towline-bench scale --quick
+
+Example, one of them, again and again:
+  towline-bench scale --rounds 9 --shared-by 1000 session")]
     Scale(ScaleArgs),
     /// Hold the link laboratory against theory: delay, rate and losses of lines between two networks of this machine
     #[command(after_help = "\
@@ -240,6 +243,11 @@ struct TunnelArgs {
 
 #[derive(Args, Debug)]
 struct ScaleArgs {
+    /// What there is to be more of [default: all]
+    what: Vec<scale::What>,
+    /// How many streams, tunnels or connections share a transfer, by commas
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 10, 100, 1000], value_parser = clap::value_parser!(u16).range(1..))]
+    shared_by: Vec<u16>,
     /// How much a transfer moves, whoever shares it, in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1 << 14))]
     size: u32,
@@ -268,8 +276,12 @@ fn run_scale(args: &ScaleArgs) -> anyhow::Result<()> {
     let devices = args.devices.map_or_else(|| most.min(scale::MOST), |devices| devices as usize);
     let (bytes, rounds) = ((args.size as usize) << 20, args.rounds.into());
     let settle = Duration::from_secs(args.settle);
-    let all = scale::Options { bytes, rounds, settle, devices };
+    let counts: Vec<_> = args.shared_by.iter().copied().map(usize::from).collect();
+    let what = if args.what.is_empty() { scale::What::value_variants().to_vec() } else { args.what.clone() };
+    let all = scale::Options { what: what.clone(), counts: counts.clone(), bytes, rounds, settle, devices };
     let quick = scale::Options {
+        what,
+        counts,
         bytes: bytes / 4,
         rounds: 1,
         settle: Duration::from_secs(6),

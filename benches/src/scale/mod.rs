@@ -27,9 +27,6 @@ use crate::tunnel::product::Product;
 use crate::tunnel::target::{self, Meters, Upload};
 use crate::{clock, transports};
 
-/// How many streams, and how many tunnels, share a transfer.
-const SHARERS: [usize; 4] = [1, 10, 100, 1000];
-
 /// How many devices are on a hub, as far as descriptors go.
 const DEVICES: [usize; 6] = [500, 1000, 2000, 5000, 10_000, MOST];
 
@@ -39,9 +36,43 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The most devices, unless somebody asks for more.
 pub const MOST: usize = 20_000;
 
+/// What there may be more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// Streams of a link over TLS.
+    StreamsTls,
+    /// Streams of a link over QUIC.
+    StreamsQuic,
+    /// Connections without a tunnel.
+    NoTunnel,
+    /// Tunnels.
+    Tunnels,
+    /// Connections of a session end to end.
+    Session,
+    /// Idle devices on a hub.
+    Devices,
+}
+
+impl What {
+    fn text(self) -> &'static str {
+        match self {
+            Self::StreamsTls => "streams of a link over TLS",
+            Self::StreamsQuic => "streams of a link over QUIC",
+            Self::NoTunnel => "connections without a tunnel",
+            Self::Tunnels => "tunnels",
+            Self::Session => "connections of a session end to end",
+            Self::Devices => "idle devices",
+        }
+    }
+}
+
 /// What is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// Of what.
+    pub what: Vec<What>,
+    /// How many streams, or tunnels, share a transfer.
+    pub counts: Vec<usize>,
     /// How many bytes a transfer has, whoever shares it.
     pub bytes: usize,
     /// How many rounds of transfers there are.
@@ -110,7 +141,7 @@ type Cost = [f64; 2];
 /// The system does not let a process have enough descriptors, or there are no certificates to be had.
 pub fn measure(options: &Options) -> anyhow::Result<Results> {
     let most = idle::most()?;
-    if options.devices > most {
+    if options.what.contains(&What::Devices) && options.devices > most {
         bail!(
             "a process may hold {most} devices here: ask for --devices {most}, or raise the hard limit (ulimit -Hn)"
         );
@@ -124,25 +155,27 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
     };
     let meters = Meters::default();
     let target = target::start(Ipv4Addr::LOCALHOST, &meters)?;
-    let bar = report::progress(5 * SHARERS.len() * options.rounds + 1);
-    for (what, contender) in [
-        ("streams of a link over TLS", Contender::TowlineTls),
-        ("streams of a link over QUIC", Contender::TowlineQuic),
-    ] {
-        share(what, options, &mut results, &bar, |count| streams(contender, count, options.bytes));
-    }
-    share("connections without a tunnel", options, &mut results, &bar, |count| {
-        uploads(target, count, (options.bytes / count) as u64)
-    });
-    for (what, is_session) in [("tunnels", false), ("connections of a session end to end", true)] {
-        share(what, options, &mut results, &bar, |count| tunnels(target, is_session, count, options.bytes));
+    let bar = report::progress(options.what.len() * options.counts.len() * options.rounds);
+    for &what in &options.what {
+        let bytes = options.bytes;
+        let transfer = |count| match what {
+            What::StreamsTls => streams(Contender::TowlineTls, count, bytes),
+            What::StreamsQuic => streams(Contender::TowlineQuic, count, bytes),
+            What::Tunnels => tunnels(target, false, count, bytes),
+            What::Session => tunnels(target, true, count, bytes),
+            What::NoTunnel | What::Devices => uploads(target, count, (bytes / count) as u64),
+        };
+        if what != What::Devices {
+            share(what.text(), options, &mut results, &bar, transfer);
+            continue;
+        }
+        bar.set_message(what.text());
+        match devices(options) {
+            Ok(devices) => results.devices = devices,
+            Err(error) => results.missing.push(format!("devices: {error:#}")),
+        }
     }
     meters.end(target);
-    bar.set_message("idle devices");
-    match devices(options) {
-        Ok(devices) => results.devices = devices,
-        Err(error) => results.missing.push(format!("devices: {error:#}")),
-    }
     bar.finish_and_clear();
     Ok(results)
 }
@@ -155,9 +188,9 @@ fn share(
     bar: &ProgressBar,
     transfer: impl Fn(usize) -> anyhow::Result<Cost>,
 ) {
-    let mut costs: [Vec<Cost>; SHARERS.len()] = Default::default();
+    let mut costs = vec![Vec::<Cost>::new(); options.counts.len()];
     for _ in 0..options.rounds {
-        for (&count, costs) in SHARERS.iter().zip(&mut costs) {
+        for (&count, costs) in options.counts.iter().zip(&mut costs) {
             bar.set_message(format!("{count} {what}"));
             match transfer(count) {
                 Ok(cost) => costs.push(cost),
@@ -171,7 +204,7 @@ fn share(
             |part: usize| Some(crate::stats::Spread::of(costs.iter().map(|cost| cost[part]))?.median);
         Some(Transfer { count, gb_per_s: 1.0 / middle(0)?, cpu_s_per_gb: middle(1)? })
     };
-    let points = SHARERS.iter().zip(&costs).filter_map(point).collect();
+    let points = options.counts.iter().zip(&costs).filter_map(point).collect();
     results.shared.push(Shared { what, points });
 }
 
@@ -280,7 +313,9 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
             table.add_row([*what, &count.to_string(), &short(*gb_per_s), &short(*cpu_s_per_gb)]);
         }
     }
-    println!("{table}\n");
+    if !results.shared.is_empty() {
+        println!("{table}\n");
+    }
     let head =
         ["DEVICES ON A HUB", "RSS MB", "B EACH MORE", "HEAP MB", "B EACH MORE", "CPU s AN HOUR", "ms EACH"];
     let mut table = report::table(head, 0);
@@ -298,9 +333,11 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
             cpu,
         ]);
     }
-    println!(
-        "{table}\nof each more than there were in the row above; the first row has all that a hub needs"
-    );
+    if !results.devices.is_empty() {
+        println!(
+            "{table}\nof each more than there were in the row above; the first row has all that a hub needs"
+        );
+    }
     results.missing.iter().for_each(|missing| println!("missing: {missing}"));
     Ok(())
 }
