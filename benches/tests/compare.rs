@@ -3,9 +3,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use serde_json::Value;
+
+/// Nothing here that is waited for takes as long.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn compare(arguments: &[&str]) -> Command {
     let mut bench = Command::new(env!("CARGO_BIN_EXE_towline-bench"));
@@ -59,8 +66,6 @@ fn path_without_peers(folder: &Path) -> String {
     folder.to_str().unwrap().into()
 }
 
-/// Needs networks of its own, as `tests/lab.rs` does: where there are none, it says so and tests nothing, but where real
-/// programs are required.
 #[test]
 fn the_files_of_a_report_say_the_same_and_name_who_is_missing() {
     let folder = tempfile::tempdir().unwrap();
@@ -72,10 +77,7 @@ fn the_files_of_a_report_say_the_same_and_name_who_is_missing() {
     run.arg(&out).args(["--peers", "rathole,bore", "--seed", "7"]);
     let output = run.env("PATH", path_without_peers(&programs)).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !out.join("report.json").exists() {
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "{error}");
-        eprintln!("not tested: {error}");
+    if !is_made(&output, &out) {
         return;
     }
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
@@ -95,15 +97,122 @@ fn the_files_of_a_report_say_the_same_and_name_who_is_missing() {
     assert_eq!(serde_json::from_str::<Value>(data).unwrap(), report, "the page has all of it");
 }
 
+/// Whether a report was made. Where it needs networks of its own and there are none, that is told, but where real programs are
+/// required.
+fn is_made(output: &Output, out: &Path) -> bool {
+    let error = String::from_utf8_lossy(&output.stderr);
+    let is_made = out.join("report.json").exists();
+    assert!(is_made || std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "{error}");
+    if !is_made {
+        eprintln!("not tested: {error}");
+    }
+    is_made
+}
+
+#[test]
+fn peers_do_the_same_work_and_are_gone_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("report");
+    let mut run = compare(&["--quick", "--profile", "lan", "--transports", "tls", "--keys", "3", "--out"]);
+    run.arg(&out).args(["--peers", "socat,ssh"]);
+    let output = run.output().unwrap();
+    if !is_made(&output, &out) {
+        return;
+    }
+    let report: Value = serde_json::from_str(&fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
+    let ways = report["lines"][0]["ways"].as_array().unwrap();
+    for name in ["no tunnel", "tls, tunnels", "tls, end to end", "socat", "ssh"] {
+        let Some(way) = ways.iter().find(|way| way["way"] == name) else {
+            assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "{name} is missing");
+            continue;
+        };
+        // A busy machine is no fault of anybody's.
+        let Some(why) = way["failed"].as_str() else {
+            let workloads = way["measured"].as_array().unwrap().len();
+            assert_eq!(workloads, 7, "{name}: {way}");
+            continue;
+        };
+        assert!(why.starts_with("packets were late"), "{name}: {why}");
+    }
+}
+
+#[test]
+fn who_needs_udp_is_not_measured_where_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("report");
+    let mut run =
+        compare(&["--quick", "--profile", "office", "--transports", "quic", "--keys", "1", "--out"]);
+    let output = run.arg(&out).args(["--peers", "none"]).output().unwrap();
+    if !is_made(&output, &out) {
+        return;
+    }
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = "QUIC needs UDP, which this line does not carry";
+    for name in ["report.json", "samples.csv", "index.html"] {
+        assert!(fs::read_to_string(out.join(name)).unwrap().contains(words), "{name}");
+    }
+    assert!(said.contains(&format!("office: not measured: quic, tunnels: {words}")), "{said}");
+}
+
+/// All processes that come from this one.
+fn descendants(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children: Vec<u32> = children
+        .flat_map(|line| line.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect();
+    let deeper: Vec<_> = children.iter().flat_map(|&child| descendants(child)).collect();
+    [children, deeper].concat()
+}
+
+#[test]
+fn who_is_interrupted_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("report");
+    let mut run =
+        compare(&["--profile", "lan", "--transports", "tls", "--peers", "socat", "--quick", "--out"]);
+    run.arg(&out).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut run = run.spawn().unwrap();
+    // Until the peer's turn has come, which is the last one.
+    let (begun, mut peers) = (Instant::now(), Vec::new());
+    while peers.len() < 3 && run.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE {
+        peers = descendants(run.id());
+        peers.retain(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "socat")
+        });
+        thread::yield_now();
+    }
+    let is_at_work = run.try_wait().unwrap().is_none();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    let output = run.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    if !is_at_work || peers.len() < 3 {
+        assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "{error}");
+        eprintln!("not tested: {error}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(130), "{error}");
+    assert!(error.contains("interrupted: nothing is written"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "neither a report nor a part of one");
+    let is_there = |pid: &&u32| Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok();
+    let gone = || peers.iter().filter(is_there).count() == 0;
+    let begun = Instant::now();
+    while !gone() && begun.elapsed() < PATIENCE {
+        thread::yield_now();
+    }
+    assert!(gone(), "its peers live on");
+}
+
 /// What the CSV is to be, of a report in which nothing has failed but for want of time.
 fn as_csv(report: &Value) -> Vec<String> {
-    let mut rows = vec!["profile,way,workload,round,value,unit,note".to_owned()];
+    let mut rows = vec!["profile,way,legs,workload,round,value,unit,note".to_owned()];
     let list = |value: &Value| value.as_array().unwrap().clone();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     for line in list(&report["lines"]) {
         for way in list(&line["ways"]) {
             let name = text(&way["way"]);
             let name = if name.contains(',') { format!("\"{name}\"") } else { name };
+            let name = format!("{name},{}", way["legs"]);
             for measured in list(&way["measured"]) {
                 let workload = text(&measured["workload"]);
                 let about =

@@ -94,30 +94,33 @@ fn replace(partial: &process::Folder, out: &Path) -> io::Result<()> {
 
 /// All samples, a row each, and a row for what could not be measured.
 fn csv(report: &Report) -> String {
-    let mut csv = String::from("profile,way,workload,round,value,unit,note\n");
-    let mut row = |fields: [&str; 7]| {
+    let mut csv = String::from("profile,way,legs,workload,round,value,unit,note\n");
+    let mut row = |fields: [&str; 8]| {
         let fields = fields.map(quoted).join(",");
         // A string takes everything.
         let _ = writeln!(csv, "{fields}");
     };
     for line in &report.lines {
         for way in &line.ways {
+            let legs = way.legs.to_string();
             for measured in &way.measured {
                 let (name, unit) = (measured.workload.name(), measured.workload.unit().text());
                 for (round, samples) in (1..).zip(&measured.rounds) {
                     for sample in samples {
                         let (round, value) = (i32::to_string(&round), sample.to_string());
-                        row([&line.profile, &way.way, name, &round, &value, unit, ""]);
+                        row([&line.profile, &way.way, &legs, name, &round, &value, unit, ""]);
                     }
                 }
             }
-            if let Some(why) = &way.failed {
-                row([&line.profile, &way.way, "", "", "", "", &format!("failed: {why}")]);
+            let impossible = way.impossible.map(|why| format!("not measured: {why}"));
+            let failed = way.failed.as_ref().map(|why| format!("failed: {why}"));
+            for why in impossible.into_iter().chain(failed) {
+                row([&line.profile, &way.way, &legs, "", "", "", "", &why]);
             }
         }
         for missing in &report.missing {
             let why = format!("missing: there is no {} ({})", missing.program, missing.install);
-            row([&line.profile, missing.peer, "", "", "", "", &why]);
+            row([&line.profile, missing.peer, "", "", "", "", "", &why]);
         }
     }
     csv

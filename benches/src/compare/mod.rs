@@ -70,7 +70,9 @@ pub fn run(options: &Options, folder: Folder) -> anyhow::Result<Report> {
     let (ways, missing) = ways(options);
     let (courses, begun) = (courses(options)?, Instant::now());
     let mut report = Report::new(options, missing, &ways)?;
-    let results = courses.iter().map(|_| ways.iter().map(WayResult::new).collect()).collect();
+    let results_over =
+        |course: &Course| ways.iter().map(|way| WayResult::new(way, &course.profile)).collect();
+    let results = courses.iter().map(results_over).collect();
     let turns = turns(options, courses.len(), ways.len());
     let bar = report::progress(turns.len());
     let queue = Queue { turns: Mutex::new(turns), results: Mutex::new(results) };
@@ -111,8 +113,7 @@ impl Queue {
             };
             let (course, way) = (&courses[course_at], &ways[way_at]);
             bar.set_message(format!("{}: {}", course.name, way.name()));
-            let has_failed = results()[course_at][way_at].failed.is_some();
-            if !has_failed {
+            if results()[course_at][way_at].goes_on() {
                 let taken = take_in_time(course, way, options, round);
                 if taken.is_err() && results().iter().flatten().all(WayResult::is_empty) {
                     // It is the system that lacks something: nobody else needs to try.
@@ -239,7 +240,11 @@ pub fn warnings(report: &Report) -> Vec<String> {
     let missing = report.missing.iter().map(|missing| {
         format!("missing: {}: there is no {} ({})", missing.peer, missing.program, missing.install)
     });
-    slow.into_iter().chain(few).chain(failed).chain(missing).collect()
+    let impossible = report.lines.iter().flat_map(|line| {
+        let impossible = line.ways.iter().filter_map(|way| Some((&way.way, way.impossible?)));
+        impossible.map(|(way, why)| format!("{}: not measured: {way}: {why}", line.profile))
+    });
+    slow.into_iter().chain(few).chain(impossible).chain(failed).chain(missing).collect()
 }
 
 /// Says on the terminal what was measured.
@@ -264,9 +269,9 @@ pub fn print(report: &Report) {
 fn table(line: &Line) -> comfy_table::Table {
     let measured = |workload: &Workload| line.ways.iter().any(|way| way.measured(*workload).is_some());
     let workloads: Vec<_> = Workload::ALL.into_iter().filter(measured).collect();
-    let mut table = report::table(["WAY"], 1);
+    let mut table = report::table(["WAY", "LEGS"], 1);
     let head = workloads.iter().map(|workload| format!("{} {}", workload.name(), workload.unit().text()));
-    table.set_header(["WAY".to_owned()].into_iter().chain(head));
+    table.set_header(["WAY".to_owned(), "LEGS".to_owned()].into_iter().chain(head));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(comfy_table::CellAlignment::Right);
     }
@@ -275,7 +280,7 @@ fn table(line: &Line) -> comfy_table::Table {
             let figure = way.measured(workload).and_then(|measured| measured.figures.first());
             figure.map_or("-".into(), |figure| crate::stats::short(figure.spread.median))
         });
-        table.add_row([way.way.clone()].into_iter().chain(cells));
+        table.add_row([way.way.clone(), way.legs.to_string()].into_iter().chain(cells));
     }
     table
 }

@@ -82,6 +82,8 @@ pub struct WayResult {
     pub line: Option<lab::Report>,
     /// How many turns were thrown away, and mostly taken again, since packets were late.
     pub late_turns: usize,
+    /// Why there is no such way over this line, if there is none: that is no failure.
+    pub impossible: Option<&'static str>,
     /// Why not all was measured, if it was not.
     pub failed: Option<String>,
     /// What was.
@@ -161,7 +163,7 @@ impl Line {
 }
 
 impl WayResult {
-    pub(super) fn new(way: &Way) -> Self {
+    pub(super) fn new(way: &Way, line: &Profile) -> Self {
         let of = match way {
             Way::Direct => Whose::Nobody,
             Way::Tunnels(_) | Way::EndToEnd(_) => Whose::Towline,
@@ -175,9 +177,15 @@ impl WayResult {
             note,
             line: None,
             late_turns: 0,
+            impossible: way.impossible(line),
             failed: None,
             measured: Vec::new(),
         }
+    }
+
+    /// Whether there is more to be measured over it.
+    pub(super) fn goes_on(&self) -> bool {
+        self.impossible.is_none() && self.failed.is_none()
     }
 
     /// Whether nothing was measured, and nothing failed.

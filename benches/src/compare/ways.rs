@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use towline::Transport;
+use towline_sim::profile::Profile;
 
 use super::peers::Peer;
 use crate::lab::stage::Stage;
@@ -59,6 +60,12 @@ impl Way {
             Self::Tunnels(_) | Self::EndToEnd(_) => 2,
             Self::Peer(peer) => peer.legs,
         }
+    }
+
+    /// Why there is no such way over a line like this, if there is none.
+    pub(crate) fn impossible(&self, line: &Profile) -> Option<&'static str> {
+        let is_udp = matches!(self, Self::Tunnels(Transport::Quic) | Self::EndToEnd(Transport::Quic));
+        (is_udp && line.blocks_udp).then_some("QUIC needs UDP, which this line does not carry")
     }
 
     /// What it is made of.
