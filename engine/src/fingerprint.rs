@@ -167,7 +167,7 @@ fn of_send(send: &Send, chunks: &Chunks, digest: &mut Digest) {
         send.high,
         send.end as u64,
         send.code.value(),
-        send.offered.into(),
+        send.offer.digest(),
     ]);
     let flags = [send.stopped, send.resets_when_sent, send.waiting, send.in_room_queue, send.blocked_owed];
     digest.numbers(&flags.map(u64::from));

@@ -12,7 +12,7 @@ use crate::id::StreamId;
 use crate::liveness::in_nanos;
 use crate::session::Session;
 use crate::standing_queue::StandingQueue;
-use crate::stream::Send;
+use crate::stream::{Send, SendState};
 use crate::time::Instant;
 use crate::turns::Urgency;
 
@@ -101,25 +101,26 @@ impl Session {
     /// Lets the stream's writer add as many of `wanted` bytes as there is room for. Returns how many.
     pub(crate) fn use_room(&mut self, id: StreamId, wanted: u64) -> u64 {
         let Some((send, urgency)) = self.sender(id) else { return 0 };
-        let (offered, room) = (send.offered, self.session_room(urgency, send.offered));
+        let (is_open, offered) = (send.offer.is_open(), send.offer.records());
+        let room = self.session_room(urgency, offered);
         if let Some(pipe) = self.pipe.as_mut().filter(|_| self.held.is_empty()) {
             pipe.is_at_rest = true; // until it is given any of this
         }
         let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return 0 };
-        let count = wanted.min(stream_room(send)).min(room);
+        let could = wanted.min(stream_room(send));
+        let count = could.min(room);
         send.credit.take(count);
         self.credit.take(count);
         self.held.add(urgency, count);
-        if offered > 0 {
-            self.streams.offer(id, 0);
-            self.offer_room(); // what it has left
+        if is_open && count > 0 && count >= could.min(in_bytes(offered)) {
+            self.withdraw_offer(id); // what it has left
         }
         count
     }
 
     /// The stream is of this urgency from now on, and what is kept of it.
     pub(crate) fn change_urgency(&mut self, id: StreamId, urgency: Urgency) {
-        let Some(entry) = self.streams.get(id) else { return };
+        let Some(entry) = self.streams.get(id).filter(|entry| entry.urgency != urgency) else { return };
         // Of a session that is over, nothing is kept.
         let send = entry.send.as_ref().filter(|_| !self.is_closed());
         let (held, sent) = send.map_or((0, 0), |send| (send.held(), send.on_its_way()));
@@ -127,7 +128,9 @@ impl Session {
         self.held.add(urgency, held);
         self.held.send(urgency, sent);
         self.streams.set_urgency(id, urgency);
-        self.streams.offer(id, 0);
+        if urgency == Urgency::Interactive {
+            self.streams.offer(id, 0);
+        }
         // Another part of the send buffer is open to it, and one less to the others or one more.
         self.offer_room();
         self.offer_room_to(id);
@@ -158,67 +161,81 @@ impl Session {
         if !send.waiting || stream_room(send) == 0 {
             return;
         }
-        if self.session_room(urgency, send.offered) == 0 {
-            return self.streams.wait_for_room(id, urgency == Urgency::Interactive);
+        if self.session_room(urgency, send.offer.records()) > 0 {
+            return self.tell_of_room(id);
         }
-        self.tell_of_room(id);
+        // Who was told, and came too late, is not to wait for all others once more.
+        let is_first = urgency == Urgency::Interactive || send.offer.is_open();
+        self.streams.wait_for_room(id, is_first);
+        self.withdraw_offer(id);
     }
 
     /// Tells those who wait for the session that it has room again, once half of it is empty, and not with every record. They
-    /// hear in the order in which they came, each of its part, and only as many as there is room for: however many wait,
-    /// whoever is woken finds some. The next hear once these have written; or once nothing is held any more that is not
-    /// interactive, and then all of them, since who was told may not write. Where bulk gives way, half would be less than the
-    /// path takes, so an eighth is enough.
+    /// hear in the order in which they came, each of its part, and only as many as there is room for, so that whoever is woken
+    /// finds some. Where bulk gives way, half would be less than the path takes, so an eighth is enough.
+    ///
+    /// Who was told may never write. So all hear once nothing is held that is not interactive; and what was offered before that
+    /// lapses when it is so for the second time.
     pub(crate) fn offer_room(&mut self) {
-        let waiting = self.streams.waiting_for_room() as u64;
-        let is_last_call = self.held.patient() == 0;
-        if waiting == 0 || self.streams.offered() > 0 && !is_last_call {
+        if self.streams.waiting_for_room() == 0 || self.held.all > self.config.send_buffer / 2 {
             return;
         }
-        let (useful, credit) = (self.useful_buffer(), self.credit.available());
-        let enough = if self.queue_limit() < u64::MAX { (useful / 8).max(WORTH_A_CALL) } else { u64::MAX };
-        let free = self.free_room().min(credit);
-        let has_room =
-            self.held.all <= self.config.send_buffer / 2 && free >= enough.min(useful / 2).min(credit);
-        if free == 0 || !has_room {
-            return;
-        }
-        let mut room = free.saturating_sub(in_bytes(self.streams.offered()));
-        let records = ((room / waiting).max(self.least_offer()) / FULL_RECORD).clamp(1, MOST_RECORDS);
-        let part = room.min(records * FULL_RECORD);
-        while room > 0
-            && room >= part
-            && let Some(id) = self.streams.next_for_room()
+        while self.session_room(Urgency::Interactive, 0) > 0
+            && self.streams.first_for_room().is_some_and(|(_, urgency)| urgency == Urgency::Interactive)
         {
-            room -= self.offer_part(id, part);
+            self.offer_next(MOST_RECORDS);
         }
-        if is_last_call {
+        let (is_at_rest, useful) = (self.held.patient() == 0, self.useful_buffer());
+        if is_at_rest {
+            self.streams.age_offers();
+        }
+        let enough = if self.queue_limit() < u64::MAX { (useful / 8).max(WORTH_A_CALL) } else { u64::MAX };
+        let offered = in_bytes(self.streams.offered());
+        let free = self.free_room().min(self.credit.available());
+        if useful.saturating_sub(self.held.patient() + offered) >= enough.min(useful / 2) {
+            self.offer_in_turn(free.saturating_sub(offered));
+        }
+        if is_at_rest && free > 0 {
             let rest = self.streams.take_room_queue();
             rest.iter().for_each(|id| self.tell_of_room(id));
             self.streams.put_back_room_queue(rest); // who is refused has kept its place
         }
     }
 
-    /// How much is offered to a writer at least, if there is that much: what the pipe takes in some 40 ms.
-    fn least_offer(&self) -> u64 {
-        let limit = self.pipe.as_ref().map_or(usize::MAX, |pipe| pipe.rate.record_limit());
-        (limit as u64).saturating_mul(2)
+    /// Tells those who have waited longest, each of its part, until all of `room` is offered.
+    fn offer_in_turn(&mut self, mut room: u64) {
+        let waiting = self.streams.waiting_for_room().max(1) as u64;
+        let records = ((room / waiting).max(self.least_offer()) / FULL_RECORD).clamp(1, MOST_RECORDS);
+        let part = room.min(in_bytes(records));
+        while room > 0
+            && room >= part
+            && let Some(taken) = self.offer_next(records)
+        {
+            room = room.saturating_sub(taken);
+        }
     }
 
-    /// Tells the stream's writer, if it waits, that there is room, of which at most so much is kept for its next write. Returns
-    /// how much.
-    fn offer_part(&mut self, id: StreamId, most: u64) -> u64 {
-        let Some((send, urgency)) = self.sender(id) else { return 0 };
-        if !send.waiting || stream_room(send) == 0 {
-            return 0;
-        }
-        let count = stream_room(send).min(most);
-        if urgency != Urgency::Interactive {
-            let records = count.div_ceil(FULL_RECORD).min(MOST_RECORDS);
-            self.streams.offer(id, u8::try_from(records).expect("no more than a stream's share"));
+    /// How much is offered to a writer at least, if there is that much: what the pipe takes in some 40 ms.
+    fn least_offer(&self) -> u64 {
+        (self.record_limit() as u64).saturating_mul(2)
+    }
+
+    /// Tells the writer who is the first to wait that there is room: for so many records, which are kept for its next write,
+    /// or for as much as it may write. Returns how much that is, or `None` if nobody waits.
+    fn offer_next(&mut self, most: u64) -> Option<u64> {
+        let id = self.streams.next_for_room()?;
+        let (send, urgency) = self.sender(id)?;
+        let records = stream_room(send).div_ceil(FULL_RECORD).min(most);
+        // Who does not wait, but stands here, was told when all were, and has yet to come.
+        if send.state != SendState::Send || records == 0 {
+            return Some(0);
         }
         self.tell_of_room(id);
-        count
+        if urgency == Urgency::Interactive {
+            return Some(0); // it has room of its own
+        }
+        self.streams.offer(id, u8::try_from(records).expect("no more than a stream's share"));
+        Some(in_bytes(records))
     }
 
     fn tell_of_room(&mut self, id: StreamId) {
@@ -226,6 +243,12 @@ impl Session {
         if send.is_some_and(|send| core::mem::take(&mut send.waiting)) {
             self.streams.tell(id, |news| news.writable = true);
         }
+    }
+
+    /// The stream's writer needs no room any more: what it was offered is there for others.
+    pub(crate) fn withdraw_offer(&mut self, id: StreamId) {
+        self.streams.offer(id, 0);
+        self.offer_room();
     }
 
     /// Tells the stream's writer, if it waits, that half of the stream's share has gone out.
@@ -303,15 +326,18 @@ impl Session {
     ///
     /// While others wait for it, or were told that they may write, one that is not interactive has what it was offered and no
     /// more: streams whose own windows hold them up would otherwise pass it on to each other, and who had to wait for it once
-    /// would wait for ever. Once nothing of theirs is held any more, there is room all the same: who was told may not write.
+    /// would wait for ever. Who was told may never write, so once nothing is held there is what was not offered.
     fn session_room(&self, urgency: Urgency, offered: u8) -> u64 {
-        let is_wanted = self.streams.waiting_for_room() > 0 || self.streams.offered() > offered.into();
+        let others = in_bytes(self.streams.offered().saturating_sub(offered.into()));
+        let is_contended = self.streams.waiting_for_room() > 0 || others > 0;
         let room = match urgency {
             Urgency::Interactive => self.config.send_buffer.saturating_sub(self.held.all),
-            Urgency::Normal | Urgency::Bulk if !is_wanted || offered == 0 && self.held.patient() == 0 => {
-                self.free_room()
+            Urgency::Normal | Urgency::Bulk if !is_contended => self.free_room(),
+            Urgency::Normal | Urgency::Bulk if offered > 0 => self.free_room().min(in_bytes(offered)),
+            Urgency::Normal | Urgency::Bulk if self.held.patient() == 0 => {
+                self.free_room().saturating_sub(others)
             }
-            Urgency::Normal | Urgency::Bulk => self.free_room().min(in_bytes(offered)),
+            Urgency::Normal | Urgency::Bulk => 0,
         };
         self.credit.available().min(room)
     }

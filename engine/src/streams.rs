@@ -11,7 +11,7 @@ use crate::entry::{Entry, News, Queued, Surfaced};
 use crate::error::Violation;
 use crate::id::{ByDir, Code, Dir, MAX_STREAMS, Side, StreamId};
 use crate::line::Line;
-use crate::stream::{Recv, Send};
+use crate::stream::{Offer, Recv, Send};
 use crate::turns::{Turn, Turns, Urgency};
 
 /// The streams that this end opens in one direction.
@@ -282,7 +282,7 @@ impl Streams {
         let Some(entry) = self.entries.remove(&id) else { return };
         // Where it still stands in a queue it is passed over.
         self.gone += entry.places();
-        self.offered -= entry.send.map_or(0, |send| send.offered.into());
+        self.offered -= entry.send.map_or(0, |send| send.offer.records().into());
         self.pass_over();
         if id.opener() != self.side {
             self.remote.get_mut(id.dir()).closed += 1;
@@ -452,6 +452,12 @@ impl Streams {
         self.room.len()
     }
 
+    /// Who is the first to wait for room, and how urgent that is.
+    pub(crate) fn first_for_room(&self) -> Option<(StreamId, Urgency)> {
+        let id = self.room.front()?;
+        Some((id, self.get(id)?.urgency))
+    }
+
     /// Takes whoever is the first to wait for room.
     pub(crate) fn next_for_room(&mut self) -> Option<StreamId> {
         let id = self.room.pop_front()?;
@@ -471,10 +477,20 @@ impl Streams {
     }
 
     /// Offers the stream's writer room for so many full records, for its next write, and none of what it had before.
-    pub(crate) fn offer(&mut self, id: StreamId, count: u8) {
+    pub(crate) fn offer(&mut self, id: StreamId, records: u8) {
         let Some(send) = self.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return };
-        let before = core::mem::replace(&mut send.offered, count);
-        self.offered = self.offered - u32::from(before) + u32::from(count);
+        let before = core::mem::replace(&mut send.offer, Offer::new(records));
+        self.offered = self.offered - u32::from(before.records()) + u32::from(records);
+    }
+
+    /// Nothing is on its way: what was offered before the last time that this was so is taken back.
+    pub(crate) fn age_offers(&mut self) {
+        if core::mem::take(&mut self.offered) > 0 {
+            for send in self.entries.values_mut().filter_map(|entry| entry.send.as_mut()) {
+                send.offer = send.offer.age();
+                self.offered += u32::from(send.offer.records());
+            }
+        }
     }
 
     /// How much room is offered to all of them: so many full records.
@@ -520,7 +536,6 @@ impl Streams {
         for queue in queues {
             queue.digest(digest, is_gone);
         }
-        // How many wait is how much is offered to each.
         digest.numbers(&[self.offered.into(), self.waiting_for_room() as u64]);
     }
 
@@ -543,7 +558,8 @@ impl Streams {
             assert_eq!(remote.opened - remote.closed, *open.get(dir), "each slot is held by a stream");
             assert!(*open.get(dir) <= remote.concurrent, "no more at a time than allowed");
         }
-        let offered = self.iter().filter_map(|(_, entry)| Some(u32::from(entry.send.as_ref()?.offered)));
+        let offered =
+            self.iter().filter_map(|(_, entry)| Some(u32::from(entry.send.as_ref()?.offer.records())));
         assert_eq!(self.offered, offered.sum::<u32>(), "what was offered is counted");
         for queue in [&self.incoming.bi, &self.incoming.uni] {
             assert!(queue.iter().all(|id| self.get(id).is_some_and(|e| e.surfaced == Surfaced::Offered)));

@@ -82,7 +82,7 @@ impl Session {
     }
 
     /// How long a record may be, so that what is urgent does not wait for long behind it.
-    fn record_limit(&self) -> usize {
+    pub(crate) fn record_limit(&self) -> usize {
         let by_queue = usize::try_from(self.queue_limit() / RECORDS_ON_THE_WAY).unwrap_or(usize::MAX);
         self.pipe.as_ref().map_or(usize::MAX, |pipe| pipe.rate.record_limit()).min(by_queue)
     }
@@ -236,8 +236,8 @@ impl Session {
         }
     }
 
-    /// Writes one STREAM frame of at most `turn` bytes of payload. Returns how many, or `None` if it does not fit: of a turn
-    /// that others wait for, all but `scrap` bytes.
+    /// Writes one STREAM frame of at most `turn` bytes of payload. Returns how many, or `None` if it does not fit: of a whole
+    /// turn among others, all but less than `scrap` bytes.
     fn write_data_of(
         &mut self,
         now: Instant,
@@ -261,7 +261,9 @@ impl Session {
         let turn = if others { usize::try_from(turn).unwrap_or(usize::MAX) } else { usize::MAX };
         let count = queued.min(space).min(turn);
         let cut = (queued.min(turn) - count) as u64;
-        if cut > 0 && (count < MIN_FRAGMENT || others && cut > scrap && !record.is_empty()) {
+        let is_turn_of_many = others && queued as u64 + scrap >= turn as u64;
+        let is_too_much = cut >= scrap && is_turn_of_many && !record.is_empty();
+        if cut > 0 && (count < MIN_FRAGMENT || is_too_much) {
             return None;
         }
         // A frame that ends with its record needs no length. One that others may follow does, if it then

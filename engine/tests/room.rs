@@ -2,24 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+#[path = "common/uploads.rs"]
+mod uploads;
 
 use std::time::Duration;
 
 use common::{BOTH, Pair, config, events, read_all, write_some};
-use towline_engine::{Dir, Event, ReadError, Side, StreamId, Urgency, WriteError};
-
-/// What a short path takes, and the send buffer.
-const SHORT_PATH: u64 = 256 << 10;
-const SEND_BUFFER: u64 = 1 << 20;
-
-/// A session end to end whose windows hold nobody up, over a path without length.
-fn pair() -> Pair {
-    let mut pair = Pair::resumable(config(|c| {
-        (c.stream_window, c.send_buffer, c.keep_alive) = (4 << 20, SEND_BUFFER, None);
-    }));
-    pair.cut = 1 << 20;
-    pair
-}
+use towline_engine::{Event, ReadError, Side, StreamId, Urgency, WriteError};
+use uploads::{SEND_BUFFER, SHORT_PATH, fill, opened, pair, read};
 
 /// Measures a round trip of this length from the service's side.
 fn measure(pair: &mut Pair, round_trip: Duration) {
@@ -28,41 +18,6 @@ fn measure(pair: &mut Pair, round_trip: Duration) {
     pair.now = pair.now + round_trip;
     pair.run();
     assert_eq!(pair.service.rtt().unwrap().latest, round_trip);
-}
-
-/// Writes to the stream, and hands to the pipe, where it stays, as much as may be. Returns how much.
-fn fill(pair: &mut Pair, id: StreamId) -> u64 {
-    let mut written = 0;
-    loop {
-        match write_some(&mut pair.service, id, 0, 1 << 20) {
-            Ok(count) => written += count as u64,
-            Err(error) => {
-                assert_eq!(error, WriteError::Blocked);
-                return written;
-            }
-        }
-        while pair.transmit(Side::Client) > 0 {}
-    }
-}
-
-/// The device reads all that is under way, and acknowledges it.
-fn read(pair: &mut Pair, id: StreamId) {
-    pair.run();
-    assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
-    pair.advance(Duration::from_millis(25)); // the acknowledgement's delay
-}
-
-/// The streams whose writers hear now that there is room.
-fn told(pair: &mut Pair) -> Vec<StreamId> {
-    let writable = |event| if let Event::Writable(id) = event { Some(id) } else { None };
-    events(&mut pair.service).into_iter().filter_map(writable).collect()
-}
-
-fn opened(pair: &mut Pair, urgency: Urgency) -> StreamId {
-    let id = pair.stream(Dir::Bi, b"x");
-    pair.service.stream(id).unwrap().set_urgency(urgency);
-    pair.advance(Duration::from_millis(25));
-    id
 }
 
 #[test]
@@ -223,88 +178,6 @@ fn who_waits_for_room_is_not_passed_over() {
         }
     }
     panic!("it never hears");
-}
-
-/// Each of them could take all of the room that there is, and is woken in the same order each time.
-#[test]
-fn who_writes_all_the_time_leaves_room_for_others() {
-    let mut pair = pair();
-    let all = [(); 3].map(|()| opened(&mut pair, Urgency::Normal));
-    for id in all {
-        fill(&mut pair, id);
-    }
-    let mut written = [0; 3];
-    events(&mut pair.service);
-    for _ in 0..30 {
-        pair.run();
-        for id in all {
-            assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
-        }
-        pair.advance(Duration::from_millis(25));
-        for id in told(&mut pair) {
-            let place = all.iter().position(|other| *other == id).unwrap();
-            written[place] += fill(&mut pair, id);
-        }
-    }
-    let [least, most] = [written.iter().min(), written.iter().max()].map(|count| *count.unwrap());
-    assert!(least > 0 && most <= least * 11 / 10, "{written:?}");
-}
-
-/// However many wait, whoever is woken finds room, and all have their turn.
-#[test]
-fn as_many_hear_of_room_as_find_some() {
-    let mut pair = pair();
-    let first = opened(&mut pair, Urgency::Normal);
-    let others = [(); 20].map(|()| opened(&mut pair, Urgency::Normal));
-    assert_eq!(fill(&mut pair, first), SHORT_PATH);
-    for id in others {
-        assert_eq!(fill(&mut pair, id), 0);
-    }
-    events(&mut pair.service);
-    let mut turns = Vec::new();
-    while turns.len() < 30 {
-        // Something is always on its way.
-        pair.deliver(Side::Client, 131 << 10);
-        for id in others.into_iter().chain([first]) {
-            assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
-        }
-        pair.advance_cut_off(Duration::from_millis(25));
-        while pair.transmit(Side::Server) > 0 {}
-        pair.deliver(Side::Server, usize::MAX);
-        let told = told(&mut pair);
-        assert!((1..=2).contains(&told.len()), "as much as a stream may write at all, of 256 KiB: {told:?}");
-        for id in told {
-            let written = fill(&mut pair, id);
-            assert_eq!(written, 8 * ((16 << 10) - 64), "the rest comes after the others");
-            turns.push(id);
-        }
-    }
-    let in_order: Vec<_> = [first].into_iter().chain(others).collect();
-    assert_eq!((&turns[..21], &turns[21..]), (&in_order[..], &in_order[..9]));
-}
-
-/// Who is told and does not write keeps room from nobody for longer than until what is on its way has come; also if keys
-/// are on their way all the time.
-#[test]
-fn who_hears_of_room_and_does_not_write_keeps_nobody_waiting() {
-    let mut pair = pair();
-    let keys = opened(&mut pair, Urgency::Interactive);
-    let first = opened(&mut pair, Urgency::Normal);
-    let others = [(); 40].map(|()| opened(&mut pair, Urgency::Normal));
-    assert_eq!(fill(&mut pair, first), SHORT_PATH);
-    for id in others {
-        assert_eq!(fill(&mut pair, id), 0);
-    }
-    let mut all_told = std::collections::BTreeSet::new();
-    for _ in 0..3 {
-        read(&mut pair, first);
-        assert_eq!(write_some(&mut pair.service, keys, 0, 1), Ok(1));
-        while pair.transmit(Side::Client) > 0 {}
-        all_told.extend(told(&mut pair));
-    }
-    assert!(others.iter().all(|id| all_told.contains(id)));
-    let late = opened(&mut pair, Urgency::Normal);
-    assert_eq!(write_some(&mut pair.service, late, 0, 1), Ok(1));
 }
 
 /// Hands over a key while `bulk` bytes are on their way, and has all of it take `took`. Returns how much more may be on its

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use core::fmt;
 
 pub(crate) use recv::{Recv, RecvInput, RecvState};
-pub(crate) use send::{End, Send, SendInput, SendState};
+pub(crate) use send::{End, Offer, Send, SendInput, SendState};
 
 use crate::chunks::Chunks;
 use crate::entry::Entry;
@@ -127,8 +127,8 @@ impl<'a> Stream<'a> {
         send.state = send.state.on(SendInput::Finish).expect("a writable stream can be finished");
         send.waiting = false;
         send.blocked_owed = false;
-        self.session.streams.offer(self.id, 0);
         self.session.streams.schedule(self.id);
+        self.session.withdraw_offer(self.id);
         Ok(())
     }
 

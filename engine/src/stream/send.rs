@@ -91,10 +91,46 @@ pub(crate) struct Send {
     pub(crate) waiting: bool,
     /// The session has no room for this stream, which stands in the queue of those who wait for some.
     pub(crate) in_room_queue: bool,
-    /// How much of the session's room was offered to the application, for its next write: so many full records.
-    pub(crate) offered: u8,
+    /// How much of the session's room was offered to the application, for its next write.
+    pub(crate) offer: Offer,
     /// The peer shall know that its limit holds us up (RFC 9000 §4.1).
     pub(crate) blocked_owed: bool,
+}
+
+/// What was offered of the session's room: so many full records. One byte, as there is one for each idle stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offer(u8);
+
+impl Offer {
+    /// Nothing has been on its way since it was made.
+    const OLD: u8 = 1 << 7;
+
+    /// At most 127 records.
+    pub(crate) fn new(records: u8) -> Self {
+        Self(records & !Self::OLD)
+    }
+
+    pub(crate) fn records(self) -> u8 {
+        self.0 & !Self::OLD
+    }
+
+    /// Whether the application was told of room and has not written since, though there may be no record left of it.
+    pub(crate) fn is_open(self) -> bool {
+        self.0 > 0
+    }
+
+    /// Nothing is on its way: makes it an old one. Of one that is old already no record is left.
+    pub(crate) fn age(self) -> Self {
+        match self.0 {
+            0 => self,
+            fresh if fresh & Self::OLD == 0 => Self(fresh | Self::OLD),
+            _ => Self(Self::OLD),
+        }
+    }
+
+    pub(crate) fn digest(self) -> u64 {
+        self.0.into()
+    }
 }
 
 /// Where the end of a sending half is: its FIN or RESET_STREAM.
@@ -124,7 +160,7 @@ impl Send {
             resets_when_sent: false,
             waiting: false,
             in_room_queue: false,
-            offered: 0,
+            offer: Offer::default(),
             blocked_owed: false,
         }
     }

@@ -1,0 +1,277 @@
+//! Who hears that a session has room again, and how much of it is theirs: all have their turn, whatever one of them does.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+#[path = "common/uploads.rs"]
+mod uploads;
+
+use std::time::Duration;
+
+use common::{Pair, events, read_all, write_some};
+use towline_engine::{Event, ReadError, Side, StreamId, Urgency};
+use uploads::{SEND_BUFFER, SHORT_PATH, fill, opened, pair, read};
+
+/// The streams whose writers hear now that there is room.
+fn told(pair: &mut Pair) -> Vec<StreamId> {
+    let writable = |event| if let Event::Writable(id) = event { Some(id) } else { None };
+    events(&mut pair.service).into_iter().filter_map(writable).collect()
+}
+
+/// All that is on its way arrives, is read and acknowledged.
+fn drain(pair: &mut Pair, ids: &[StreamId]) {
+    pair.run();
+    for &id in ids {
+        assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+    }
+    pair.advance(Duration::from_millis(25));
+}
+
+/// So many streams that wait for room, of which there is some now, since what another one had taken of it has arrived.
+fn waiting<const COUNT: usize>(pair: &mut Pair) -> [StreamId; COUNT] {
+    let (first, others) = waiting_in_vain(pair);
+    read(pair, first);
+    others
+}
+
+/// So many streams that wait for room, and who has taken all of it.
+fn waiting_in_vain<const COUNT: usize>(pair: &mut Pair) -> (StreamId, [StreamId; COUNT]) {
+    let first = opened(pair, Urgency::Normal);
+    let others = [(); COUNT].map(|()| opened(pair, Urgency::Normal));
+    assert_eq!(fill(pair, first), SHORT_PATH);
+    for id in others {
+        assert_eq!(fill(pair, id), 0);
+    }
+    told(pair);
+    (first, others)
+}
+
+/// How much each of these writes in so many rounds, whenever it is told of room. All else that is told does not write.
+fn written<const COUNT: usize>(
+    pair: &mut Pair,
+    ids: [StreamId; COUNT],
+    rounds: usize,
+    mut before: impl FnMut(&mut Pair),
+) -> [u64; COUNT] {
+    let mut written = [0; COUNT];
+    for _ in 0..rounds {
+        for id in told(pair) {
+            if let Some(place) = ids.iter().position(|&other| other == id) {
+                written[place] += write_some(&mut pair.service, id, 0, 1 << 20).unwrap_or(0) as u64;
+            }
+        }
+        before(pair);
+        drain(pair, &ids);
+    }
+    written
+}
+
+fn assert_fair(written: &[u64]) {
+    let [least, most] = [written.iter().min(), written.iter().max()].map(|count| *count.unwrap());
+    assert!(least > 0 && most <= least * 5 / 4, "{written:?}");
+}
+
+/// Each of them could take all of the room that there is, and is woken in the same order each time.
+#[test]
+fn who_writes_all_the_time_leaves_room_for_others() {
+    let mut pair = pair();
+    let all = [(); 3].map(|()| opened(&mut pair, Urgency::Normal));
+    for id in all {
+        fill(&mut pair, id);
+    }
+    let mut written = [0; 3];
+    events(&mut pair.service);
+    for _ in 0..30 {
+        pair.run();
+        for id in all {
+            assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+        }
+        pair.advance(Duration::from_millis(25));
+        for id in told(&mut pair) {
+            let place = all.iter().position(|other| *other == id).unwrap();
+            written[place] += fill(&mut pair, id);
+        }
+    }
+    let [least, most] = [written.iter().min(), written.iter().max()].map(|count| *count.unwrap());
+    assert!(least > 0 && most <= least * 11 / 10, "{written:?}");
+}
+
+/// However many wait, whoever is woken finds room, and all have their turn.
+#[test]
+fn as_many_hear_of_room_as_find_some() {
+    let mut pair = pair();
+    let first = opened(&mut pair, Urgency::Normal);
+    let others = [(); 20].map(|()| opened(&mut pair, Urgency::Normal));
+    assert_eq!(fill(&mut pair, first), SHORT_PATH);
+    for id in others {
+        assert_eq!(fill(&mut pair, id), 0);
+    }
+    events(&mut pair.service);
+    let mut turns = Vec::new();
+    while turns.len() < 30 {
+        // Something is always on its way.
+        pair.deliver(Side::Client, 131 << 10);
+        for id in others.into_iter().chain([first]) {
+            assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+        }
+        pair.advance_cut_off(Duration::from_millis(25));
+        while pair.transmit(Side::Server) > 0 {}
+        pair.deliver(Side::Server, usize::MAX);
+        let told = told(&mut pair);
+        assert!((1..=2).contains(&told.len()), "as much as a stream may write at all, of 256 KiB: {told:?}");
+        for id in told {
+            let written = fill(&mut pair, id);
+            assert_eq!(written, 8 * ((16 << 10) - 64), "the rest comes after the others");
+            turns.push(id);
+        }
+    }
+    let in_order: Vec<_> = [first].into_iter().chain(others).collect();
+    assert_eq!((&turns[..21], &turns[21..]), (&in_order[..], &in_order[..9]));
+}
+
+/// Who is told and does not write keeps room from nobody for longer than until what is on its way has come; also if keys
+/// are on their way all the time.
+#[test]
+fn who_hears_of_room_and_does_not_write_keeps_nobody_waiting() {
+    let mut pair = pair();
+    let keys = opened(&mut pair, Urgency::Interactive);
+    let first = opened(&mut pair, Urgency::Normal);
+    let others = [(); 40].map(|()| opened(&mut pair, Urgency::Normal));
+    assert_eq!(fill(&mut pair, first), SHORT_PATH);
+    for id in others {
+        assert_eq!(fill(&mut pair, id), 0);
+    }
+    let mut all_told = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        read(&mut pair, first);
+        assert_eq!(write_some(&mut pair.service, keys, 0, 1), Ok(1));
+        while pair.transmit(Side::Client) > 0 {}
+        all_told.extend(told(&mut pair));
+    }
+    assert!(others.iter().all(|id| all_told.contains(id)));
+    let late = opened(&mut pair, Urgency::Normal);
+    assert_eq!(write_some(&mut pair.service, late, 0, 1), Ok(1));
+}
+
+/// A write that is cancelled leaves a stream that was told and never comes.
+#[test]
+fn whoever_does_not_write_takes_nothing_from_others() {
+    let whole = SHORT_PATH - (16 << 10);
+    for idle in 0..3 {
+        let mut pair = pair();
+        let ids: [_; 4] = waiting(&mut pair);
+        // Those who were told first stay silent.
+        let writers = [2, 3].map(|place| ids[place]);
+        for &id in &ids[idle..2] {
+            pair.service.stream(id).unwrap().finish().unwrap();
+        }
+        let written = written(&mut pair, writers, 100, |_| ());
+        assert_fair(&written);
+        assert!(written.iter().sum::<u64>() > 95 * whole, "{idle} silent: {written:?}");
+    }
+}
+
+/// The same while somebody types over a slow path, so that there is little room for all.
+#[test]
+fn whoever_does_not_write_takes_nothing_from_others_where_bulk_gives_way() {
+    for idle in 0..3 {
+        let mut pair = pair();
+        let keys = opened(&mut pair, Urgency::Interactive);
+        let ids: [_; 6] = waiting(&mut pair);
+        for &id in &ids[idle..2] {
+            pair.service.stream(id).unwrap().finish().unwrap();
+        }
+        let writers = [2, 3, 4, 5].map(|place| ids[place]);
+        let written = written(&mut pair, writers, 200, |pair| {
+            assert_eq!(write_some(&mut pair.service, keys, 0, 1), Ok(1));
+            while pair.transmit(Side::Client) > 0 {}
+            pair.now = pair.now + Duration::from_millis(500);
+            pair.run();
+            assert_eq!(read_all(&mut pair.device, keys).1, Err(ReadError::Blocked));
+        });
+        assert_fair(&written);
+    }
+}
+
+/// Who comes just when nothing is on its way has not more than twice what those have who wait.
+#[test]
+fn who_comes_first_does_not_take_what_others_were_told_of() {
+    let mut pair = pair();
+    let newcomer = opened(&mut pair, Urgency::Normal);
+    let ids: [_; 6] = waiting(&mut pair);
+    let mut taken = 0;
+    let written = written(&mut pair, ids, 120, |pair| {
+        drain(pair, &[newcomer]);
+        taken += write_some(&mut pair.service, newcomer, 0, 128 << 10).unwrap_or(0) as u64;
+    });
+    assert_fair(&written);
+    assert!(taken <= written[0] * 5 / 2, "{taken} beside {written:?}");
+}
+
+#[test]
+fn who_says_again_how_urgent_it_is_keeps_what_it_was_offered() {
+    let mut pair = pair();
+    let ids: [_; 4] = waiting(&mut pair);
+    let mut urgencies = [Urgency::Normal, Urgency::Bulk].into_iter().cycle();
+    let written = written(&mut pair, ids, 80, |pair| {
+        pair.service.stream(ids[1]).unwrap().set_urgency(Urgency::Normal);
+        pair.service.stream(ids[2]).unwrap().set_urgency(urgencies.next().unwrap());
+    });
+    assert!(written.iter().all(|&count| count * 5 > written[0] * 4), "{written:?}");
+}
+
+/// Also while there is no pipe, so that nothing goes out that would bring it about.
+#[test]
+fn what_was_offered_to_who_finishes_is_there_for_others() {
+    let mut pair = pair();
+    let (_, ids) = waiting_in_vain::<20>(&mut pair);
+    pair.cut(&common::BOTH);
+    let first = told(&mut pair);
+    assert!(!first.is_empty() && first.len() < ids.len(), "{first:?}");
+    for id in first {
+        pair.service.stream(id).unwrap().finish().unwrap();
+    }
+    assert!(!told(&mut pair).is_empty());
+}
+
+/// Keys that fill the buffer by themselves do not wait for bulk that was told of room.
+#[test]
+fn keys_do_not_wait_for_bulk_that_was_told() {
+    for idle in [false, true] {
+        let mut pair = pair();
+        let keys = opened(&mut pair, Urgency::Interactive);
+        let ids: [_; 2] = waiting(&mut pair);
+        assert!(told(&mut pair).contains(&ids[0]));
+        if !idle {
+            pair.service.stream(ids[0]).unwrap().finish().unwrap();
+        }
+        fill(&mut pair, keys);
+        while !told(&mut pair).contains(&keys) {
+            assert!(pair.on_the_wire(Side::Client) > (SEND_BUFFER / 3) as usize, "idle: {idle}");
+            pair.deliver(Side::Client, 32 << 10);
+            assert_eq!(read_all(&mut pair.device, keys).1, Err(ReadError::Blocked));
+            pair.advance_cut_off(Duration::from_millis(25));
+            while pair.transmit(Side::Server) > 0 {}
+            pair.deliver(Side::Server, usize::MAX);
+        }
+    }
+}
+
+/// Told of room that it has not, a writer would ask for it, and be told again, without end.
+#[test]
+fn keys_that_wait_for_credit_are_not_told_of_the_buffer() {
+    let limits = |c: &mut towline_engine::Config| (c.stream_window, c.session_window) = (100, 100);
+    let mut pair = Pair::new(common::config(limits));
+    let [bulk, keys] = [(); 2].map(|()| pair.stream(towline_engine::Dir::Bi, b"x"));
+    pair.service.stream(keys).unwrap().set_urgency(Urgency::Interactive);
+    assert_eq!(write_some(&mut pair.service, bulk, 1, 200), Ok(98));
+    pair.run();
+    told(&mut pair);
+    for _ in 0..3 {
+        assert!(write_some(&mut pair.service, keys, 1, 1).is_err());
+        assert_eq!(told(&mut pair), []);
+    }
+    assert_eq!(read_all(&mut pair.device, bulk).0.len(), 99);
+    pair.run();
+    assert!(told(&mut pair).contains(&keys));
+    assert_eq!(write_some(&mut pair.service, keys, 1, 1), Ok(1));
+}
