@@ -109,10 +109,12 @@ impl Session {
         let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return 0 };
         let could = wanted.min(stream_room(send));
         let count = could.min(room);
+        // Who finds no more than what others have left keeps its place.
+        let is_served = count > WORTH_A_CALL || count == could && count > 0;
         send.credit.take(count);
         self.credit.take(count);
         self.held.add(urgency, count);
-        if is_open && count > 0 && count >= could.min(in_bytes(offered)) {
+        if is_open && is_served {
             self.withdraw_offer(id); // what it has left
         }
         count
@@ -197,7 +199,11 @@ impl Session {
         }
         if is_at_rest && free > 0 {
             let rest = self.streams.take_room_queue();
-            rest.iter().for_each(|id| self.tell_of_room(id));
+            for id in rest.iter() {
+                if self.sender(id).is_some_and(|(send, _)| stream_room(send) > 0) {
+                    self.tell_of_room(id);
+                }
+            }
             self.streams.put_back_room_queue(rest); // who is refused has kept its place
         }
     }
@@ -335,7 +341,8 @@ impl Session {
             Urgency::Normal | Urgency::Bulk if !is_contended => self.free_room(),
             Urgency::Normal | Urgency::Bulk if offered > 0 => self.free_room().min(in_bytes(offered)),
             Urgency::Normal | Urgency::Bulk if self.held.patient() == 0 => {
-                self.free_room().saturating_sub(others)
+                // Never nothing: who was told, and is refused, would be told again, without end.
+                self.free_room().saturating_sub(others).max(self.free_room().min(WORTH_A_CALL))
             }
             Urgency::Normal | Urgency::Bulk => 0,
         };
