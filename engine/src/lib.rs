@@ -144,6 +144,7 @@ mod frame;
 mod id;
 mod line;
 mod liveness;
+mod offers;
 mod params;
 mod pipe;
 mod rate;

@@ -271,9 +271,8 @@ impl Session {
             self.credit.give_back(dropped.unsent);
         }
         self.held.remove(urgency, dropped.held, dropped.on_its_way);
-        self.streams.offer(id, 0);
         self.streams.schedule(id);
-        self.offer_room();
+        self.withdraw_offer(id);
         true
     }
 

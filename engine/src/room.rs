@@ -1,4 +1,4 @@
-//! Who may write how much, and who hears of it when there is more.
+//! Who may write how much.
 //!
 //! What an application writes must have credit, so that it can go out as soon as the pipe takes it: the
 //! stream's and the session's. It must also fit the send buffer, of which no stream may fill more than its
@@ -10,16 +10,17 @@ use core::time::Duration;
 
 use crate::id::StreamId;
 use crate::liveness::in_nanos;
+use crate::offers::{WORTH_A_CALL, in_bytes};
 use crate::session::Session;
 use crate::standing_queue::StandingQueue;
-use crate::stream::{Send, SendState};
+use crate::stream::Send;
 use crate::time::Instant;
 use crate::turns::Urgency;
 
 /// How many unsent bytes one stream may have, so that it leaves room for others in the session's send buffer.
 ///
 /// Eight full records: enough that a pipe never waits for a writer to be woken.
-const STREAM_SHARE: u64 = 128 << 10;
+pub(crate) const STREAM_SHARE: u64 = 128 << 10;
 
 /// How fast a path is taken to be at most, in bytes a second. A session end to end is encrypted on three ways, which takes
 /// all of a processor by about then.
@@ -27,16 +28,6 @@ const FASTEST: u64 = 256 << 20;
 
 /// What every path is taken to hold: four acknowledgements' worth. With less, each of them would be waited for.
 const SHORT_PATH: u64 = 256 << 10;
-
-/// What a full record carries: what is offered to a writer of the session's room are so many of these. What is left over would
-/// be a frame of its own.
-const FULL_RECORD: u64 = (16 << 10) - 64;
-
-/// The most of these that a writer is offered: what is its share.
-const MOST_RECORDS: u64 = STREAM_SHARE / FULL_RECORD;
-
-/// How much room it is worth to tell a writer of, where there is hardly any.
-const WORTH_A_CALL: u64 = 1 << 10;
 
 /// Of how many parts of the send buffer the last is kept for interactive streams.
 const INTERACTIVE_PART: u64 = 8;
@@ -156,114 +147,6 @@ impl Session {
         self.offer_room_to(id);
     }
 
-    /// Tells the stream's writer, if it waits, that there is room; or lets it wait for the session to have some.
-    /// A stream that has no room of its own hears when the peer gives credit or its bytes go out.
-    pub(crate) fn offer_room_to(&mut self, id: StreamId) {
-        let Some((send, urgency)) = self.sender(id) else { return };
-        if !send.waiting || stream_room(send) == 0 {
-            return;
-        }
-        if self.session_room(urgency, send.offer.records()) > 0 {
-            return self.tell_of_room(id);
-        }
-        // Who was told, and came too late, is not to wait for all others once more.
-        let is_first = urgency == Urgency::Interactive || send.offer.is_open();
-        self.streams.wait_for_room(id, is_first);
-        self.withdraw_offer(id);
-    }
-
-    /// Tells those who wait for the session that it has room again, once half of it is empty, and not with every record. They
-    /// hear in the order in which they came, each of its part, and only as many as there is room for, so that whoever is woken
-    /// finds some. Where bulk gives way, half would be less than the path takes, so an eighth is enough.
-    ///
-    /// Who was told may never write. So all hear once nothing is held that is not interactive; and what was offered before that
-    /// lapses when it is so for the second time.
-    pub(crate) fn offer_room(&mut self) {
-        if self.streams.waiting_for_room() == 0 || self.held.all > self.config.send_buffer / 2 {
-            return;
-        }
-        while self.session_room(Urgency::Interactive, 0) > 0
-            && self.streams.first_for_room().is_some_and(|(_, urgency)| urgency == Urgency::Interactive)
-        {
-            self.offer_next(MOST_RECORDS);
-        }
-        let (is_at_rest, useful) = (self.held.patient() == 0, self.useful_buffer());
-        if is_at_rest {
-            self.streams.age_offers();
-        }
-        let enough = if self.queue_limit() < u64::MAX { (useful / 8).max(WORTH_A_CALL) } else { u64::MAX };
-        let offered = in_bytes(self.streams.offered());
-        let free = self.free_room().min(self.credit.available());
-        if useful.saturating_sub(self.held.patient() + offered) >= enough.min(useful / 2) {
-            self.offer_in_turn(free.saturating_sub(offered));
-        }
-        if is_at_rest && free > 0 {
-            let rest = self.streams.take_room_queue();
-            for id in rest.iter() {
-                if self.sender(id).is_some_and(|(send, _)| stream_room(send) > 0) {
-                    self.tell_of_room(id);
-                }
-            }
-            self.streams.put_back_room_queue(rest); // who is refused has kept its place
-        }
-    }
-
-    /// Tells those who have waited longest, each of its part, until all of `room` is offered.
-    fn offer_in_turn(&mut self, mut room: u64) {
-        let waiting = self.streams.waiting_for_room().max(1) as u64;
-        let records = ((room / waiting).max(self.least_offer()) / FULL_RECORD).clamp(1, MOST_RECORDS);
-        let part = room.min(in_bytes(records));
-        while room > 0
-            && room >= part
-            && let Some(taken) = self.offer_next(records)
-        {
-            room = room.saturating_sub(taken);
-        }
-    }
-
-    /// How much is offered to a writer at least, if there is that much: what the pipe takes in some 40 ms.
-    fn least_offer(&self) -> u64 {
-        (self.record_limit() as u64).saturating_mul(2)
-    }
-
-    /// Tells the writer who is the first to wait that there is room: for so many records, which are kept for its next write,
-    /// or for as much as it may write. Returns how much that is, or `None` if nobody waits.
-    fn offer_next(&mut self, most: u64) -> Option<u64> {
-        let id = self.streams.next_for_room()?;
-        let (send, urgency) = self.sender(id)?;
-        let records = stream_room(send).div_ceil(FULL_RECORD).min(most);
-        // Who does not wait, but stands here, was told when all were, and has yet to come.
-        if send.state != SendState::Send || records == 0 {
-            return Some(0);
-        }
-        self.tell_of_room(id);
-        if urgency == Urgency::Interactive {
-            return Some(0); // it has room of its own
-        }
-        self.streams.offer(id, u8::try_from(records).expect("no more than a stream's share"));
-        Some(in_bytes(records))
-    }
-
-    fn tell_of_room(&mut self, id: StreamId) {
-        let send = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut());
-        if send.is_some_and(|send| core::mem::take(&mut send.waiting)) {
-            self.streams.tell(id, |news| news.writable = true);
-        }
-    }
-
-    /// The stream's writer needs no room any more: what it was offered is there for others.
-    pub(crate) fn withdraw_offer(&mut self, id: StreamId) {
-        self.streams.offer(id, 0);
-        self.offer_room();
-    }
-
-    /// Tells the stream's writer, if it waits, that half of the stream's share has gone out.
-    pub(crate) fn offer_share(&mut self, id: StreamId) {
-        if self.sender(id).is_some_and(|(send, _)| send.waiting && send.queued() <= STREAM_SHARE / 2) {
-            self.offer_room_to(id);
-        }
-    }
-
     /// Asks for the length of the path to be measured again, if it is known for long and something is about to go out with
     /// nothing on its way: behind that, a ping would measure the queue.
     pub(crate) fn measure_path(&mut self, now: Instant) {
@@ -323,7 +206,7 @@ impl Session {
         self.resume.is_some() && self.config.send_buffer > SHORT_PATH
     }
 
-    fn sender(&self, id: StreamId) -> Option<(&Send, Urgency)> {
+    pub(crate) fn sender(&self, id: StreamId) -> Option<(&Send, Urgency)> {
         let entry = self.streams.get(id)?;
         Some((entry.send.as_ref()?, entry.urgency))
     }
@@ -333,7 +216,7 @@ impl Session {
     /// While others wait for it, or were told that they may write, one that is not interactive has what it was offered and no
     /// more: streams whose own windows hold them up would otherwise pass it on to each other, and who had to wait for it once
     /// would wait for ever. Who was told may never write, so once nothing is held there is what was not offered.
-    fn session_room(&self, urgency: Urgency, offered: u8) -> u64 {
+    pub(crate) fn session_room(&self, urgency: Urgency, offered: u8) -> u64 {
         let others = in_bytes(self.streams.offered().saturating_sub(offered.into()));
         let is_contended = self.streams.waiting_for_room() > 0 || others > 0;
         let room = match urgency {
@@ -350,16 +233,11 @@ impl Session {
     }
 
     /// How much room there is for streams that are not interactive.
-    fn free_room(&self) -> u64 {
+    pub(crate) fn free_room(&self) -> u64 {
         let all = self.config.send_buffer;
         let part = (all - all / INTERACTIVE_PART).saturating_sub(self.held.all);
         part.min(self.useful_buffer().saturating_sub(self.held.patient()))
     }
-}
-
-/// How much so many records are.
-fn in_bytes(records: impl Into<u64>) -> u64 {
-    records.into() * FULL_RECORD
 }
 
 /// How much a path with this round-trip time may hold. None counts as longer than a minute, so that 64 bits are enough.
@@ -368,7 +246,8 @@ fn path_room(round_trip: Duration) -> u64 {
     (FASTEST * nanos / 1_000_000_000).max(SHORT_PATH)
 }
 
-fn stream_room(send: &Send) -> u64 {
+/// How much room the stream has of its own.
+pub(crate) fn stream_room(send: &Send) -> u64 {
     send.credit.available().min(STREAM_SHARE.saturating_sub(send.queued()))
 }
 

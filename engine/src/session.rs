@@ -1,8 +1,8 @@
 //! The session: what its owner calls, and the state that the frames work on.
 //!
 //! What comes in is handled in `receive.rs`, what goes out is made in `transmit.rs`, what the application does
-//! with a stream is in `stream/`; pipes come and go in `pipe.rs`. This file holds the frame around them: time,
-//! events, the close.
+//! with a stream is in `stream/`; pipes come and go in `pipe.rs`, news are told in `event.rs`. This file holds the frame
+//! around them: time, the close.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::drain::Draining;
 use crate::entry::Surfaced;
 use crate::error::{CloseReason, MAX_REASON, OpenError, UnknownStream, Violation};
-use crate::event::Event;
+use crate::event::SessionNews;
 use crate::flow::{SendCredit, SessionWindow};
 use crate::frame::{Close, CloseKind};
 use crate::id::{ByDir, Code, Dir, Epoch, Side, StreamId};
@@ -94,18 +94,6 @@ pub(crate) struct Closed {
     pub(crate) frame: Option<Close>,
     /// How far the streams that were live had come here, for a peer that resumes too late.
     received: Vec<(StreamId, u64)>,
-}
-
-/// What the application has yet to hear of the session.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SessionNews {
-    /// The present pipe was attached.
-    pub(crate) attached: bool,
-    pub(crate) detached: Option<Detached>,
-    /// The deadline and the time to come back, in milliseconds.
-    pub(crate) draining: Option<Box<(u64, u64)>>,
-    pub(crate) incoming: ByDir<bool>,
-    pub(crate) openable: ByDir<bool>,
 }
 
 /// What has passed through a session since it began.
@@ -392,62 +380,6 @@ impl Session {
         [anyway, idle, ask, ack].into_iter().flatten().min()
     }
 
-    /// Whether [`poll_event`](Self::poll_event) has something to tell of a stream: a verb of one may leave something for
-    /// another.
-    pub fn has_stream_events(&self) -> bool {
-        self.streams.has_news()
-    }
-
-    /// The next thing that the application must know.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        // A stream that is accepted afterwards may still have something to tell, which its verbs tell as well.
-        if matches!(&self.phase, Phase::Closed(closed) if closed.told) {
-            return None;
-        }
-        if let Some(how) = self.news.detached.take() {
-            return Some(Event::Detached(how));
-        }
-        if core::mem::take(&mut self.news.attached)
-            && let Some(epoch) = self.epoch
-        {
-            return Some(Event::Attached(epoch));
-        }
-        if let Some(event) = self.take_drain_news() {
-            return Some(event);
-        }
-        for dir in [Dir::Bi, Dir::Uni] {
-            if core::mem::take(self.news.incoming.get_mut(dir)) {
-                return Some(Event::Incoming(dir));
-            }
-            if core::mem::take(self.news.openable.get_mut(dir)) {
-                return Some(Event::Openable(dir));
-            }
-        }
-        if let Some((id, mut news, code)) = self.streams.pop_news() {
-            let event = if core::mem::take(&mut news.stopped) {
-                Event::Stopped(id, code)
-            } else if core::mem::take(&mut news.finished) {
-                Event::Finished(id)
-            } else if core::mem::take(&mut news.readable) {
-                Event::Readable(id)
-            } else {
-                news.writable = false;
-                Event::Writable(id)
-            };
-            if news.any() {
-                self.streams.tell(id, |rest| *rest = news);
-            }
-            return Some(event);
-        }
-        match &mut self.phase {
-            Phase::Closed(closed) => {
-                let is_told = core::mem::replace(&mut closed.told, true);
-                (!is_told).then(|| Event::Closed(closed.why.clone()))
-            }
-            Phase::Open | Phase::Closing(_) => None,
-        }
-    }
-
     /// The round-trip time on the pipe, as measured by pings. `None` until one was answered.
     pub fn rtt(&self) -> Option<Rtt> {
         self.pipe.as_ref()?.liveness.rtt()
@@ -550,23 +482,6 @@ impl Session {
     /// Whether verbs that would wait for a pipe are to say so instead.
     pub(crate) fn fails_now(&self) -> bool {
         self.config.fail_fast && self.is_detached()
-    }
-
-    /// Wakes everybody who waits, to learn that there is no pipe.
-    pub(crate) fn wake_all(&mut self) {
-        let ids: Vec<_> = self.streams.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            let entry = self.streams.get_mut(id).expect("it was just there");
-            let reads = entry.recv.as_mut().is_some_and(|recv| core::mem::take(&mut recv.waiting));
-            let writes = entry.send.as_mut().is_some_and(|send| core::mem::take(&mut send.waiting));
-            self.streams.tell(id, |news| {
-                news.readable |= reads;
-                news.writable |= writes;
-            });
-        }
-        for dir in [Dir::Bi, Dir::Uni] {
-            *self.news.openable.get_mut(dir) |= self.streams.stop_waiting_to_open(dir);
-        }
     }
 
     /// Drops a stream of a session that is over.

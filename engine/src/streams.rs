@@ -11,7 +11,8 @@ use crate::entry::{Entry, News, Queued, Surfaced};
 use crate::error::Violation;
 use crate::id::{ByDir, Code, Dir, MAX_STREAMS, Side, StreamId};
 use crate::line::Line;
-use crate::stream::{Offer, Recv, Send};
+use crate::offers::Offer;
+use crate::stream::{Recv, Send};
 use crate::turns::{Turn, Turns, Urgency};
 
 /// The streams that this end opens in one direction.
@@ -432,7 +433,7 @@ impl Streams {
     pub(crate) fn set_urgency(&mut self, id: StreamId, urgency: Urgency) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let old = core::mem::replace(&mut entry.urgency, urgency);
-        if old != urgency && core::mem::replace(&mut entry.queued.data, false) {
+        if core::mem::replace(&mut entry.queued.data, false) {
             self.data.remove(old, id);
             self.schedule(id);
             self.pass_over();
@@ -452,10 +453,9 @@ impl Streams {
         self.room.len()
     }
 
-    /// Who is the first to wait for room, and how urgent that is.
-    pub(crate) fn first_for_room(&self) -> Option<(StreamId, Urgency)> {
-        let id = self.room.front()?;
-        Some((id, self.get(id)?.urgency))
+    /// How urgent whoever is the first to wait for room is.
+    pub(crate) fn first_for_room(&self) -> Option<Urgency> {
+        Some(self.get(self.room.front()?)?.urgency)
     }
 
     /// Takes whoever is the first to wait for room.

@@ -17,7 +17,7 @@ use crate::record_writer::RecordWriter;
 use crate::session::{Phase, Session};
 use crate::stream::{End, SendInput, SendState};
 use crate::time::Instant;
-use crate::turns::scrap;
+use crate::turns::Turn;
 use crate::varint;
 
 /// The least room that [`Session::poll_transmit`] needs: every frame that cannot be cut fits.
@@ -229,23 +229,17 @@ impl Session {
     fn write_stream_data(&mut self, now: Instant, quantum: u64, record: &mut RecordWriter<'_>) {
         while let Some(turn) = self.streams.next_data(quantum) {
             let id = turn.id;
-            let Some(count) = self.write_data_of(now, id, turn.left, scrap(quantum), record) else { return };
+            let Some(count) = self.write_data_of(now, turn, record) else { return };
             self.streams.spend_data(turn, quantum, count);
             self.offer_share(id);
             self.streams.retire(id);
         }
     }
 
-    /// Writes one STREAM frame of at most `turn` bytes of payload. Returns how many, or `None` if it does not fit: of a whole
-    /// turn among others, all but less than `scrap` bytes.
-    fn write_data_of(
-        &mut self,
-        now: Instant,
-        id: StreamId,
-        turn: u64,
-        scrap: u64,
-        record: &mut RecordWriter<'_>,
-    ) -> Option<u64> {
+    /// Writes one STREAM frame of at most what is left of the turn. Returns how many bytes of payload it has, or `None` if it
+    /// does not fit.
+    fn write_data_of(&mut self, now: Instant, turn: Turn, record: &mut RecordWriter<'_>) -> Option<u64> {
+        let id = turn.id;
         let (others, resumes) = (self.streams.has_more_data(), self.resume.is_some());
         let Some(entry) = self.streams.get_mut(id) else { return Some(0) };
         let (urgency, Some(send)) = (entry.urgency, &mut entry.send) else { return Some(0) };
@@ -258,12 +252,12 @@ impl Session {
         let space = record.space().checked_sub(StreamHeader::encoded_len(id, send.sent))?;
         let queued = usize::try_from(send.queued()).unwrap_or(usize::MAX);
         // Whoever is alone need not stop for others.
-        let turn = if others { usize::try_from(turn).unwrap_or(usize::MAX) } else { usize::MAX };
-        let count = queued.min(space).min(turn);
-        let cut = (queued.min(turn) - count) as u64;
-        let is_turn_of_many = others && queued as u64 + scrap >= turn as u64;
-        let is_too_much = cut >= scrap && is_turn_of_many && !record.is_empty();
-        if cut > 0 && (count < MIN_FRAGMENT || is_too_much) {
+        let most = if others { usize::try_from(turn.left).unwrap_or(usize::MAX) } else { usize::MAX };
+        let count = queued.min(space).min(most);
+        let cut = queued.min(most) - count;
+        let is_whole = others && queued as u64 + turn.scrap >= turn.left;
+        let is_cut_in_two = is_whole && cut as u64 >= turn.scrap && !record.is_empty();
+        if cut > 0 && (count < MIN_FRAGMENT || is_cut_in_two) {
             return None;
         }
         // A frame that ends with its record needs no length. One that others may follow does, if it then

@@ -41,11 +41,6 @@ impl Urgency {
 /// sixteenth even if a third class has waited as long.
 const PATIENCE: u64 = 11;
 
-/// A turn is over when less than this is left of it: to go on in the next record would cut the turns of all who follow in two.
-pub(crate) const fn scrap(quantum: u64) -> u64 {
-    quantum / 8
-}
-
 /// The queues.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Turns {
@@ -67,6 +62,8 @@ pub(crate) struct Turn {
     pub(crate) id: StreamId,
     /// How many bytes of it are left.
     pub(crate) left: u64,
+    /// When less than this is left, it is over: to go on in the next record would cut the turns of all who follow in two.
+    pub(crate) scrap: u64,
     class: usize,
 }
 
@@ -102,7 +99,7 @@ impl Turns {
         let index = self.class(quantum)?;
         let class = &self.classes[index];
         let left = quantum.saturating_sub(class.spent).max(1);
-        Some(Turn { id: class.queue.front()?, left, class: index })
+        Some(Turn { id: class.queue.front()?, left, scrap: quantum / 8, class: index })
     }
 
     /// The stream whose turn [it is](Self::next) has sent `count` bytes of `quantum`, and `has_more`. Returns whether
@@ -115,7 +112,7 @@ impl Turns {
         }
         let class = &mut self.classes[index];
         class.spent += count;
-        let is_over = !has_more || class.spent + scrap(quantum) > quantum;
+        let is_over = !has_more || class.spent + turn.scrap > quantum;
         if is_over {
             class.queue.pop_front();
             (class.spent, class.waited) = (0, 0);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use core::fmt;
 
 pub(crate) use recv::{Recv, RecvInput, RecvState};
-pub(crate) use send::{End, Offer, Send, SendInput, SendState};
+pub(crate) use send::{End, Send, SendInput, SendState};
 
 use crate::chunks::Chunks;
 use crate::entry::Entry;

@@ -7,6 +7,7 @@
 use crate::chunks::Queue;
 use crate::flow::SendCredit;
 use crate::id::Code;
+use crate::offers::Offer;
 
 /// RFC 9000 §3.1, without Ready: a stream has its id from the start.
 ///
@@ -95,42 +96,6 @@ pub(crate) struct Send {
     pub(crate) offer: Offer,
     /// The peer shall know that its limit holds us up (RFC 9000 §4.1).
     pub(crate) blocked_owed: bool,
-}
-
-/// What was offered of the session's room: so many full records. One byte, as there is one for each idle stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Offer(u8);
-
-impl Offer {
-    /// Nothing has been on its way since it was made.
-    const OLD: u8 = 1 << 7;
-
-    /// At most 127 records.
-    pub(crate) fn new(records: u8) -> Self {
-        Self(records & !Self::OLD)
-    }
-
-    pub(crate) fn records(self) -> u8 {
-        self.0 & !Self::OLD
-    }
-
-    /// Whether the application was told of room and has not written since, though there may be no record left of it.
-    pub(crate) fn is_open(self) -> bool {
-        self.0 > 0
-    }
-
-    /// Nothing is on its way: makes it an old one. Of one that is old already no record is left.
-    pub(crate) fn age(self) -> Self {
-        match self.0 {
-            0 => self,
-            fresh if fresh & Self::OLD == 0 => Self(fresh | Self::OLD),
-            _ => Self(Self::OLD),
-        }
-    }
-
-    pub(crate) fn digest(self) -> u64 {
-        self.0.into()
-    }
 }
 
 /// Where the end of a sending half is: its FIN or RESET_STREAM.
