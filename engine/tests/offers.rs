@@ -7,9 +7,9 @@ mod uploads;
 
 use std::time::Duration;
 
-use common::{Pair, events, read_all, write_some};
-use towline_engine::{Event, ReadError, Side, StreamId, Urgency};
-use uploads::{SEND_BUFFER, SHORT_PATH, fill, opened, pair, read};
+use common::{Pair, config, events, read_all, write_some};
+use towline_engine::{Config, Dir, Event, ReadError, Side, StreamId, Urgency, WriteError};
+use uploads::{SEND_BUFFER, SHORT_PATH, arrive, fill, opened, pair, pair_with, read};
 
 /// The streams whose writers hear now that there is room.
 fn told(pair: &mut Pair) -> Vec<StreamId> {
@@ -106,16 +106,11 @@ fn as_many_hear_of_room_as_find_some() {
         assert_eq!(fill(&mut pair, id), 0);
     }
     events(&mut pair.service);
+    let in_order: Vec<_> = [first].into_iter().chain(others).collect();
     let mut turns = Vec::new();
     while turns.len() < 30 {
         // Something is always on its way.
-        pair.deliver(Side::Client, 131 << 10);
-        for id in others.into_iter().chain([first]) {
-            assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
-        }
-        pair.advance_cut_off(Duration::from_millis(25));
-        while pair.transmit(Side::Server) > 0 {}
-        pair.deliver(Side::Server, usize::MAX);
+        arrive(&mut pair, 131 << 10, &in_order);
         let told = told(&mut pair);
         assert!((1..=2).contains(&told.len()), "as much as a stream may write at all, of 256 KiB: {told:?}");
         for id in told {
@@ -124,7 +119,6 @@ fn as_many_hear_of_room_as_find_some() {
             turns.push(id);
         }
     }
-    let in_order: Vec<_> = [first].into_iter().chain(others).collect();
     assert_eq!((&turns[..21], &turns[21..]), (&in_order[..], &in_order[..9]));
 }
 
@@ -248,11 +242,7 @@ fn keys_do_not_wait_for_bulk_that_was_told() {
         fill(&mut pair, keys);
         while !told(&mut pair).contains(&keys) {
             assert!(pair.on_the_wire(Side::Client) > (SEND_BUFFER / 3) as usize, "idle: {idle}");
-            pair.deliver(Side::Client, 32 << 10);
-            assert_eq!(read_all(&mut pair.device, keys).1, Err(ReadError::Blocked));
-            pair.advance_cut_off(Duration::from_millis(25));
-            while pair.transmit(Side::Server) > 0 {}
-            pair.deliver(Side::Server, usize::MAX);
+            arrive(&mut pair, 32 << 10, &[keys]);
         }
     }
 }
@@ -260,9 +250,9 @@ fn keys_do_not_wait_for_bulk_that_was_told() {
 /// Told of room that it has not, a writer would ask for it, and be told again, without end.
 #[test]
 fn keys_that_wait_for_credit_are_not_told_of_the_buffer() {
-    let limits = |c: &mut towline_engine::Config| (c.stream_window, c.session_window) = (100, 100);
-    let mut pair = Pair::new(common::config(limits));
-    let [bulk, keys] = [(); 2].map(|()| pair.stream(towline_engine::Dir::Bi, b"x"));
+    let limits = |c: &mut Config| (c.stream_window, c.session_window) = (100, 100);
+    let mut pair = Pair::new(config(limits));
+    let [bulk, keys] = [(); 2].map(|()| pair.stream(Dir::Bi, b"x"));
     pair.service.stream(keys).unwrap().set_urgency(Urgency::Interactive);
     assert_eq!(write_some(&mut pair.service, bulk, 1, 200), Ok(98));
     pair.run();
@@ -280,10 +270,7 @@ fn keys_that_wait_for_credit_are_not_told_of_the_buffer() {
 /// Where the room is less than what a record carries, whoever takes all of it has had its turn.
 #[test]
 fn little_room_is_taken_in_turns_as_well() {
-    let mut pair = Pair::resumable(common::config(|c| {
-        (c.stream_window, c.send_buffer, c.keep_alive) = (4 << 20, 24 << 10, None);
-    }));
-    pair.cut = 1 << 20;
+    let mut pair = pair_with(24 << 10);
     let ids = [(); 4].map(|()| opened(&mut pair, Urgency::Normal));
     for id in ids {
         fill(&mut pair, id);
@@ -291,13 +278,7 @@ fn little_room_is_taken_in_turns_as_well() {
     let mut written = [0; 4];
     for _ in 0..200 {
         // Some of it is on its way at all times.
-        pair.deliver(Side::Client, 12 << 10);
-        for id in ids {
-            assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
-        }
-        pair.advance_cut_off(Duration::from_millis(25));
-        while pair.transmit(Side::Server) > 0 {}
-        pair.deliver(Side::Server, usize::MAX);
+        arrive(&mut pair, 12 << 10, &ids);
         for id in told(&mut pair) {
             let place = ids.iter().position(|&other| other == id).unwrap();
             written[place] += fill(&mut pair, id);
@@ -306,30 +287,34 @@ fn little_room_is_taken_in_turns_as_well() {
     assert_fair(&written);
 }
 
-/// Four wait for a buffer that one offer fills, and the one who has it comes last of all.
+/// Four wait for a buffer that one offer fills, and the one who has it comes late. Nobody who asks when told, and is refused,
+/// is told again for ever.
 #[test]
 fn who_is_told_when_nothing_is_held_finds_room() {
-    let mut pair = Pair::resumable(common::config(|c| {
-        (c.stream_window, c.send_buffer, c.keep_alive) = (4 << 20, 16 << 10, None);
-    }));
-    pair.cut = 1 << 20;
-    let ids = [(); 4].map(|()| opened(&mut pair, Urgency::Normal));
-    let first = opened(&mut pair, Urgency::Normal);
-    fill(&mut pair, first);
-    for id in ids {
-        assert_eq!(fill(&mut pair, id), 0);
+    let mut pair = Pair::new(config(|c| (c.stream_window, c.send_buffer) = (4 << 20, 16 << 10)));
+    let ids = [(); 4].map(|()| pair.stream(Dir::Bi, b"x"));
+    let late = ids[0];
+    assert!(write_some(&mut pair.service, late, 0, 1 << 20).is_ok());
+    for &id in &ids[1..] {
+        assert_eq!(write_some(&mut pair.service, id, 0, 1), Err(WriteError::Blocked));
     }
     told(&mut pair);
-    read(&mut pair, first);
-    let mut asked = 0;
-    loop {
-        let told = told(&mut pair);
-        let mut others = told.into_iter().filter(|id| *id != ids[0] && *id != first);
-        let Some(id) = others.next() else { panic!("nobody else is told") };
-        if write_some(&mut pair.service, id, 0, 1000).is_ok() {
-            return;
+    while pair.transmit(Side::Client) > 0 {}
+    let (mut asked, mut is_late) = (0, true);
+    while let Some(event) = pair.service.poll_event() {
+        let Event::Writable(id) = event else { continue };
+        if id == late && is_late {
+            continue;
         }
         asked += 1;
         assert!(asked < 20, "they are told again and again");
+        if write_some(&mut pair.service, id, 0, 1000).is_ok() {
+            return;
+        }
+        if asked == 3 {
+            is_late = false;
+            let _ = write_some(&mut pair.service, late, 0, 1000);
+        }
     }
+    panic!("nobody else is told");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{BOTH, Pair, config, events, read_all, write_some};
 use towline_engine::{Event, ReadError, Side, StreamId, Urgency, WriteError};
-use uploads::{SEND_BUFFER, SHORT_PATH, fill, opened, pair, read};
+use uploads::{SEND_BUFFER, SHORT_PATH, arrive, fill, opened, pair, read};
 
 /// Measures a round trip of this length from the service's side.
 fn measure(pair: &mut Pair, round_trip: Duration) {
@@ -162,13 +162,7 @@ fn who_waits_for_room_is_not_passed_over() {
     // Not for so long that the path is measured again.
     for _ in 0..30 {
         // An eighth of what is on its way arrives, is read and acknowledged; who hears of that goes on.
-        pair.deliver(Side::Client, 32 << 10);
-        for id in busy {
-            assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
-        }
-        pair.advance_cut_off(Duration::from_millis(25));
-        while pair.transmit(Side::Server) > 0 {}
-        pair.deliver(Side::Server, usize::MAX);
+        arrive(&mut pair, 32 << 10, &busy);
         for event in events(&mut pair.service) {
             match event {
                 Event::Writable(id) if id == late => return,

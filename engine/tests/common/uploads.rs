@@ -12,8 +12,13 @@ pub(crate) const SEND_BUFFER: u64 = 1 << 20;
 
 /// A session end to end whose windows hold nobody up, over a path without length.
 pub(crate) fn pair() -> Pair {
+    pair_with(SEND_BUFFER)
+}
+
+/// As [`pair`], with such a send buffer.
+pub(crate) fn pair_with(send_buffer: u64) -> Pair {
     let mut pair = Pair::resumable(config(|c| {
-        (c.stream_window, c.send_buffer, c.keep_alive) = (4 << 20, SEND_BUFFER, None);
+        (c.stream_window, c.send_buffer, c.keep_alive) = (4 << 20, send_buffer, None);
     }));
     pair.cut = 1 << 20;
     pair
@@ -32,6 +37,17 @@ pub(crate) fn fill(pair: &mut Pair, id: StreamId) -> u64 {
         }
         while pair.transmit(Side::Client) > 0 {}
     }
+}
+
+/// So many bytes that are on their way arrive, and are read and acknowledged. The rest stays where it is.
+pub(crate) fn arrive(pair: &mut Pair, bytes: usize, ids: &[StreamId]) {
+    pair.deliver(Side::Client, bytes);
+    for &id in ids {
+        assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+    }
+    pair.advance_cut_off(Duration::from_millis(25));
+    while pair.transmit(Side::Server) > 0 {}
+    pair.deliver(Side::Server, usize::MAX);
 }
 
 /// The device reads all that is under way, and acknowledges it.
