@@ -20,6 +20,13 @@ fn compare(arguments: &[&str]) -> Command {
     bench
 }
 
+/// As little as can be measured over a line.
+fn quick(profile: &str, transport: &str, peers: &str, out: &Path) -> Command {
+    let mut run = compare(&["--quick", "--keys", "3", "--profile", profile, "--transports", transport]);
+    run.args(["--peers", peers, "--out"]).arg(out);
+    run
+}
+
 fn refused(arguments: &[&str]) -> String {
     let output: Output = compare(arguments).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -72,9 +79,7 @@ fn the_files_of_a_report_say_the_same_and_name_who_is_missing() {
     let programs = folder.path().join("programs");
     fs::create_dir(&programs).unwrap();
     let out = folder.path().join("made/report");
-    let arguments = ["--quick", "--profile", "lan", "--transports", "tls", "--keys", "3", "--out"];
-    let mut run = compare(&arguments);
-    run.arg(&out).args(["--peers", "rathole,bore", "--seed", "7"]);
+    let mut run = quick("lan", "tls", "rathole,bore", &out);
     let output = run.env("PATH", path_without_peers(&programs)).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !is_made(&output, &out) {
@@ -110,12 +115,10 @@ fn is_made(output: &Output, out: &Path) -> bool {
 }
 
 #[test]
-fn peers_do_the_same_work_and_are_gone_afterwards() {
+fn peers_do_the_same_work() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report");
-    let mut run = compare(&["--quick", "--profile", "lan", "--transports", "tls", "--keys", "3", "--out"]);
-    run.arg(&out).args(["--peers", "socat,ssh"]);
-    let output = run.output().unwrap();
+    let output = quick("lan", "tls", "socat,ssh", &out).output().unwrap();
     if !is_made(&output, &out) {
         return;
     }
@@ -140,9 +143,7 @@ fn peers_do_the_same_work_and_are_gone_afterwards() {
 fn who_needs_udp_is_not_measured_where_there_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report");
-    let mut run =
-        compare(&["--quick", "--profile", "office", "--transports", "quic", "--keys", "1", "--out"]);
-    let output = run.arg(&out).args(["--peers", "none"]).output().unwrap();
+    let output = quick("office", "quic", "none", &out).output().unwrap();
     if !is_made(&output, &out) {
         return;
     }
@@ -158,21 +159,17 @@ fn who_needs_udp_is_not_measured_where_there_is_none() {
 fn descendants(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let children: Vec<u32> = children
-        .flat_map(|line| line.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
-        .collect();
-    let deeper: Vec<_> = children.iter().flat_map(|&child| descendants(child)).collect();
-    [children, deeper].concat()
+    let line = children.collect::<Vec<_>>().concat();
+    let children = line.split_whitespace().map(|pid| pid.parse().unwrap());
+    children.flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
 
 #[test]
 fn who_is_interrupted_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report");
-    let mut run =
-        compare(&["--profile", "lan", "--transports", "tls", "--peers", "socat", "--quick", "--out"]);
-    run.arg(&out).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut run = run.spawn().unwrap();
+    let mut run = quick("lan", "tls", "socat", &out);
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     // Until the peer's turn has come, which is the last one.
     let (begun, mut peers) = (Instant::now(), Vec::new());
     while peers.len() < 3 && run.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE {

@@ -155,24 +155,26 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
     };
     let meters = Meters::default();
     let target = target::start(Ipv4Addr::LOCALHOST, &meters)?;
-    let bar = report::progress(options.what.len() * options.counts.len() * options.rounds);
+    let transfers = options.what.iter().filter(|&&what| what != What::Devices).count();
+    let bar = report::progress(transfers * options.counts.len() * options.rounds);
+    let bytes = options.bytes;
     for &what in &options.what {
-        let bytes = options.bytes;
-        let transfer = |count| match what {
-            What::StreamsTls => streams(Contender::TowlineTls, count, bytes),
-            What::StreamsQuic => streams(Contender::TowlineQuic, count, bytes),
-            What::Tunnels => tunnels(target, false, count, bytes),
-            What::Session => tunnels(target, true, count, bytes),
-            What::NoTunnel | What::Devices => uploads(target, count, (bytes / count) as u64),
-        };
-        if what != What::Devices {
+        let mut share = |transfer: &dyn Fn(usize) -> anyhow::Result<Cost>| {
             share(what.text(), options, &mut results, &bar, transfer);
-            continue;
-        }
-        bar.set_message(what.text());
-        match devices(options) {
-            Ok(devices) => results.devices = devices,
-            Err(error) => results.missing.push(format!("devices: {error:#}")),
+        };
+        match what {
+            What::StreamsTls => share(&|count| streams(Contender::TowlineTls, count, bytes)),
+            What::StreamsQuic => share(&|count| streams(Contender::TowlineQuic, count, bytes)),
+            What::NoTunnel => share(&|count| uploads(target, count, (bytes / count) as u64)),
+            What::Tunnels => share(&|count| tunnels(target, false, count, bytes)),
+            What::Session => share(&|count| tunnels(target, true, count, bytes)),
+            What::Devices => {
+                bar.set_message(what.text());
+                match devices(options) {
+                    Ok(devices) => results.devices = devices,
+                    Err(error) => results.missing.push(format!("{}: {error:#}", what.text())),
+                }
+            }
         }
     }
     meters.end(target);
@@ -186,7 +188,7 @@ fn share(
     options: &Options,
     results: &mut Results,
     bar: &ProgressBar,
-    transfer: impl Fn(usize) -> anyhow::Result<Cost>,
+    transfer: &dyn Fn(usize) -> anyhow::Result<Cost>,
 ) {
     let mut costs = vec![Vec::<Cost>::new(); options.counts.len()];
     for _ in 0..options.rounds {
