@@ -11,6 +11,7 @@ use towline::Transport;
 use towline_bench::compare::{self, options::CompareArgs};
 use towline_bench::muxer::Name;
 use towline_bench::transports::contender;
+use towline_bench::tunnel::peers::{self, Peers};
 use towline_bench::work::{self, Workload};
 use towline_bench::{baseline, figures, idle, instructions, lab, muxers, scale, transports, tunnel};
 use towline_sim::output;
@@ -41,10 +42,13 @@ Example, one number for a script:
         #[arg(long)]
         json: bool,
     },
-    /// Measure a hub, a device and a service over loopback TLS, beside socat in the same shape
+    /// Measure a hub, a device and a service over loopback TLS, beside other products and the least that TLS costs
     #[command(after_help = "\
-Example, a quick look:
-  towline-bench tunnel --size 64 --opens 100 --rounds 3")]
+Example, a quick look beside socat:
+  towline-bench tunnel --size 64 --opens 100 --peers socat
+
+Example, the CPU seconds per GB of all parts of each way, the load's excepted:
+  towline-bench tunnel --json | jq '.ways[] | [.way, .up.cpu_s_per_gb.median]'")]
     Tunnel(TunnelArgs),
     /// Measure muxers side by side, over a pipe in memory, both ends on one thread
     #[command(after_help = "\
@@ -227,15 +231,21 @@ Example, where an echo's instructions go:
 
 #[derive(Debug, Args)]
 struct TunnelArgs {
+    /// Which ways, beside the peers; all, if none is named
+    #[arg(value_name = "WAY")]
+    ways: Vec<tunnel::Which>,
     /// How much one transfer moves, in MiB
     #[arg(long, default_value_t = 512, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     size: u64,
-    /// How many tunnels are opened in a round; a tenth of that with socat, which is that much slower
+    /// How many tunnels are opened in a round; a tenth of that where one takes more than 10 ms
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     opens: u32,
     /// How many rounds; the ways take turns
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Beside which peers, by commas: all, none, or of socat, ssh, rathole, penguin, bore
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "all", value_parser = Peers::named)]
+    peers: Vec<Peers>,
     /// Print JSON: an object
     #[arg(long)]
     json: bool,
@@ -390,6 +400,8 @@ fn run_tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         bytes: args.size << 20,
         opens: args.opens.try_into()?,
         rounds: args.rounds.try_into()?,
+        ways: if args.ways.is_empty() { tunnel::Which::value_variants().to_vec() } else { args.ways.clone() },
+        peers: peers::list(&args.peers),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let results = runtime.block_on(async {
@@ -400,7 +412,7 @@ fn run_tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
             biased;
             _ = interrupt.recv() => bail!("interrupted"),
             _ = terminate.recv() => bail!("terminated"),
-            results = tunnel::measure(options) => results,
+            results = tunnel::measure(&options) => results,
         }
     });
     runtime.shutdown_background();

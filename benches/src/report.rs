@@ -34,3 +34,14 @@ pub fn progress(length: usize) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
 }
+
+/// Keeps the first of those that have the same key.
+pub(crate) fn once<T, K: PartialEq>(list: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    let mut seen: Vec<K> = Vec::new();
+    list.retain(|item| {
+        let key = key(item);
+        let is_new = !seen.contains(&key);
+        seen.push(key);
+        is_new
+    });
+}

@@ -8,7 +8,6 @@ mod load;
 mod machine;
 pub mod options;
 mod page;
-mod peers;
 pub mod results;
 mod turn;
 mod ways;
@@ -29,6 +28,7 @@ use crate::lab;
 use crate::lab::stage::{Stage, find, round_trip};
 use crate::process;
 use crate::report;
+use crate::tunnel::peers::{self, Missing};
 use files::Folder;
 use options::Options;
 use results::{Line, Report, WayResult};
@@ -196,14 +196,14 @@ fn courses(options: &Options) -> anyhow::Result<Vec<Course>> {
 }
 
 /// The ways that there are to measure, and the peers that cannot be.
-fn ways(options: &Options) -> (Vec<Way>, Vec<peers::Missing>) {
+fn ways(options: &Options) -> (Vec<Way>, Vec<Missing>) {
     let mut ways = vec![Way::Direct];
     for &transport in &options.transports {
         ways.extend([Way::Tunnels(transport), Way::EndToEnd(transport)]);
     }
-    let (there, missing): (Vec<_>, Vec<_>) = options.peers.iter().partition(|peer| peer.missing().is_none());
-    ways.extend(there.into_iter().copied().map(Way::Peer));
-    (ways, missing.into_iter().filter_map(|peer| peer.missing()).collect())
+    let (there, missing) = peers::installed(&options.peers);
+    ways.extend(there.into_iter().map(Way::Peer));
+    (ways, missing)
 }
 
 /// Ends this process, and all that it has started, when a signal asks it to.

@@ -8,8 +8,9 @@ use towline::Transport;
 use towline_sim::profile;
 
 use super::files::{self, Folder};
-use super::peers::{PEERS, Peer};
 use super::turn::Amount;
+use crate::report;
+use crate::tunnel::peers::{self, Peer, Peers};
 
 /// What `compare` is told.
 #[derive(Debug, Args)]
@@ -21,7 +22,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "tls,quic,wss", value_parser = transport)]
     transports: Vec<Transport>,
     /// Beside which peers, by commas: all, none, or of socat, ssh, rathole, penguin, bore
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "all", value_parser = known_peers)]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "all", value_parser = Peers::named)]
     peers: Vec<Peers>,
     /// How many rounds; the ways take turns [default: 3, or 1 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -60,14 +61,6 @@ pub struct Options {
     pub quick: bool,
 }
 
-/// One word of `--peers`.
-#[derive(Clone, Debug)]
-enum Peers {
-    All,
-    None,
-    One(Peer),
-}
-
 impl CompareArgs {
     /// What it is told, with `seed` to make one where none is given; and the folder for the report.
     ///
@@ -79,16 +72,15 @@ impl CompareArgs {
         let mut options = Options {
             profiles: self.profile.clone(),
             transports: self.transports.clone(),
-            peers: self.peers.iter().flat_map(Peers::list).collect(),
+            peers: peers::list(&self.peers),
             rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).into(),
             keys: self.keys.unwrap_or(if self.quick { 24 } else { 100 }).into(),
             seed: seed(self.seed),
             quick: self.quick,
         };
         // Who is named twice is measured once.
-        once(&mut options.profiles, |name| name.clone());
-        once(&mut options.transports, ToString::to_string);
-        once(&mut options.peers, |peer| peer.name);
+        report::once(&mut options.profiles, |name| name.clone());
+        report::once(&mut options.transports, ToString::to_string);
         Ok((options, folder))
     }
 }
@@ -112,26 +104,6 @@ impl Options {
     }
 }
 
-impl Peers {
-    fn list(&self) -> Vec<Peer> {
-        match self {
-            Self::All => PEERS.to_vec(),
-            Self::None => Vec::new(),
-            Self::One(peer) => vec![*peer],
-        }
-    }
-}
-
-fn once<T, K: PartialEq>(list: &mut Vec<T>, key: impl Fn(&T) -> K) {
-    let mut seen: Vec<K> = Vec::new();
-    list.retain(|item| {
-        let key = key(item);
-        let is_new = !seen.contains(&key);
-        seen.push(key);
-        is_new
-    });
-}
-
 fn known_profile(name: &str) -> Result<String, String> {
     let known: Vec<_> = profile::names().collect();
     if known.contains(&name) {
@@ -151,13 +123,5 @@ pub fn transport(name: &str) -> Result<Transport, String> {
         "quic" => Ok(Transport::Quic),
         "wss" | "websocket" => Ok(Transport::WebSocket),
         _ => Err(format!("there is no transport {name:?}: there are tls, quic, wss")),
-    }
-}
-
-fn known_peers(name: &str) -> Result<Peers, String> {
-    match name {
-        "all" => Ok(Peers::All),
-        "none" => Ok(Peers::None),
-        name => Peer::named(name).map(Peers::One),
     }
 }

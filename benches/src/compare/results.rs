@@ -7,11 +7,11 @@ use towline_sim::profile::Profile;
 use super::Taken;
 use super::machine::{self, Machine, Versions};
 use super::options::Options;
-pub use super::peers::Missing;
 use super::ways::Way;
 use super::workload::{self, About, Figure, Workload};
 use crate::lab;
 use crate::lab::stage::rates;
+pub use crate::tunnel::peers::Missing;
 
 /// All that was measured, and how.
 #[derive(Clone, Debug, Serialize)]

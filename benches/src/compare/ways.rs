@@ -7,9 +7,9 @@ use anyhow::Context;
 use towline::Transport;
 use towline_sim::profile::Profile;
 
-use super::peers::Peer;
 use crate::lab::stage::Stage;
 use crate::tunnel::chain::{Chain, Site};
+use crate::tunnel::peers::Peer;
 use crate::tunnel::product::NearEnd;
 use crate::tunnel::target;
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::unistd::{SysconfVar, sysconf};
 
+use super::part::Cpu;
 use super::target;
 use crate::lab::{Ends, Lab};
 use crate::process::{Folder, Running, children};
@@ -86,6 +87,8 @@ pub(crate) struct Chain {
     site: Site,
     /// The last one first, which is the one that connects to the others.
     processes: Vec<Running>,
+    /// The one that the two ends meet in, if there is one.
+    middle: Option<u32>,
     /// When the last one was started.
     started: Instant,
     /// Each connection has children of its own, whose CPU time is known once they have ended.
@@ -103,6 +106,7 @@ impl Chain {
             cold: Duration::ZERO,
             site: site.clone(),
             processes: Vec::new(),
+            middle: None,
             started: Instant::now(),
             forks,
             folder: Folder::new()?,
@@ -124,6 +128,13 @@ impl Chain {
         let process =
             process.with_context(|| format!("{} does not start", command.get_program().display()))?;
         self.processes.insert(0, process);
+        Ok(())
+    }
+
+    /// As [`start`](Self::start), and it is the one that the two ends meet in.
+    pub(crate) fn start_middle(&mut self, command: &mut Command) -> anyhow::Result<()> {
+        self.start(End::Far, command)?;
+        self.middle = self.processes.first().map(Running::id);
         Ok(())
     }
 
@@ -163,24 +174,19 @@ impl Chain {
 
     /// The CPU time that the processes have used, and their children. Where each connection has children of its own, it
     /// waits until those are gone, since only then is it counted.
-    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+    pub(crate) fn cpu(&self) -> anyhow::Result<Cpu> {
         let start = Instant::now();
         let pids = || self.processes.iter().map(Running::id);
-        if !self.forks {
-            return pids().map(cpu_of_family).sum();
-        }
-        while pids()
-            .map(|pid| Ok(!children(pid)?.is_empty()))
-            .collect::<io::Result<Vec<_>>>()?
-            .contains(&true)
-        {
+        let lives = |pid| children(pid).map(|children| !children.is_empty());
+        while self.forks && pids().map(lives).collect::<io::Result<Vec<_>>>()?.contains(&true) {
             if start.elapsed() > PATIENCE {
                 bail!("a child has not ended with its connection");
             }
             // Nor does a child that is not ours tell when it has ended.
             thread::sleep(Duration::from_millis(10));
         }
-        pids().map(cpu_of).sum()
+        let all = pids().map(cpu_of_family).sum::<anyhow::Result<_>>()?;
+        Ok(Cpu { all, middle: self.middle.map(cpu_of_family).transpose()? })
     }
 }
 

@@ -1,5 +1,4 @@
-//! The product, in this process: a hub and a device that serves the target at the far end, a service and local ports that
-//! lead to it at the near one.
+//! The product, in this process: a hub, a device that serves the target, and a service with local ports that lead to it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use towline::{
 use towline_transports::RecvStream;
 use towline_transports::tls::Credentials;
 
+use super::part::Parts;
 use super::target::{self, PIECE, REQUEST, Wants};
 
 const DEVICE: &str = "press-7";
@@ -39,11 +39,58 @@ fn credentials(host: IpAddr, environment: &Environment) -> anyhow::Result<[Crede
     Ok([hub, issue("device", DEVICE, &[])?, issue("service", "s", &[])?])
 }
 
+/// A hub at `host`.
+async fn start_hub(host: IpAddr, credentials: Credentials, environment: Environment) -> anyhow::Result<Hub> {
+    // Whoever measures how fast tunnels open must not be held up by the limit on that.
+    let limits = Limits::default().opens(1_000_000, 1_000_000).tunnels_per_device(1_000_000);
+    let config = HubConfig {
+        listen: SocketAddr::from((host, 0)).to_string(),
+        credentials,
+        limits,
+        policy: Box::new(AllowAll),
+        quic: true,
+    };
+    Ok(Hub::start(config, environment).await?)
+}
+
+/// A device that is online, and serves the target. Dropping it ends it.
+struct Serving(JoinHandle<()>);
+
+impl Serving {
+    async fn start(
+        endpoint: EndpointConfig,
+        target: SocketAddr,
+        environment: Environment,
+    ) -> anyhow::Result<Self> {
+        let mut device = Device::register(endpoint, environment.clone())?;
+        let mut status = device.status();
+        let online = status.wait_for(|status| matches!(status, Status::Online));
+        tokio::time::timeout(PATIENCE, online).await.context("the device does not come online")??;
+        let targets = vec![format!("{SERVICE}={target}").parse()?];
+        Ok(Self(tokio::spawn(async move { agent::serve(&mut device, targets, environment).await })))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// How an endpoint gets to this hub.
+fn endpoint(hub: &Hub, credentials: Credentials, transport: Option<Transport>) -> EndpointConfig {
+    EndpointConfig {
+        hub: hub.local_addr().to_string(),
+        credentials,
+        route: Route { transport, ..Route::default() },
+    }
+}
+
 /// The far end of the product: a hub, and a device that serves the target. Dropping it ends it.
 pub(crate) struct FarEnd {
     hub: Hub,
     of_service: Credentials,
-    agent: JoinHandle<()>,
+    _device: Serving,
 }
 
 impl FarEnd {
@@ -53,41 +100,15 @@ impl FarEnd {
         target: SocketAddr,
         environment: Environment,
     ) -> anyhow::Result<Self> {
-        let [credentials, of_device, of_service] = credentials(host, &environment)?;
-        // Whoever measures how fast tunnels open must not be held up by the limit on that.
-        let limits = Limits::default().opens(1_000_000, 1_000_000).tunnels_per_device(1_000_000);
-        let config = HubConfig {
-            listen: SocketAddr::from((host, 0)).to_string(),
-            credentials,
-            limits,
-            policy: Box::new(AllowAll),
-            quic: true,
-        };
-        let hub = Hub::start(config, environment.clone()).await?;
-        let endpoint = EndpointConfig {
-            hub: hub.local_addr().to_string(),
-            credentials: of_device,
-            route: Route::default(),
-        };
-        let mut device = Device::register(endpoint, environment.clone())?;
-        let mut status = device.status();
-        let online = status.wait_for(|status| matches!(status, Status::Online));
-        tokio::time::timeout(PATIENCE, online).await.context("the device does not come online")??;
-        let targets = vec![format!("{SERVICE}={target}").parse()?];
-        let agent = tokio::spawn(async move { agent::serve(&mut device, targets, environment).await });
-        Ok(Self { hub, of_service, agent })
+        let [of_hub, of_device, of_service] = credentials(host, &environment)?;
+        let hub = start_hub(host, of_hub, environment.clone()).await?;
+        let device = Serving::start(endpoint(&hub, of_device, None), target, environment).await?;
+        Ok(Self { hub, of_service, _device: device })
     }
 
     /// How the near end gets to the hub.
     pub(crate) fn endpoint(&self, transport: Option<Transport>) -> EndpointConfig {
-        let route = Route { transport, ..Route::default() };
-        EndpointConfig { hub: self.hub.local_addr().to_string(), credentials: self.of_service.clone(), route }
-    }
-}
-
-impl Drop for FarEnd {
-    fn drop(&mut self) {
-        self.agent.abort();
+        endpoint(&self.hub, self.of_service.clone(), transport)
     }
 }
 
@@ -124,6 +145,27 @@ impl Drop for NearEnd {
     }
 }
 
+/// The product, on loopback, each part of it with threads of its own. Dropping it ends it.
+pub(crate) struct Apart {
+    pub(crate) near: NearEnd,
+    _device: Serving,
+    _hub: Hub,
+    /// Last, so that those end first.
+    pub(crate) parts: Parts,
+}
+
+impl Apart {
+    pub(crate) async fn start(target: SocketAddr, environment: &Environment) -> anyhow::Result<Self> {
+        let (parts, host) = (Parts::start()?, Ipv4Addr::LOCALHOST.into());
+        let [of_hub, of_device, of_service] = credentials(host, environment)?;
+        let hub = parts.middle.run(start_hub(host, of_hub, environment.clone())).await?;
+        let (device, service) = (endpoint(&hub, of_device, None), endpoint(&hub, of_service, None));
+        let device = parts.far.run(Serving::start(device, target, environment.clone())).await?;
+        let near = parts.near.run(NearEnd::start(service, environment.clone())).await?;
+        Ok(Self { near, _device: device, _hub: hub, parts })
+    }
+}
+
 /// The product, both ends of it. Dropping it ends it.
 pub(crate) struct Product {
     pub(crate) near: NearEnd,
@@ -138,15 +180,15 @@ impl Product {
 }
 
 /// Opens a tunnel to the target. Returns it, and how long it took until the device had accepted it.
-pub(crate) async fn open(service: &Service) -> anyhow::Result<(Tunnel, Duration)> {
+async fn open(service: &Service) -> anyhow::Result<(Tunnel, Duration)> {
     let start = Instant::now();
     let tunnel = service.open(DEVICE, SERVICE).await?;
     Ok((tunnel, start.elapsed()))
 }
 
 /// As [`target::upload`], through a tunnel without a local port.
-pub(crate) async fn upload(service: &Service, bytes: u64) -> anyhow::Result<Duration> {
-    let (mut send, mut recv) = open(service).await?.0.into_split();
+pub(crate) async fn upload(service: Service, bytes: u64) -> anyhow::Result<Duration> {
+    let (mut send, mut recv) = open(&service).await?.0.into_split();
     let piece = Bytes::from(vec![7; PIECE]);
     let start = Instant::now();
     send.write_all(&target::head(Wants::Up, bytes)).await?;
@@ -162,17 +204,27 @@ pub(crate) async fn upload(service: &Service, bytes: u64) -> anyhow::Result<Dura
 }
 
 /// As [`target::download`], through a tunnel without a local port.
-pub(crate) async fn download(service: &Service, bytes: u64) -> anyhow::Result<Duration> {
-    let (mut send, mut recv) = open(service).await?.0.into_split();
+pub(crate) async fn download(service: Service, bytes: u64) -> anyhow::Result<Duration> {
+    let (mut send, mut recv) = open(&service).await?.0.into_split();
     let start = Instant::now();
     send.write_all(&target::head(Wants::Down, bytes)).await?;
     receive(&mut recv, bytes).await?;
     Ok(start.elapsed())
 }
 
-/// As [`target::request`], through a tunnel without a local port. Returns how long it took to open the tunnel, and
-/// how long all of it.
-pub(crate) async fn request(service: &Service) -> anyhow::Result<(Duration, Duration)> {
+/// As many [`request`]s, one after the other. Returns how long each took to open the tunnel, and how long all of it.
+pub(crate) async fn requests(service: Service, count: usize) -> anyhow::Result<[Vec<Duration>; 2]> {
+    let mut latencies = [Vec::with_capacity(count), Vec::with_capacity(count)];
+    for _ in 0..count {
+        let (opened, done) = request(&service).await?;
+        latencies[0].push(opened);
+        latencies[1].push(done);
+    }
+    Ok(latencies)
+}
+
+/// As [`target::request`], through a tunnel without a local port.
+async fn request(service: &Service) -> anyhow::Result<(Duration, Duration)> {
     let start = Instant::now();
     let (tunnel, opened) = open(service).await?;
     let (mut send, mut recv) = tunnel.into_split();

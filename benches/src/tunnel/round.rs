@@ -4,114 +4,24 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::{block_in_place, yield_now};
-use towline::Service;
 
-use super::chain::Chain;
-use super::{Options, product, socat, target};
-use crate::clock;
+use super::part::Cpu;
+use super::way::Way;
+use super::{Options, target};
 use crate::stats::percentile;
 
 /// How long a bulk transfer takes to fill whatever there is on its way.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// A way from a client to the target.
-#[derive(Debug)]
-pub(crate) enum Way {
-    /// No tunnel: what the load itself costs.
-    Direct(SocketAddr),
-    /// The product, used as a library.
-    Handle(Service),
-    /// The product's tunnels, through a local port.
-    Forward(SocketAddr),
-    /// The product's session end to end, through a local port.
-    Session(SocketAddr),
-    /// Other programs in a row, through a local port.
-    Rival(&'static str, Chain),
-}
-
-impl Way {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Direct(_) => "no tunnel",
-            Self::Handle(_) => "towline, as a library",
-            Self::Forward(_) => "towline, tunnels",
-            Self::Session(_) => "towline, end to end",
-            Self::Rival(name, _) => name,
-        }
-    }
-
-    /// The CPU time of everything that has a part in it.
-    fn cpu(&self) -> anyhow::Result<Duration> {
-        let others = match self {
-            Self::Direct(_) | Self::Handle(_) | Self::Forward(_) | Self::Session(_) => Duration::ZERO,
-            Self::Rival(_, chain) => block_in_place(|| chain.cpu())?,
-        };
-        Ok(clock::process_cpu() + others)
-    }
-
-    /// Where a client connects, if it does not use the product as a library.
-    fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Direct(address) | Self::Forward(address) | Self::Session(address) => Some(*address),
-            Self::Rival(_, chain) => Some(chain.address),
-            Self::Handle(_) => None,
-        }
-    }
-
-    async fn upload(&self, bytes: u64) -> anyhow::Result<Duration> {
-        match self {
-            Self::Direct(address)
-            | Self::Forward(address)
-            | Self::Session(address)
-            | Self::Rival(_, Chain { address, .. }) => {
-                Ok(block_in_place(|| target::upload(*address, bytes))?)
-            }
-            Self::Handle(service) => product::upload(service, bytes).await,
-        }
-    }
-
-    async fn download(&self, bytes: u64) -> anyhow::Result<Duration> {
-        match self {
-            Self::Direct(address)
-            | Self::Forward(address)
-            | Self::Session(address)
-            | Self::Rival(_, Chain { address, .. }) => {
-                Ok(block_in_place(|| target::download(*address, bytes))?)
-            }
-            Self::Handle(service) => product::download(service, bytes).await,
-        }
-    }
-
-    /// Makes `count` requests, one after the other. Returns how long each took until there was a tunnel, where that
-    /// can be seen, and until all was done.
-    async fn requests(&self, count: usize) -> anyhow::Result<[Vec<Duration>; 2]> {
-        match self {
-            Self::Direct(address)
-            | Self::Forward(address)
-            | Self::Session(address)
-            | Self::Rival(_, Chain { address, .. }) => {
-                let requests = || (0..count).map(|_| target::request(*address)).collect::<Result<_, _>>();
-                Ok([Vec::new(), block_in_place(requests)?])
-            }
-            Self::Handle(service) => {
-                let mut latencies = [Vec::with_capacity(count), Vec::with_capacity(count)];
-                for _ in 0..count {
-                    let (opened, done) = product::request(service).await?;
-                    latencies[0].push(opened);
-                    latencies[1].push(done);
-                }
-                Ok(latencies)
-            }
-        }
-    }
-}
+/// How long a request takes where a round has but a tenth of them.
+const SLOW: Duration = Duration::from_millis(10);
 
 /// What a round gave.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
     pub(crate) up: Transfer,
     pub(crate) down: Transfer,
-    pub(crate) requests: Requests,
+    pub(crate) requests: Option<Requests>,
     pub(crate) keys: Option<Keys>,
 }
 
@@ -125,13 +35,20 @@ pub(crate) struct Keys {
 #[derive(Clone, Debug)]
 pub(crate) struct Transfer {
     pub(crate) gb_per_s: f64,
-    pub(crate) cpu_s_per_gb: f64,
+    pub(crate) cpu_s_per_gb: Option<f64>,
+    /// The part of it that is the middle's.
+    pub(crate) middle_cpu_s_per_gb: Option<f64>,
 }
 
 impl Transfer {
-    fn new(bytes: u64, wall: Duration, cpu: Duration) -> Self {
+    fn new(bytes: u64, wall: Duration, cpu: Option<Cpu>) -> Self {
         let gb = bytes as f64 / 1e9;
-        Self { gb_per_s: gb / wall.as_secs_f64(), cpu_s_per_gb: cpu.as_secs_f64() / gb }
+        let per_gb = |cpu: Duration| cpu.as_secs_f64() / gb;
+        Self {
+            gb_per_s: gb / wall.as_secs_f64(),
+            cpu_s_per_gb: cpu.map(|cpu| per_gb(cpu.all)),
+            middle_cpu_s_per_gb: cpu.and_then(|cpu| cpu.middle).map(per_gb),
+        }
     }
 }
 
@@ -141,31 +58,42 @@ pub(crate) struct Requests {
     /// The median and the 99th percentile, in microseconds.
     pub(crate) opened: Option<[f64; 2]>,
     pub(crate) done: [f64; 2],
-    pub(crate) cpu_us: f64,
+    pub(crate) cpu_us: Option<f64>,
 }
 
 /// Measures `way` once. What blocks gives way in between, so that whoever waits for the end of all this can have it.
-pub(crate) async fn measure(way: &Way, options: Options) -> anyhow::Result<Round> {
-    let Options { bytes, opens, .. } = options;
+pub(crate) async fn measure(way: &Way, options: &Options) -> anyhow::Result<Round> {
+    let &Options { bytes, opens, .. } = options;
     way.upload(bytes / 16).await?;
     let before = way.cpu()?;
     let wall = way.upload(bytes).await?;
     let between = way.cpu()?;
     yield_now().await;
-    let up = Transfer::new(bytes, wall, between - before);
+    let up = Transfer::new(bytes, wall, since(between, before));
     let wall = way.download(bytes).await?;
-    let down = Transfer::new(bytes, wall, way.cpu()? - between);
-    let count = if matches!(way, Way::Rival(socat::NAME, _)) { (opens / 10).max(1) } else { opens };
-    let requests = requests(way, count).await?;
+    let down = Transfer::new(bytes, wall, since(way.cpu()?, between));
     yield_now().await;
-    let keys = way.address().map(|address| block_in_place(|| keys(address, opens))).transpose()?;
+    if way.only_transfers() {
+        return Ok(Round { up, down, requests: None, keys: None });
+    }
+    let [_, one] = way.requests(1).await?;
+    let count = if one.iter().any(|took| *took > SLOW) { (opens / 10).max(1) } else { opens };
+    let requests = Some(requests(way, count).await?);
+    yield_now().await;
+    let keys = way.port().map(|port| block_in_place(|| keys(port, opens))).transpose()?;
     Ok(Round { up, down, requests, keys })
 }
 
-fn keys(address: SocketAddr, count: usize) -> anyhow::Result<Keys> {
+fn since(now: Option<Cpu>, before: Option<Cpu>) -> Option<Cpu> {
+    let (now, before) = (now?, before?);
+    let middle = now.middle.zip(before.middle).map(|(now, before)| now - before);
+    Some(Cpu { all: now.all - before.all, middle })
+}
+
+fn keys(port: SocketAddr, count: usize) -> anyhow::Result<Keys> {
     let percentiles = |mut latencies: Vec<Duration>| [0.5, 0.99].map(|part| percentile(&mut latencies, part));
-    let alone = percentiles(target::keystrokes(address, count)?);
-    let beside_bulk = percentiles(target::keystrokes_beside_bulk(address, count, WARM_UP)?);
+    let alone = percentiles(target::keystrokes(port, count)?);
+    let beside_bulk = percentiles(target::keystrokes_beside_bulk(port, count, WARM_UP)?);
     Ok(Keys { alone, beside_bulk })
 }
 
@@ -173,12 +101,12 @@ async fn requests(way: &Way, count: usize) -> anyhow::Result<Requests> {
     yield_now().await;
     let before = way.cpu()?;
     let [mut opened, mut done] = way.requests(count).await?;
-    let cpu = way.cpu()? - before;
+    let cpu = since(way.cpu()?, before);
     let percentiles = |latencies: &mut [Duration]| [0.5, 0.99].map(|part| percentile(latencies, part));
     Ok(Requests {
         count,
         opened: (!opened.is_empty()).then(|| percentiles(&mut opened)),
         done: percentiles(&mut done),
-        cpu_us: cpu.as_secs_f64() * 1e6 / count as f64,
+        cpu_us: cpu.map(|cpu| cpu.all.as_secs_f64() * 1e6 / count as f64),
     })
 }

@@ -40,7 +40,7 @@ pub(crate) fn start(site: &Site, target: SocketAddr) -> anyhow::Result<Chain> {
     };
     chain.start(End::Far, &mut socat(listen(far), format!("TCP:{target},nodelay")))?;
     chain.wait_until_listening(End::Far, (host, far).into())?;
-    chain.start(End::Far, &mut socat(listen(middle), connect(far)))?;
+    chain.start_middle(&mut socat(listen(middle), connect(far)))?;
     chain.wait_until_listening(End::Far, (host, middle).into())?;
     chain.start(End::Near, &mut socat(format!("TCP-LISTEN:{near},{tcp}"), connect(middle)))?;
     chain.wait_until_ready()

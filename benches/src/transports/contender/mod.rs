@@ -2,8 +2,8 @@
 
 mod ours;
 mod quic;
-mod tcp;
-mod unbuffered;
+pub(crate) mod tcp;
+pub(crate) mod unbuffered;
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -122,7 +122,7 @@ enum Seen {
 }
 
 impl<C: Connection> Records<C> {
-    async fn shake_hands(socket: TcpStream, connection: C) -> Self {
+    pub(crate) async fn shake_hands(socket: TcpStream, connection: C) -> Self {
         let (input, output, early) = (vec![0; BUFFER], Vec::new(), Vec::new());
         let mut records = Self {
             socket,
@@ -194,6 +194,28 @@ impl<C: Connection> Records<C> {
         self.filled = 0;
     }
 
+    /// Opens all that is there, and lets `to` send it. It is not opened to anywhere but where it lies, and sealed from there.
+    async fn carry<D: Connection>(&mut self, to: &mut Records<D>) {
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            to.append(&early);
+        }
+        loop {
+            match self.look(&mut |bytes| to.append(bytes)) {
+                Seen::Data(_) | Seen::Something => {}
+                Seen::Nothing | Seen::Ready => break to.flush().await,
+                Seen::End => {
+                    self.is_finished = true;
+                    break to.finish().await;
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, data: &[u8]) {
+        self.write_with(|traffic, output| written(traffic.encrypt(data, output)));
+    }
+
     /// Lets `write` append to what is to be sent; it returns how many bytes it has written, or needs.
     fn write_with(
         &mut self,
@@ -202,12 +224,30 @@ impl<C: Connection> Records<C> {
         let UnbufferedStatus { discard, state } = self.connection.process(&mut []);
         let Ok(ConnectionState::WriteTraffic(mut traffic)) = state else { panic!("{UP}") };
         assert_eq!(discard, 0);
-        self.filled = loop {
-            match write(&mut traffic, &mut self.output) {
+        self.filled += loop {
+            match write(&mut traffic, &mut self.output[self.filled..]) {
                 Ok(count) => break count,
-                Err(needed) => self.output.resize(needed, 0),
+                Err(needed) => self.output.resize(self.filled + needed, 0),
             }
         };
+    }
+}
+
+/// Carries what comes from either to the other, until both have ended.
+pub(crate) async fn splice<C: Connection, D: Connection>(mut one: Records<C>, mut other: Records<D>) {
+    one.carry(&mut other).await;
+    other.carry(&mut one).await;
+    while !(one.is_finished && other.is_finished) {
+        tokio::select! {
+            has_more = one.fill(), if !one.is_finished => {
+                assert!(has_more, "{UP}");
+                one.carry(&mut other).await;
+            }
+            has_more = other.fill(), if !other.is_finished => {
+                assert!(has_more, "{UP}");
+                other.carry(&mut one).await;
+            }
+        }
     }
 }
 
@@ -230,7 +270,7 @@ fn written(outcome: Result<usize, EncryptError>) -> Result<usize, usize> {
 
 impl<C: Connection> Stream for Records<C> {
     async fn write(&mut self, data: Bytes) {
-        self.write_with(|traffic, output| written(traffic.encrypt(&data, output)));
+        self.append(&data);
         self.flush().await;
     }
 

@@ -1,17 +1,18 @@
-//! Other products that carry bytes from a local port to a target, as processes at the ends of the line.
+//! Other products that carry bytes from a local port to a target, as processes at the two ends.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
+use super::chain::{Chain, Site};
+use super::{bore, penguin, rathole, socat, ssh};
 use crate::process::{self, Needs};
-use crate::tunnel::chain::{Chain, Site};
-use crate::tunnel::{bore, penguin, rathole, socat, ssh};
+use crate::report;
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer {
+pub struct Peer {
     /// What it is called on the command line and in results.
     pub(crate) name: &'static str,
     /// What it takes.
@@ -53,9 +54,9 @@ pub(crate) const PEERS: [Peer; 5] = [
         needs: ssh::NEEDS,
         legs: 2,
         note: "ssh -L to an sshd at the meeting point, on which an ssh -R of the device has a port; all connections share one \
-               TCP connection",
+               TCP connection, with AES-128-GCM",
         version: ("-V", ""),
-        start: ssh::start_both,
+        start: ssh::start,
     },
     Peer {
         name: "rathole",
@@ -85,20 +86,51 @@ pub(crate) const PEERS: [Peer; 5] = [
     },
 ];
 
-impl Peer {
-    /// The one of this name.
+/// One word of a command line that says which.
+#[derive(Clone, Debug)]
+pub enum Peers {
+    /// All that are known.
+    All,
+    /// None of them.
+    None,
+    /// This one.
+    One(Peer),
+}
+
+impl Peers {
+    /// What is called so on the command line.
     ///
     /// # Errors
     ///
-    /// There is none; the error has those that there are.
-    pub(crate) fn named(name: &str) -> Result<Self, String> {
+    /// There is nothing; the error has what there is.
+    pub fn named(name: &str) -> Result<Self, String> {
         let known = || PEERS.map(|peer| peer.name).join(", ");
-        let found = PEERS.into_iter().find(|peer| peer.name == name);
-        found.ok_or_else(|| format!("there is no peer {name:?}: there are all, none, {}", known()))
+        match name {
+            "all" => Ok(Self::All),
+            "none" => Ok(Self::None),
+            name => match PEERS.into_iter().find(|peer| peer.name == name) {
+                Some(peer) => Ok(Self::One(peer)),
+                None => Err(format!("there is no peer {name:?}: there are all, none, {}", known())),
+            },
+        }
     }
+}
 
+/// Which peers these words mean: who is named twice is there once.
+pub fn list(words: &[Peers]) -> Vec<Peer> {
+    let each = |word: &Peers| match word {
+        Peers::All => PEERS.to_vec(),
+        Peers::None => Vec::new(),
+        Peers::One(peer) => vec![*peer],
+    };
+    let mut peers = words.iter().flat_map(each).collect();
+    report::once(&mut peers, |peer| peer.name);
+    peers
+}
+
+impl Peer {
     /// What it lacks, if anything.
-    pub(crate) fn missing(&self) -> Option<Missing> {
+    fn missing(&self) -> Option<Missing> {
         let program = self.needs.missing()?;
         Some(Missing { peer: self.name, program, install: self.needs.install })
     }
@@ -112,4 +144,10 @@ impl Peer {
         let said = String::from_utf8_lossy(&said);
         said.lines().find_map(|line| Some(line.strip_prefix(before)?.trim().to_owned()))
     }
+}
+
+/// Those of `peers` that are installed, and what the others lack.
+pub(crate) fn installed(peers: &[Peer]) -> (Vec<Peer>, Vec<Missing>) {
+    let there = peers.iter().filter(|peer| peer.missing().is_none()).copied().collect();
+    (there, peers.iter().filter_map(Peer::missing).collect())
 }
