@@ -15,8 +15,8 @@ use slab::Slab;
 /// sends single bytes cannot make us keep a node for each.
 const SMALL: usize = 1024;
 
-/// An application's slice that is shorter is copied. A splice passes on slices of a read buffer of 64 KiB: so what is
-/// unsent keeps at most sixteen times its size alive, in the worst case that a peer can make.
+/// An application's slice that is shorter is copied. A splice passes on slices of a read buffer of 128 KiB: so what is
+/// unsent keeps at most thirty-two times its size alive, in the worst case that a peer can make.
 const COPY_BELOW: usize = 4096;
 
 /// An arena that has more room than this is given back when it runs empty.

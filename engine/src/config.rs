@@ -56,7 +56,8 @@ pub struct Config {
     ///
     /// Then [`send_buffer`](Self::send_buffer) holds what the peer has not acknowledged as well, so that it bounds
     /// the throughput to one buffer for each round trip. So that what is urgent does not wait behind all of that, other
-    /// streams fill no more of it than 256 MiB/s times the length of the path, at least 256 KiB.
+    /// streams fill no more of it than 256 MiB/s times the length of the path, at least 256 KiB; or while nothing urgent
+    /// was sent beside them for ten seconds, at least a quarter of it.
     pub resumption: Resumption,
     /// How long a session that may outlive its pipe is kept without one. The shorter of both ends' holds; the end
     /// that accepts pipes keeps it for two idle timeouts longer. In whole milliseconds. Default: 60 s.

@@ -26,8 +26,13 @@ pub(crate) const STREAM_SHARE: u64 = 128 << 10;
 /// all of a processor by about then.
 const FASTEST: u64 = 256 << 20;
 
-/// What every path is taken to hold: four acknowledgements' worth. With less, each of them would be waited for.
+/// What every path is taken to hold while somebody types beside bulk: four acknowledgements' worth. With less, each of them
+/// would be waited for.
 const SHORT_PATH: u64 = 256 << 10;
+
+/// What part of the send buffer every path is taken to hold while nobody does, if that is more. Where a round trip takes less
+/// than a millisecond, processors are what is slow, and whoever is woken for little does not do much each time.
+const UNHURRIED_PART: u64 = 4;
 
 /// Of how many parts of the send buffer the last is kept for interactive streams.
 const INTERACTIVE_PART: u64 = 8;
@@ -191,7 +196,8 @@ impl Session {
     pub(crate) fn useful_buffer(&self) -> u64 {
         let all = self.config.send_buffer;
         let Some(pipe) = self.pipe.as_ref().filter(|_| self.resume.is_some()) else { return all };
-        let path = pipe.liveness.path().map_or(u64::MAX, path_room);
+        let unhurried = if pipe.standing_queue.is_none() { all / UNHURRIED_PART } else { 0 };
+        let path = pipe.liveness.path().map_or(u64::MAX, |path| path_room(path).max(unhurried));
         all.min(path).min(self.queue_limit())
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{BOTH, Pair, config, events, read_all, write_some};
 use towline_engine::{Event, ReadError, Side, StreamId, Urgency, WriteError};
-use uploads::{SEND_BUFFER, SHORT_PATH, arrive, fill, opened, pair, read};
+use uploads::{SEND_BUFFER, SHORT_PATH, arrive, fill, opened, pair, pair_with, read};
 
 /// Measures a round trip of this length from the service's side.
 fn measure(pair: &mut Pair, round_trip: Duration) {
@@ -207,6 +207,25 @@ fn bulk_gives_way_while_somebody_types() {
         }
         assert_eq!(fill(&mut pair, bulk), SHORT_PATH, "{took} ms: nobody types any more");
     }
+}
+
+/// A quarter of a large send buffer, on a path without length; and the quarter of a mebibyte that is left of it with keys.
+#[test]
+fn bulk_that_is_alone_may_have_more_on_its_way() {
+    let mut pair = pair_with(4 << 20);
+    measure(&mut pair, Duration::ZERO);
+    let (bulk, keys) = (opened(&mut pair, Urgency::Bulk), opened(&mut pair, Urgency::Interactive));
+    assert_eq!(fill(&mut pair, bulk), 1 << 20);
+    read(&mut pair, bulk);
+    let filled = type_beside(&mut pair, bulk, keys, Duration::ZERO);
+    assert_eq!(filled, SHORT_PATH);
+    read(&mut pair, bulk);
+    pair.advance(Duration::from_secs(10));
+    for _ in 0..2 {
+        fill(&mut pair, bulk);
+        read(&mut pair, bulk);
+    }
+    assert_eq!(fill(&mut pair, bulk), 1 << 20, "nobody types any more");
 }
 
 #[test]
