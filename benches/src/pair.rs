@@ -12,7 +12,7 @@ use towline_transports::ReadBuffer;
 /// The most bytes of a record, as the driver makes them.
 const RECORD: usize = 16 << 10;
 
-/// How many bytes the wire holds: a full read buffer.
+/// How many bytes the wire holds: half of a read buffer.
 const WIRE: usize = 64 << 10;
 
 const EPOCH: Epoch = Epoch(0);
@@ -51,7 +51,8 @@ impl Wire {
             assert!(matches!(read, Poll::Ready(Ok(1..))), "a slice can always be read");
             sink.handle_input(NOW, EPOCH, self.inbox.take());
             seen(sink);
-            self.inbox.make_room(|| sink.copy_out());
+            let unread = usize::try_from(sink.credit().unread).unwrap_or(usize::MAX);
+            self.inbox.make_room(unread, || sink.copy_out());
         }
         self.bytes.len()
     }

@@ -1,6 +1,7 @@
 //! A read buffer that is there only while there is something to read.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -11,18 +12,27 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-/// How much a read has room for: eight full TLS records.
+/// How much a read has room for: seven full TLS records, and part of another one.
 pub(crate) const SIZE: usize = 128 << 10;
 
 /// With less room than this, a read gets another buffer.
 const LEAST_ROOM: usize = SIZE / 2;
 
 /// What is read in less than this is copied out, so that few bytes do not hold a large buffer.
-const SMALL: usize = SIZE / 8;
+const SMALL: usize = 16 << 10;
 
 /// How often readers may have their turn before what they hold is copied. A runtime of one thread lets its tasks run 61
 /// times before whoever waits in `block_on`.
 const PATIENCE: u32 = 64;
+
+/// How many buffers that were filled there may be, however little of them is still held.
+const SPARES: usize = 2;
+
+/// There may be more of them while so much is unread for each buffer: copied, that would take about as much memory.
+const WORTH_KEEPING: usize = SIZE / 8 * 5;
+
+/// How many there may be at most, 4 MiB with the one that is read into: what is copied at once holds others up.
+const MOST_SPARES: usize = 31;
 
 /// How many buffers a thread keeps for the next one who reads.
 const POOLED: usize = 8;
@@ -35,16 +45,17 @@ thread_local! {
 /// A read buffer that hands out what was read without a copy, and is used again once nobody holds a piece of it.
 ///
 /// It has 128 KiB, from a pool of the thread's, and goes back there whenever there is nothing to read: an idle connection
-/// keeps none. While much is read there are two, so that whoever reads what came has the time in which the other one is
-/// filled. What came in a read of less than 16 KiB is copied: a reader who keeps it does not keep the buffer.
+/// keeps none. While much is read there are three, so that whoever reads what came has the time in which another one is
+/// filled; and more while five eighths of what they can hold are unread. What came in a read of less than 16 KiB is copied:
+/// a reader who keeps it does not keep the buffer.
 #[derive(Default)]
 pub struct ReadBuffer {
     /// What is read into.
     buffer: BytesMut,
     /// Whether that is one of the pool's. If not, it is small, and what was read and not taken is in it.
     is_pooled: bool,
-    /// The one that was filled before, of which pieces may still be held.
-    spare: Option<BytesMut>,
+    /// Those that were filled before, of which pieces may still be held; the oldest first.
+    spares: VecDeque<BytesMut>,
     /// Somebody held on to pieces when there was nothing to read.
     is_overdue: bool,
     /// How many times in a row there was no room.
@@ -58,7 +69,7 @@ pub enum Room {
     Same,
     /// Into another one: the last one is full of what somebody holds, and it is time to let them read.
     Other,
-    /// Nowhere: both buffers are full of what somebody holds. After they were let read, it is to be asked again; after 64
+    /// Nowhere: all buffers are full of what somebody holds. After they were let read, it is to be asked again; after 64
     /// times there will be room. Who reads nevertheless gets a buffer more.
     None,
 }
@@ -82,7 +93,7 @@ impl ReadBuffer {
         source: &mut (impl AsyncRead + Unpin + ?Sized),
     ) -> Poll<io::Result<usize>> {
         if self.room() < LEAST_ROOM {
-            self.replace();
+            self.replace(true);
         }
         poll_read_buf(Pin::new(source), context, &mut self.buffer)
     }
@@ -113,15 +124,17 @@ impl ReadBuffer {
     }
 
     /// Makes room for the next read: what is left of the buffer, a whole one once nobody holds a piece of it, or another
-    /// one. `let_go` asks whoever can to hold no piece of them any more; it is called before one is given up, if they were
-    /// given the time for it.
-    pub fn make_room(&mut self, let_go: impl FnOnce()) -> Room {
+    /// one. `unread` is how many bytes there are that were taken and are not read yet. `let_go` asks whoever can to hold no piece
+    /// of the buffers any more; it is called before one is given up, if they were given the time for it.
+    pub fn make_room(&mut self, unread: usize, let_go: impl FnOnce()) -> Room {
         self.is_overdue = false;
         if self.room() >= LEAST_ROOM || self.is_pooled && reclaim(&mut self.buffer) {
             self.waits = 0;
             return Room::Same;
         }
-        if self.spare.as_mut().is_some_and(|spare| !reclaim(spare)) {
+        let count = self.spares.len();
+        let may_have_more = count < SPARES || count < MOST_SPARES && self.are_used(unread);
+        if !may_have_more && !self.spares.iter_mut().any(reclaim) {
             if self.waits < PATIENCE {
                 self.waits += 1;
                 return Room::None;
@@ -130,16 +143,21 @@ impl ReadBuffer {
         }
         self.waits = 0;
         if !reclaim(&mut self.buffer) {
-            self.replace();
+            self.replace(may_have_more);
         }
         Room::Other
     }
 
+    /// Whether so much is unread that it is worth all the buffers there are.
+    fn are_used(&self, unread: usize) -> bool {
+        unread / WORTH_KEEPING > self.spares.len()
+    }
+
     /// To be called when there is nothing to read for now: gives back what nobody holds a piece of. `let_go` is as for
-    /// [`make_room`](Self::make_room), and is called if it is the second time in a row that somebody does.
-    pub fn rest(&mut self, let_go: impl FnOnce()) {
+    /// [`make_room`](Self::make_room), as is `unread`, and is called if it is the second time in a row that somebody does.
+    pub fn rest(&mut self, unread: usize, let_go: impl FnOnce()) {
         let mut is_done = self.give_back();
-        if !is_done && self.is_overdue {
+        if !is_done && self.is_overdue && !self.are_used(unread) {
             let_go();
             is_done = self.give_back();
         }
@@ -151,21 +169,46 @@ impl ReadBuffer {
         self.buffer.capacity() - self.buffer.len()
     }
 
-    /// Goes on with another buffer: the spare one if nobody holds a piece of it.
-    fn replace(&mut self) {
-        let mut next = self.spare.take_if(reclaim).unwrap_or_else(take_from_pool);
+    /// Goes on with another buffer: a spare one if nobody holds a piece of it.
+    fn replace(&mut self, may_have_more: bool) {
+        let free = self.take_free();
+        let is_more = free.is_none();
+        let mut next = free.unwrap_or_else(take_from_pool);
         next.extend_from_slice(&self.buffer);
         self.buffer.clear();
         let old = mem::replace(&mut self.buffer, next);
-        if mem::replace(&mut self.is_pooled, true) {
-            self.spare = Some(old);
+        if !mem::replace(&mut self.is_pooled, true) {
+            return;
         }
+        self.spares.push_back(old);
+        if may_have_more {
+            return;
+        }
+        if is_more {
+            // Whoever holds a piece of it has it from now on.
+            self.spares.pop_front();
+        } else if self.spares.len() > SPARES {
+            self.take_free().into_iter().for_each(give_to_pool);
+        }
+    }
+
+    /// A spare buffer that nobody holds a piece of.
+    fn take_free(&mut self) -> Option<BytesMut> {
+        let free = self.spares.iter_mut().position(reclaim)?;
+        self.spares.remove(free)
     }
 
     /// Gives back what can be. Returns whether nothing is left to be given back.
     fn give_back(&mut self) -> bool {
-        if let Some(free) = self.spare.take_if(reclaim) {
-            give_to_pool(free);
+        self.spares.retain_mut(|spare| {
+            let is_free = reclaim(spare);
+            if is_free {
+                give_to_pool(mem::take(spare));
+            }
+            !is_free
+        });
+        if self.spares.is_empty() {
+            self.spares = VecDeque::new();
         }
         if self.is_pooled {
             // The beginning of something whose rest has not come.
@@ -178,7 +221,7 @@ impl ReadBuffer {
                 self.buffer.extend_from_slice(&kept);
             }
         }
-        !self.is_pooled && self.spare.is_none()
+        !self.is_pooled && self.spares.is_empty()
     }
 }
 
@@ -237,7 +280,7 @@ mod tests {
 
     /// How many buffers it has.
     fn held(buffer: &ReadBuffer) -> usize {
-        usize::from(buffer.is_pooled) + usize::from(buffer.spare.is_some())
+        usize::from(buffer.is_pooled) + buffer.spares.len()
     }
 
     #[tokio::test]
@@ -246,9 +289,9 @@ mod tests {
         for size in [1, 100, SMALL, 1 << 20] {
             let piece = read(&mut buffer, &vec![1; size]).await;
             assert_eq!(held(&buffer), 1);
-            buffer.make_room(|| panic!("there is room"));
+            buffer.make_room(0, || panic!("there is room"));
             drop(piece);
-            buffer.rest(|| panic!("nobody holds a piece"));
+            buffer.rest(0, || panic!("nobody holds a piece"));
             assert_eq!((held(&buffer), buffer.buffer.capacity()), (0, 0));
         }
     }
@@ -257,7 +300,7 @@ mod tests {
     async fn the_beginning_of_something_is_kept_without_a_buffer() {
         let mut buffer = ReadBuffer::default();
         poll_fn(|context| buffer.poll_read(context, &mut &[7; 100][..])).await.unwrap();
-        buffer.rest(|| panic!("nobody holds a piece"));
+        buffer.rest(0, || panic!("nobody holds a piece"));
         assert_eq!((held(&buffer), buffer.filled()), (0, &[7; 100][..]));
         poll_fn(|context| buffer.poll_read(context, &mut &[8; 100][..])).await.unwrap();
         assert_eq!(&buffer.take()[..], [[7; 100], [8; 100]].concat());
@@ -269,7 +312,7 @@ mod tests {
         let mut buffer = ReadBuffer::default();
         poll_fn(|context| buffer.poll_read(context, &mut &[7; 8 << 10][..])).await.unwrap();
         drop(buffer.take_front(100));
-        buffer.rest(|| panic!("nobody holds a piece"));
+        buffer.rest(0, || panic!("nobody holds a piece"));
         assert_eq!((held(&buffer), buffer.filled()), (0, &[7; (8 << 10) - 100][..]));
     }
 
@@ -279,8 +322,8 @@ mod tests {
         let mut places = std::collections::BTreeSet::new();
         for _ in 0..100 {
             places.insert(read(&mut buffer, &[1; SIZE]).await.as_ptr());
-            buffer.make_room(|| panic!("nobody holds a piece"));
-            buffer.rest(|| panic!("nobody holds a piece"));
+            buffer.make_room(0, || panic!("nobody holds a piece"));
+            buffer.rest(0, || panic!("nobody holds a piece"));
         }
         assert_eq!(places.len(), 1);
     }
@@ -294,7 +337,7 @@ mod tests {
             held = Some(read(&mut buffer, &[1; 1 << 20]).await).inspect(|bytes| {
                 places.insert(bytes.as_ptr());
             });
-            buffer.make_room(|| panic!("the other one is free"));
+            buffer.make_room(0, || panic!("the other one is free"));
         }
         assert_eq!((held.map(|bytes| bytes.len()), places.len()), (Some(SIZE), 2));
     }
@@ -306,37 +349,102 @@ mod tests {
         for size in [1 << 20, SMALL, 10].into_iter().cycle().take(300) {
             held.push(read(&mut buffer, &vec![1; size]).await.slice(..1));
             let mut let_go = false;
-            while buffer.make_room(|| let_go = true) == Room::None {}
+            while buffer.make_room(0, || let_go = true) == Room::None {}
             if let_go {
                 held.clear();
                 asked += 1;
             }
-            assert!(held.len() <= 20, "what came in two buffers");
+            assert!(held.len() <= 30, "what came in three buffers");
         }
         assert!(asked > 30);
+    }
+
+    #[tokio::test]
+    async fn what_is_unread_is_not_copied_while_it_fills_the_buffers() {
+        let mut buffer = ReadBuffer::default();
+        let mut unread = std::collections::VecDeque::new();
+        let mut places = std::collections::BTreeSet::new();
+        let never = || panic!("what is unread fills the buffers");
+        for _ in 0..16 {
+            unread.push_back(read(&mut buffer, &[1; SIZE]).await);
+            assert_eq!(buffer.make_room(unread.len() * SIZE, never), Room::Other);
+        }
+        assert_eq!(held(&buffer), 17);
+        for _ in 0..100 {
+            unread.pop_front();
+            unread.push_back(read(&mut buffer, &[1; SIZE]).await);
+            places.insert(unread[15].as_ptr());
+            assert_eq!(buffer.make_room(unread.len() * SIZE, never), Room::Other);
+        }
+        assert_eq!(places.len(), 17, "those that were read are filled again");
+        // Nothing comes, for however long.
+        for _ in 0..3 {
+            buffer.rest(unread.len() * SIZE, never);
+        }
+        // Of little that is unread, each piece may hold a buffer.
+        unread.iter_mut().for_each(|piece| piece.truncate(SIZE / 4));
+        let mut asked = false;
+        buffer.rest(unread.len() * SIZE / 4, || {
+            asked = true;
+            unread.clear();
+        });
+        assert_eq!((asked, held(&buffer)), (true, 0));
+    }
+
+    /// A reader who stalls holds a buffer, which is known of until it is let go of; the others are used again.
+    #[tokio::test]
+    async fn a_buffer_that_is_held_is_not_forgotten_while_another_one_is_free() {
+        let mut buffer = ReadBuffer::default();
+        let mut places = std::collections::BTreeSet::new();
+        let stalled = read(&mut buffer, &[1; SIZE]).await;
+        for _ in 0..100 {
+            let filler = read(&mut buffer, &[1; SIZE]).await;
+            places.insert(filler.as_ptr());
+            while buffer.make_room(0, || panic!("one is free")) == Room::None {}
+            drop(filler);
+        }
+        assert_eq!((stalled.len(), held(&buffer)), (SIZE, 3));
+        assert!(places.len() <= 3, "{}", places.len());
+    }
+
+    #[tokio::test]
+    async fn buffers_are_given_back_as_what_was_unread_is_read() {
+        let mut buffer = ReadBuffer::default();
+        let mut unread = Vec::new();
+        for _ in 0..40 {
+            unread.push(read(&mut buffer, &[1; SIZE]).await);
+            while buffer.make_room(unread.len() * SIZE, || ()) == Room::None {}
+        }
+        assert_eq!(held(&buffer), MOST_SPARES + 1, "and those that were given up");
+        unread.clear();
+        for _ in 0..MOST_SPARES {
+            let _held = read(&mut buffer, &[1; SIZE]).await;
+            buffer.make_room(0, || panic!("some are free"));
+        }
+        assert!(held(&buffer) <= SPARES + 2, "{}", held(&buffer));
     }
 
     #[tokio::test]
     async fn whoever_holds_on_has_time_to_read_before_it_is_copied() {
         let mut buffer = ReadBuffer::default();
         let mut held = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..=SPARES {
             held.push(read(&mut buffer, &[1; SIZE]).await);
-            while buffer.make_room(|| panic!("there was no time")) == Room::Other {}
+            while buffer.make_room(0, || panic!("there was no time")) == Room::Other {}
         }
-        assert_eq!(buffer.make_room(|| panic!("there was no time")), Room::None);
+        assert_eq!(buffer.make_room(0, || panic!("there was no time")), Room::None);
         held.clear();
-        assert_eq!(buffer.make_room(|| panic!("it was read")), Room::Same);
+        assert_eq!(buffer.make_room(0, || panic!("it was read")), Room::Same);
     }
 
     #[tokio::test]
     async fn whoever_holds_on_for_long_is_asked_though_nothing_comes() {
         let mut buffer = ReadBuffer::default();
         let mut held = Some(read(&mut buffer, &[1; SMALL]).await);
-        buffer.rest(|| panic!("there was no time to read it yet"));
+        buffer.rest(0, || panic!("there was no time to read it yet"));
         let mut asked = 0;
         for _ in 0..3 {
-            buffer.rest(|| {
+            buffer.rest(0, || {
                 held = None;
                 asked += 1;
             });
@@ -348,7 +456,7 @@ mod tests {
     async fn few_bytes_hold_no_buffer() {
         let mut buffer = ReadBuffer::default();
         let held = read(&mut buffer, &[1; SMALL - 1]).await;
-        buffer.rest(|| panic!("nobody holds a piece"));
+        buffer.rest(0, || panic!("nobody holds a piece"));
         assert_eq!((held.len(), buffer.is_pooled), (SMALL - 1, false));
     }
 
@@ -359,7 +467,7 @@ mod tests {
         let mut asked = false;
         while !asked {
             kept.push(read(&mut buffer, &[7; SMALL]).await);
-            while buffer.make_room(|| asked = true) == Room::None {}
+            while buffer.make_room(0, || asked = true) == Room::None {}
         }
         read(&mut buffer, &[8; 1 << 20]).await;
         assert!(kept.iter().all(|piece| piece.iter().all(|&byte| byte == 7)));

@@ -93,12 +93,18 @@ impl AsyncRead for RecvStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let out = buffer.initialize_unfilled();
-        if out.is_empty() {
-            return Poll::Ready(Ok(()));
+        // Chunks, and not all at once: for that the buffer would have to be cleared first.
+        let before = buffer.filled().len();
+        while buffer.remaining() > 0 {
+            match self.poll_read_chunk(context, buffer.remaining()) {
+                Poll::Ready(Ok(Some(chunk))) => buffer.put_slice(&chunk),
+                // What came before is good, and an end or an error is still there for the next who asks.
+                _ if buffer.filled().len() > before => break,
+                Poll::Ready(Ok(None)) => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => return Poll::Pending,
+            }
         }
-        let count = ready!(each!(&mut self.kind, stream => stream.poll_read(context, out)))?;
-        buffer.advance(count);
         Poll::Ready(Ok(()))
     }
 }

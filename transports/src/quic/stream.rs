@@ -78,26 +78,6 @@ impl RecvStream {
         })
     }
 
-    /// Copies what was received into `out`, which is not empty. Zero bytes are the end.
-    pub(crate) fn poll_read(
-        &mut self,
-        context: &mut Context<'_>,
-        out: &mut [u8],
-    ) -> Poll<Result<usize, ReadError>> {
-        if let Some(Err(error)) = &self.end {
-            return Poll::Ready(Err(error.clone()));
-        }
-        let outcome = ready!(self.stream.poll_read(context, out));
-        Poll::Ready(match outcome {
-            Ok(0) => {
-                self.end = Some(Ok(()));
-                Ok(0)
-            }
-            Ok(count) => Ok(count),
-            Err(error) => Err(self.fail(error)),
-        })
-    }
-
     pub(crate) fn stop(&mut self, code: Code) {
         if self.end.is_none() {
             self.end = Some(Err(ReadError::Stopped));

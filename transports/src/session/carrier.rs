@@ -26,10 +26,10 @@ pub(crate) trait Carrier: Send + 'static {
     fn poll_receive(&mut self, context: &mut Context<'_>, pieces: &mut Vec<Bytes>) -> Poll<io::Result<()>>;
 
     /// As [`ReadBuffer::make_room`], to be called after each time that pieces came.
-    fn make_room(&mut self, let_go: impl FnOnce()) -> Room;
+    fn make_room(&mut self, unread: usize, let_go: impl FnOnce()) -> Room;
 
     /// As [`ReadBuffer::rest`].
-    fn rest(&mut self, let_go: impl FnOnce());
+    fn rest(&mut self, unread: usize, let_go: impl FnOnce());
 
     /// Takes all records of a batch, which is empty afterwards. For when it [is flushed](Self::is_flushed).
     fn send(&mut self, batch: &mut Batch);
@@ -83,12 +83,12 @@ impl<P: Pipe> Carrier for Plain<P> {
         Poll::Ready(Ok(()))
     }
 
-    fn make_room(&mut self, let_go: impl FnOnce()) -> Room {
-        self.inbox.make_room(let_go)
+    fn make_room(&mut self, unread: usize, let_go: impl FnOnce()) -> Room {
+        self.inbox.make_room(unread, let_go)
     }
 
-    fn rest(&mut self, let_go: impl FnOnce()) {
-        self.inbox.rest(let_go);
+    fn rest(&mut self, unread: usize, let_go: impl FnOnce()) {
+        self.inbox.rest(unread, let_go);
     }
 
     fn send(&mut self, batch: &mut Batch) {

@@ -1,7 +1,7 @@
 //! The one loop that runs a session over a pipe.
 //!
 //! In: the pipe's bytes, the clock, wakes from handles. Out: records to the pipe, wakes to handles. Keeps: the few
-//! records that are on their way out, and while there is much to read two read buffers. It does what can be done now,
+//! records that are on their way out, and while there is much to read its read buffers. It does what can be done now,
 //! until the pipe neither gives nor takes, and then waits for anything; a write that is pending never stops the read, since
 //! two ends that each finish writing first can wait for each other forever.
 
@@ -24,9 +24,10 @@ use crate::read_buffer::Room;
 /// The most bytes of a record: with a size of two bytes, what fills a TLS record.
 const RECORD: usize = 16 << 10;
 
-/// How many records go out together at most, to a pipe that takes them at once: 64 KiB. More would be out of the cache
-/// before they are written; and what is sealed first waits no longer for what is urgent.
-const BATCH: usize = 4;
+/// How many records go out together at most, to a pipe that takes them at once: 112 KiB, which sealed is what a buffer
+/// of the pool holds. What is sealed no longer waits for what is urgent, so a pipe that does not take as much at once is given
+/// less.
+const BATCH: usize = 7;
 
 /// How many times in a row the pipe may give or take something before others get their turn.
 const TURNS: usize = 32;
@@ -48,6 +49,8 @@ pub(crate) struct Driver<C> {
     wakes: Vec<Waker>,
     /// How many records the pipe is given at a time: as it takes them.
     pace: usize,
+    /// How many bytes were in the session and not read, when it was last looked at.
+    unread: usize,
     /// What comes next must wait until what came before is read.
     lacks_room: bool,
     /// When the session's next timer is due.
@@ -78,6 +81,7 @@ impl<C: Carrier> Driver<C> {
             batch,
             wakes,
             pace: 1,
+            unread: 0,
             lacks_room: false,
             deadline: None,
             pipe_is_lost: false,
@@ -111,7 +115,7 @@ impl<C: Carrier> Driver<C> {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Outcome::Wait => self.pipe.rest(|| self.shared.lock().session.copy_out()),
+                Outcome::Wait => self.pipe.rest(self.unread, || self.shared.lock().session.copy_out()),
             }
             let Some(deadline) = self.deadline else { return Poll::Pending };
             // An alarm that is too early costs a look at the clock; to set it anew for each byte would cost more.
@@ -135,7 +139,7 @@ impl<C: Carrier> Driver<C> {
         let (mut may_read, mut has_more) = (!self.pipe_is_lost, true);
         let mut is_full = false;
         if self.lacks_room {
-            let room = self.pipe.make_room(|| shared.lock().session.copy_out());
+            let room = self.pipe.make_room(self.unread, || shared.lock().session.copy_out());
             self.lacks_room = room == Room::None;
             may_read &= !self.lacks_room;
         }
@@ -160,7 +164,7 @@ impl<C: Carrier> Driver<C> {
                     fill(&mut self.batch, &mut state, now, self.pace);
                 }
                 shared.forward_events(&mut state, &mut self.wakes);
-                has_more = state.session.wants_transmit();
+                (has_more, self.unread) = (state.session.wants_transmit(), unread(&state));
                 self.deadline = state.session.poll_timeout().and_then(|(at, _)| shared.time_of(at));
                 let is_over = state.session.is_closed();
                 // Its timers find out about a pipe that is silent.
@@ -229,7 +233,7 @@ impl<C: Carrier> Driver<C> {
                 for piece in self.pieces.drain(..) {
                     state.session.handle_input(now, self.epoch, piece);
                 }
-                let room = self.pipe.make_room(|| state.session.copy_out());
+                let room = self.pipe.make_room(unread(state), || state.session.copy_out());
                 self.lacks_room = room == Room::None;
                 return room != Room::Same;
             }
@@ -307,12 +311,17 @@ impl<C: Carrier> Driver<C> {
                 return Poll::Ready(Ok(()));
             }
             self.pieces.clear();
-            self.pipe.make_room(|| ());
+            self.pipe.make_room(0, || ());
         }
         // A pipe that always has something must not keep the deadline from being seen.
         context.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// How many bytes have come to the session and are not read.
+fn unread(state: &State) -> usize {
+    usize::try_from(state.session.credit().unread).unwrap_or(usize::MAX)
 }
 
 /// Takes the session's next records.

@@ -321,7 +321,7 @@ async fn listen(pipe: &mut impl Carrier, acceptor: &mut Acceptor) -> io::Result<
         for piece in pieces.drain(..) {
             arrival = acceptor.handle_input(piece).or(arrival);
         }
-        pipe.make_room(|| ());
+        pipe.make_room(0, || ());
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct State {
     pub(crate) epoch: Epoch,
     /// Wakes the driver. Not there while the driver knows already that there is something to do.
     driver: Option<Waker>,
-    /// Who waits to read or write a stream. Entries exist only while somebody does.
+    /// Who waits to read or write a stream. Entries exist only while somebody does, or has just been told what there was.
     waiting: BTreeMap<StreamId, Wakers>,
     /// Why the session is over, once it is.
     pub(crate) closed: Option<LinkClosed>,

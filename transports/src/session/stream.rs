@@ -49,16 +49,29 @@ impl RecvStream {
         context: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Option<Bytes>, ReadError>> {
-        self.poll_with(context, |stream| stream.read(max), Option::is_none)
-    }
-
-    /// Copies what was received into `out`, which is not empty. Zero bytes are the end.
-    pub(crate) fn poll_read(
-        &mut self,
-        context: &mut Context<'_>,
-        out: &mut [u8],
-    ) -> Poll<Result<usize, ReadError>> {
-        self.poll_with(context, |stream| stream.read_to(out), |&count| count == 0)
+        if let Some(Err(error)) = &self.end {
+            return Poll::Ready(Err(error.clone()));
+        }
+        let id = self.held.id;
+        let outcome = self.held.link.shared.with(|state| {
+            let mut stream = state.session.stream(id).expect("a stream that is held is not released");
+            Poll::Ready(match stream.read(max) {
+                Ok(chunk) => Ok(chunk),
+                Err(engine::ReadError::Blocked) => {
+                    state.wait_to_read(id, context);
+                    return Poll::Pending;
+                }
+                Err(engine::ReadError::Reset(code)) => Err(ReadError::Reset(code)),
+                Err(engine::ReadError::Closed) => Err(ReadError::Closed(state.why_closed())),
+                Err(_) => Err(ReadError::Stopped),
+            })
+        });
+        match &outcome {
+            Poll::Ready(Ok(None)) => self.end = Some(Ok(())),
+            Poll::Ready(Err(error)) => self.end = Some(Err(error.clone())),
+            Poll::Ready(Ok(Some(_))) | Poll::Pending => {}
+        }
+        outcome
     }
 
     pub(crate) fn stop(&mut self, code: Code) {
@@ -74,38 +87,6 @@ impl RecvStream {
         held.link.shared.with(|state| {
             verb(&mut state.session.stream(held.id).expect("a stream that is held is not released"))
         })
-    }
-
-    /// Reads with `read`, or waits for something to read. `is_end` tells the end of the stream from bytes.
-    fn poll_with<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        read: impl FnOnce(&mut RecordedStream<'_>) -> Result<T, engine::ReadError>,
-        is_end: impl FnOnce(&T) -> bool,
-    ) -> Poll<Result<T, ReadError>> {
-        if let Some(Err(error)) = &self.end {
-            return Poll::Ready(Err(error.clone()));
-        }
-        let id = self.held.id;
-        let outcome = self.held.link.shared.with(|state| {
-            let mut stream = state.session.stream(id).expect("a stream that is held is not released");
-            Poll::Ready(match read(&mut stream) {
-                Ok(value) => Ok(value),
-                Err(engine::ReadError::Blocked) => {
-                    state.wait_to_read(id, context);
-                    return Poll::Pending;
-                }
-                Err(engine::ReadError::Reset(code)) => Err(ReadError::Reset(code)),
-                Err(engine::ReadError::Closed) => Err(ReadError::Closed(state.why_closed())),
-                Err(_) => Err(ReadError::Stopped),
-            })
-        });
-        match &outcome {
-            Poll::Ready(Ok(value)) if is_end(value) => self.end = Some(Ok(())),
-            Poll::Ready(Err(error)) => self.end = Some(Err(error.clone())),
-            Poll::Ready(Ok(_)) | Poll::Pending => {}
-        }
-        outcome
     }
 }
 

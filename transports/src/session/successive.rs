@@ -33,13 +33,13 @@ impl<C: Carrier> Carrier for Successive<C> {
         self.pipe.as_mut().map_or(Poll::Pending, |pipe| pipe.poll_receive(context, pieces))
     }
 
-    fn make_room(&mut self, let_go: impl FnOnce()) -> Room {
-        self.pipe.as_mut().map_or(Room::Same, |pipe| pipe.make_room(let_go))
+    fn make_room(&mut self, unread: usize, let_go: impl FnOnce()) -> Room {
+        self.pipe.as_mut().map_or(Room::Same, |pipe| pipe.make_room(unread, let_go))
     }
 
-    fn rest(&mut self, let_go: impl FnOnce()) {
+    fn rest(&mut self, unread: usize, let_go: impl FnOnce()) {
         if let Some(pipe) = &mut self.pipe {
-            pipe.rest(let_go);
+            pipe.rest(unread, let_go);
         }
     }
 

@@ -253,12 +253,12 @@ impl<P: Pipe> Carrier for TlsPipe<P> {
         }
     }
 
-    fn make_room(&mut self, let_go: impl FnOnce()) -> Room {
-        self.inbox.make_room(let_go)
+    fn make_room(&mut self, unread: usize, let_go: impl FnOnce()) -> Room {
+        self.inbox.make_room(unread, let_go)
     }
 
-    fn rest(&mut self, let_go: impl FnOnce()) {
-        self.inbox.rest(let_go);
+    fn rest(&mut self, unread: usize, let_go: impl FnOnce()) {
+        self.inbox.rest(unread, let_go);
         self.give_back();
     }
 
@@ -318,10 +318,10 @@ impl<P: Pipe> AsyncRead for TlsPipe<P> {
             let mut pieces = Vec::new();
             let received = self.poll_receive(context, &mut pieces);
             if received.is_pending() {
-                self.rest(|| ());
+                self.rest(0, || ());
             }
             ready!(received)?;
-            self.make_room(|| ());
+            self.make_room(0, || ());
             self.opened.extend(pieces);
         }
         while let Some(piece) = self.opened.front_mut() {

@@ -301,7 +301,7 @@ fn a_peer_that_asks_for_keys_and_does_not_listen_makes_us_keep_one_answer() {
             }
             let _ = Carrier::poll_receive(&mut ours, &mut context, &mut pieces);
             let _ = Carrier::poll_flush(&mut ours, &mut context);
-            Carrier::make_room(&mut ours, || ());
+            Carrier::make_room(&mut ours, 0, || ());
         }
     }
     assert_eq!((pieces.len(), ours.waiting()), (1000, 1));
