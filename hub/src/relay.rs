@@ -5,14 +5,16 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::mem;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::task::coop::unconstrained;
 use tokio::time::timeout;
-use towline_transports::{Code, ReadBuffer, ReadError, RecvStream, SendStream, Socket, WriteError};
+use towline_transports::{Code, Outbox, ReadBuffer, ReadError, RecvStream, SendStream, Socket, WriteError};
 
 use crate::codes;
 use crate::core::{Ended, Fate, Pace, Splice, Way};
@@ -45,17 +47,18 @@ pub trait Leg: Send {
     /// Reads at most `max` bytes.
     fn poll_read(&mut self, context: &mut Context<'_>, max: usize) -> Poll<Read>;
 
-    /// Writes all of `data`, taking it off its front as it goes.
+    /// Takes all of `data`, off its front as it goes. It may be kept until there is nothing more to write, which
+    /// [`poll_gone`](Self::poll_gone) says, or the end.
     fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>>;
 
     /// Says that no more will be written.
     fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>>;
 
-    /// Waits until the leg takes no more, while there is nothing to write. May wait for ever if that cannot be
-    /// known.
+    /// There is nothing to write now: gets out what was kept, and waits until the leg takes no more. May wait for ever if
+    /// that cannot be known.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone>;
 
-    /// Abandons writing.
+    /// Abandons writing. What was taken before comes first, as far as it can go out at once.
     fn reset(&mut self, code: Code);
 
     /// Reads no more.
@@ -293,6 +296,12 @@ pub struct SocketLeg {
     /// `None` once it was aborted.
     socket: Option<Box<dyn Socket>>,
     buffer: ReadBuffer,
+    /// What goes out with the next write: what is there at once is written at once.
+    outbox: Outbox,
+    /// How many bytes were put there since it was empty.
+    gathered: usize,
+    /// The socket has not taken all of that.
+    is_stuck: bool,
     /// A write has failed. The system reports a RST once; the end of what can be read then looks like a FIN.
     was_reset: bool,
     /// Somebody may still write what nobody wants.
@@ -302,11 +311,34 @@ pub struct SocketLeg {
 impl SocketLeg {
     /// Takes the socket over.
     pub fn new(socket: Box<dyn Socket>) -> Self {
-        Self { socket: Some(socket), buffer: ReadBuffer::default(), was_reset: false, discards: false }
+        Self {
+            socket: Some(socket),
+            buffer: ReadBuffer::default(),
+            outbox: Outbox::default(),
+            gathered: 0,
+            is_stuck: false,
+            was_reset: false,
+            discards: false,
+        }
+    }
+
+    /// Ready once all that was gathered is out.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Gone::Stopped(codes::RESET))) };
+        let flushed = self.outbox.poll_flush(context, socket);
+        let was_stuck = mem::replace(&mut self.is_stuck, flushed.is_pending());
+        if self.is_stuck && !was_stuck {
+            // It may be for long.
+            self.outbox.copy_small();
+        }
+        let flushed = ready!(flushed);
+        self.gathered = 0;
+        Poll::Ready(flushed.map_err(|error| self.note_reset(error)))
     }
 
     fn note_reset(&mut self, _: io::Error) -> Gone {
         self.was_reset = true;
+        self.outbox = Outbox::default();
         Gone::Stopped(codes::RESET)
     }
 }
@@ -321,24 +353,35 @@ impl Leg for SocketLeg {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Gone>> {
-        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Gone::Stopped(codes::RESET))) };
-        let written = ready!(write_to(socket, context, data));
-        Poll::Ready(written.map_err(|error| self.note_reset(error)))
+        if self.socket.is_none() || self.is_stuck || self.gathered >= crate::core::MAX_HELD {
+            ready!(self.poll_flush(context))?;
+        }
+        self.gathered += data.len();
+        self.outbox.push(mem::take(data));
+        Poll::Ready(Ok(()))
     }
 
     fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        ready!(self.poll_flush(context))?;
         let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Gone::Stopped(codes::RESET))) };
         let finished = ready!(Pin::new(socket).poll_shutdown(context));
         Poll::Ready(finished.map_err(|error| self.note_reset(error)))
     }
 
-    /// A socket tells that nobody reads any more only when it is written to, or read.
-    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<Gone> {
-        Poll::Pending
+    /// There is nothing more to write now, so what was gathered goes out. A socket tells that nobody reads any more only when
+    /// it is written to, or read.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone> {
+        match ready!(self.poll_flush(context)) {
+            Ok(()) => Poll::Pending,
+            Err(gone) => Poll::Ready(gone),
+        }
     }
 
     fn reset(&mut self, _: Code) {
         if let Some(mut socket) = self.socket.take() {
+            // Who does not read is not waited for, and others are: what is left of a turn does not count.
+            let flush = unconstrained(poll_fn(|context| self.outbox.poll_flush(context, &mut socket)));
+            let _ = pin!(flush).poll(&mut Context::from_waker(Waker::noop()));
             socket.abort();
         }
     }
@@ -442,14 +485,14 @@ fn read_from(
 ) -> Poll<Read> {
     let read = buffer.poll_read(context, &mut source.take(max as u64));
     if read.is_pending() {
-        buffer.rest(|| ());
+        buffer.rest(0, || ());
     }
     Poll::Ready(match ready!(read) {
         Ok(0) => Read::End,
         Ok(_) => {
             let data = buffer.take();
             // Whoever reads it is asked in the same breath.
-            let _ = buffer.make_room(|| ());
+            let _ = buffer.make_room(0, || ());
             Read::Data(data)
         }
         Err(_) => Read::Lost(codes::RESET),
@@ -471,127 +514,4 @@ fn write_to(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf};
-    use tokio::time::Instant;
-
-    use super::*;
-
-    /// Somebody who has said what there was to say, and wants to hear nothing, for this reason.
-    #[derive(Debug)]
-    struct Deaf(Option<Bytes>, Code);
-
-    impl Leg for Deaf {
-        fn poll_read(&mut self, _: &mut Context<'_>, _: usize) -> Poll<Read> {
-            Poll::Ready(self.0.take().map_or(Read::End, Read::Data))
-        }
-
-        fn poll_write(&mut self, _: &mut Context<'_>, _: &mut Bytes) -> Poll<Result<(), Gone>> {
-            Poll::Ready(Err(Gone::Stopped(self.1)))
-        }
-
-        fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-            Poll::Ready(Err(Gone::Stopped(self.1)))
-        }
-
-        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<Gone> {
-            Poll::Ready(Gone::Stopped(self.1))
-        }
-
-        fn reset(&mut self, _: Code) {}
-
-        fn stop(&mut self, _: Code) {}
-
-        fn reset_ends_whole(&self) -> bool {
-            false
-        }
-    }
-
-    #[derive(Debug)]
-    struct Local(DuplexStream, Arc<AtomicBool>);
-
-    impl Socket for Local {
-        fn abort(&mut self) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-
-    impl AsyncRead for Local {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            buffer: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_read(context, buffer)
-        }
-    }
-
-    impl AsyncWrite for Local {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.0).poll_write(context, bytes)
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_flush(context)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_shutdown(context)
-        }
-    }
-
-    /// A program, what becomes of the relay between it and somebody who is deaf, and whether its socket was reset.
-    fn relaying(why: Code) -> (DuplexStream, tokio::task::JoinHandle<Relayed>, Arc<AtomicBool>) {
-        let (program, ours) = tokio::io::duplex(16);
-        let was_reset = Arc::<AtomicBool>::default();
-        let local = Local(ours, was_reset.clone());
-        let relaying = tokio::spawn(async move {
-            let mut deaf = Deaf(Some(Bytes::from_static(b"words")), why);
-            relay(&mut deaf, &mut SocketLeg::new(Box::new(local)), Profile::Native).await
-        });
-        (program, relaying, was_reset)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_socket_is_kept_until_the_program_has_nothing_more_to_say() {
-        let (mut program, relaying, was_reset) = relaying(codes::RESET);
-        let mut heard = Vec::new();
-        program.write_all(&[0; 1000]).await.unwrap();
-        program.read_to_end(&mut heard).await.unwrap();
-        assert_eq!(heard, b"words");
-        // Both ways are over, and to close the socket now would be to send a RST.
-        program.write_all(&[0; 1000]).await.unwrap();
-        assert!(!relaying.is_finished());
-        drop(program);
-        let relayed = relaying.await.unwrap();
-        assert_eq!(relayed.ended, [Ended::Finished, Ended::Stopped(codes::RESET)]);
-        assert!(!relayed.was_lost() && !was_reset.load(Ordering::Relaxed));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_program_hears_that_what_it_said_was_lost() {
-        let (mut program, relaying, was_reset) = relaying(codes::LEG_LOST);
-        program.write_all(&[0; 10]).await.unwrap();
-        let relayed = relaying.await.unwrap();
-        assert_eq!(relayed.ended, [Ended::Finished, Ended::Stopped(codes::LEG_LOST)]);
-        assert!(relayed.was_lost() && was_reset.load(Ordering::Relaxed));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_program_that_says_things_for_ever_is_not_listened_to_for_ever() {
-        let start = Instant::now();
-        let (mut program, relaying, _) = relaying(codes::RESET);
-        while program.write_all(&[0; 10]).await.is_ok() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        relaying.await.unwrap();
-        assert!((LINGER..LINGER + Duration::from_secs(2)).contains(&start.elapsed()));
-    }
-}
+mod tests;

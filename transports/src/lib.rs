@@ -50,6 +50,7 @@ pub mod websocket;
 pub use error::{LinkClosed, NoWay, ReadError, WriteError};
 pub use link::{Link, LinkStats, Occasion, Reconnect, WeakLink};
 pub use network::{Listener, Network, Socket, TcpNetwork, UdpSocket};
+pub use outbox::Outbox;
 pub use read_buffer::{ReadBuffer, Room};
 pub use session::{AcceptError, Accepted, Sessions};
 pub use stream::{RecvStream, SendStream, StreamPipe, stream_pipe};

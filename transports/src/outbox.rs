@@ -12,9 +12,12 @@ use tokio::io::AsyncWrite;
 /// How many slices are written at a time.
 const SLICES: usize = 64;
 
+/// A slice that is shorter is copied by [`Outbox::copy_small`].
+const SMALL: usize = 4 << 10;
+
 /// Slices that go out in their order, as many with each write as the pipe takes.
 #[derive(Default)]
-pub(crate) struct Outbox {
+pub struct Outbox {
     slices: VecDeque<Bytes>,
     must_flush: bool,
 }
@@ -38,13 +41,25 @@ impl Outbox {
         self.slices.len()
     }
 
-    pub(crate) fn push(&mut self, slice: Bytes) {
+    /// Puts a slice behind the others. Nothing is written yet.
+    pub fn push(&mut self, slice: Bytes) {
         self.slices.push_back(slice);
         self.must_flush = true;
     }
 
+    /// Copies each slice of less than 4 KiB: however few bytes a slice has, it may hold on to a whole read buffer.
+    pub fn copy_small(&mut self) {
+        for slice in self.slices.iter_mut().filter(|slice| slice.len() < SMALL) {
+            *slice = Bytes::copy_from_slice(slice);
+        }
+    }
+
     /// Writes until all is out and flushed (ready), or the pipe takes no more (pending).
-    pub(crate) fn poll_flush(
+    ///
+    /// # Errors
+    ///
+    /// What the pipe says. What was written before is out.
+    pub fn poll_flush(
         &mut self,
         context: &mut Context<'_>,
         pipe: &mut (impl AsyncWrite + Unpin),
