@@ -4,6 +4,7 @@
 
 pub mod contender;
 pub(crate) mod far;
+pub mod live;
 pub(crate) mod near;
 mod table;
 pub(crate) mod trust;

@@ -5,6 +5,7 @@ pub(crate) mod bore;
 pub(crate) mod chain;
 mod ideal;
 pub(crate) mod keys;
+mod live;
 mod part;
 pub mod peers;
 pub(crate) mod penguin;
@@ -22,6 +23,7 @@ use serde::Serialize;
 
 use crate::report;
 use crate::stats::Spread;
+pub use live::Live;
 use peers::{Missing, Peer};
 use round::{Keys, Requests, Round, Transfer};
 use target::Meters;
