@@ -172,7 +172,7 @@ impl ReadBuffer {
     /// Goes on with another buffer: a spare one if nobody holds a piece of it.
     fn replace(&mut self, may_have_more: bool) {
         let free = self.take_free();
-        let is_more = free.is_none();
+        let none_was_free = free.is_none();
         let mut next = free.unwrap_or_else(take_from_pool);
         next.extend_from_slice(&self.buffer);
         self.buffer.clear();
@@ -184,7 +184,7 @@ impl ReadBuffer {
         if may_have_more {
             return;
         }
-        if is_more {
+        if none_was_free {
             // Whoever holds a piece of it has it from now on.
             self.spares.pop_front();
         } else if self.spares.len() > SPARES {
