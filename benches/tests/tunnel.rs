@@ -19,14 +19,13 @@ fn each_way_carries_bytes_and_the_middle_is_a_part_of_what_it_costs() {
         for moved in ["up", "down"] {
             assert!(way[moved]["gb_per_s"]["median"].as_f64().unwrap() > 0.0, "{name}");
             let cost = |what: &str| way[moved][what]["median"].as_f64();
-            let (all, middle) = (cost("cpu_s_per_gb"), cost("middle_cpu_s_per_gb"));
-            if way["legs"] == 0 {
-                assert_eq!((all, middle), (None, None), "{name}");
-            } else {
-                assert!(
-                    0.0 < middle.unwrap() && middle.unwrap() < all.unwrap(),
-                    "{name}: {all:?}, {middle:?}"
-                );
+            match (cost("cpu_s_per_gb"), cost("middle_cpu_s_per_gb")) {
+                (None, None) => assert_eq!(way["legs"], 0, "{name}"),
+                (Some(all), Some(middle)) => {
+                    assert_eq!(way["legs"], 2, "{name}");
+                    assert!(0.0 < middle && middle < all, "{name}: {middle} of {all}");
+                }
+                costs => panic!("{name}: {costs:?}"),
             }
         }
         assert_eq!(way["requests"] == 3, name != "splice, unbuffered", "{name}");

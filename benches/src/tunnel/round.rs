@@ -16,6 +16,9 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// How long a request takes where a round has but a tenth of them.
 const SLOW: Duration = Duration::from_millis(10);
 
+/// How many requests tell that: the first one may find something that is not there yet.
+const PROBES: usize = 3;
+
 /// What a round gave.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
@@ -76,8 +79,8 @@ pub(crate) async fn measure(way: &Way, options: &Options) -> anyhow::Result<Roun
     if way.only_transfers() {
         return Ok(Round { up, down, requests: None, keys: None });
     }
-    let [_, one] = way.requests(1).await?;
-    let count = if one.iter().any(|took| *took > SLOW) { (opens / 10).max(1) } else { opens };
+    let [_, probes] = way.requests(PROBES).await?;
+    let count = if probes.iter().all(|took| *took > SLOW) { (opens / 10).max(1) } else { opens };
     let requests = Some(requests(way, count).await?);
     yield_now().await;
     let keys = way.port().map(|port| block_in_place(|| keys(port, opens))).transpose()?;

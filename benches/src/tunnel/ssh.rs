@@ -61,18 +61,9 @@ fn start_server(chain: &mut Chain, site: &Site) -> anyhow::Result<SocketAddr> {
 /// An ssh client that does nothing yet.
 fn client(chain: &Chain, server: SocketAddr) -> Command {
     let mut ssh = Command::new("ssh");
-    // The cipher that is quickest here.
-    ssh.args([
-        "-F",
-        "none",
-        "-N",
-        "-c",
-        "aes128-gcm@openssh.com",
-        "-o",
-        "BatchMode=yes",
-        "-o",
-        "LogLevel=ERROR",
-    ]);
+    ssh.args(["-F", "none", "-N", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
+    // The quickest one, as all peers are measured at their best.
+    ssh.args(["-c", "aes128-gcm@openssh.com"]);
     ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
     ssh.arg("-i").arg(chain.folder().join("user")).args(["-p", &server.port().to_string()]);
     ssh
