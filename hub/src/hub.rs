@@ -4,6 +4,7 @@
 //! clock, each connection has one, and each tunnel; what is asked on a link is in `hub/requests.rs`. QUIC's port is in
 //! `hub/udp.rs`, and what changes while the hub runs in `hub/reload.rs`.
 
+mod early;
 mod record;
 mod reload;
 mod requests;

@@ -15,7 +15,7 @@ use towline::core::Limits;
 use towline::message::{self, Answer, Goodbye, Hello, List, Open, Profile, Request};
 use towline::refusal::{MAX_TEXT, Refusal, RefusalCode};
 use towline::{Device, Hub, OpenError, Service, codes, link_config};
-use towline_transports::tls::{self, ALPN_LINK, Credentials};
+use towline_transports::tls::{self, Credentials};
 use towline_transports::{Config, Link, LinkClosed, Network, RecvStream, SendStream, Side, TcpNetwork};
 
 #[tokio::test]
@@ -76,10 +76,7 @@ async fn raw_link_with(
     credentials: Credentials,
     limits: Config,
 ) -> Result<Link, tls::HandshakeError> {
-    let config = tls::client_config(credentials, &[ALPN_LINK], &world.environment.tls).unwrap();
-    let name = "127.0.0.1".try_into().unwrap();
-    let pipe = tls::connect(honest.dial().await, name, config).await?;
-    Ok(Link::over_tls(pipe, Side::Client, limits))
+    world.raw_link(honest.hub.local_addr(), credentials, limits).await
 }
 
 fn hello() -> Request {

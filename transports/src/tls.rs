@@ -13,7 +13,9 @@ mod records;
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
+use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -198,17 +200,60 @@ pub async fn connect<P: Pipe>(
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
 ) -> Result<TlsPipe<P>, HandshakeError> {
+    begin(name, config)?.connect(pipe).await
+}
+
+/// Begins to connect to the server called `name`, with what [`client_config`] has made, before there is a pipe.
+///
+/// # Errors
+///
+/// `config` does not do.
+pub fn begin(name: ServerName<'static>, config: Arc<ClientConfig>) -> Result<Begun, HandshakeError> {
     let offered = config.alpn_protocols.clone();
-    let handshake = Handshake::client(config, name).map_err(HandshakeError::Tls)?;
-    let pipe = pipe::shake_hands(pipe, handshake, BytesMut::with_capacity(hello::SIZE)).await;
-    let pipe = pipe.map_err(|error| match error {
-        HandshakeError::Tls(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
-            HandshakeError::Protocol { ours: readable(&offered), theirs: None }
-        }
-        error => error,
-    })?;
-    check_protocol(&offered, pipe.alpn())?;
-    Ok(pipe)
+    let mut handshake = Handshake::client(config, name).map_err(HandshakeError::Tls)?;
+    let mut words = Vec::new();
+    handshake.advance(&mut BytesMut::new(), &mut words).map_err(HandshakeError::Tls)?;
+    Ok(Begun { handshake, offered, words })
+}
+
+/// A handshake that the end that connects has begun.
+pub struct Begun {
+    handshake: Handshake,
+    offered: Vec<Vec<u8>>,
+    /// What this end says first, and has not said yet.
+    words: Vec<u8>,
+}
+
+impl fmt::Debug for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Begun").finish_non_exhaustive()
+    }
+}
+
+impl Begun {
+    /// Takes what this end says first: less than 4 KiB. They are for whoever can send them earlier than there is a pipe; to that
+    /// they must be the first bytes then.
+    pub fn take_first_words(&mut self) -> Vec<u8> {
+        mem::take(&mut self.words)
+    }
+
+    /// Goes on over `pipe`. Cancelling it closes the pipe.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`].
+    pub async fn connect<P: Pipe>(self, pipe: P) -> Result<TlsPipe<P>, HandshakeError> {
+        let Self { handshake, offered, words } = self;
+        let pipe = pipe::shake_hands(pipe, handshake, BytesMut::with_capacity(hello::SIZE), words).await;
+        let pipe = pipe.map_err(|error| match error {
+            HandshakeError::Tls(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+                HandshakeError::Protocol { ours: readable(&offered), theirs: None }
+            }
+            error => error,
+        })?;
+        check_protocol(&offered, pipe.alpn())?;
+        Ok(pipe)
+    }
 }
 
 /// Accepts a TLS connection over `pipe`, with what [`server_config`] has made. Cancelling it closes the pipe.

@@ -115,6 +115,11 @@ impl Flow {
         self.stop_owed.take()
     }
 
+    /// So many bytes went from the source to the sink before the legs were joined.
+    pub fn handle_carried(&mut self, count: u64) {
+        self.carried += count;
+    }
+
     /// Bytes came from the source, which [`wants_read`](Self::wants_read) allowed.
     pub fn handle_data(&mut self, data: Bytes) {
         assert!(self.wants_read() && data.len() <= MAX_HELD, "read only what is wanted");

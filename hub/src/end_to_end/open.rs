@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use rustls::ClientConfig;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use towline_transports::tls::{self, TlsPipe};
+use towline_transports::tls::{self, Begun, TlsPipe};
 use towline_transports::{
     Code, Link, LinkClosed, NoWay, Occasion, Reconnect, Resumption, Secret, SessionId, StreamPipe, WeakLink,
     stream_pipe,
@@ -123,6 +123,12 @@ struct Tunnels {
     tls: Arc<ClientConfig>,
 }
 
+/// A tunnel to the device, and TLS that has said its first words in it.
+struct Reached {
+    tunnel: StreamPipe,
+    tls: Begun,
+}
+
 impl Tunnels {
     fn new(service: &Service, device: &str, name: &str, options: SessionOptions) -> Result<Self, OpenError> {
         let bad = |bad: BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
@@ -143,7 +149,7 @@ impl Tunnels {
 
     /// A tunnel to the device, over a link that is `newer_than` this, if that matters, and TLS with it; and over which link.
     async fn next(&self, wait: Duration, newer_than: Option<Instant>) -> Result<Carried, Unopened> {
-        self.begin_through_any(wait, newer_than, |tunnel, over| self.meet(tunnel, over).boxed()).await
+        self.begin_through_any(wait, newer_than, |reached, over| self.meet(reached, over).boxed()).await
     }
 
     /// Opens a tunnel to the device, and has `begin` make something of it.
@@ -154,21 +160,21 @@ impl Tunnels {
         &self,
         wait: Duration,
         newer_than: Option<Instant>,
-        begin: impl Fn(StreamPipe, Arc<Kept>) -> BoxFuture<'a, Result<T, Unopened>> + Sync,
+        begin: impl Fn(Reached, Arc<Kept>) -> BoxFuture<'a, Result<T, Unopened>> + Sync,
     ) -> Result<T, Unopened> {
         let until = Instant::now() + wait;
-        let (tunnel, over) = self.open(wait, newer_than).await?;
+        let (reached, over) = self.open(wait, newer_than).await?;
         // Two round trips between the ends, of which each is some two to the hub; and half as many again.
         let head_start = HEAD_START.max(over.rtt() * 6);
-        let mut first = begin(tunnel, over.clone());
+        let mut first = begin(reached, over.clone());
         if !self.service.knows_several_hubs() {
             return first.await;
         }
         let another = async {
             self.service.prefer_another_than(&over);
             let left = until.saturating_duration_since(Instant::now());
-            let (tunnel, over) = self.open(left, newer_than).await?;
-            begin(tunnel, over).await
+            let (reached, over) = self.open(left, newer_than).await?;
+            begin(reached, over).await
         };
         let (mut attempts, mut refusals) = (FuturesUnordered::new(), Refusals::default());
         match timeout(head_start, &mut first).await {
@@ -188,27 +194,33 @@ impl Tunnels {
         Err(refusals.outcome().expect("one attempt at least has ended so"))
     }
 
+    /// A tunnel to the device, with TLS as far as it goes meanwhile: its first words follow the request, which saves a round
+    /// trip between the ends.
     async fn open(
         &self,
         wait: Duration,
         newer_than: Option<Instant>,
-    ) -> Result<(StreamPipe, Arc<Kept>), Unopened> {
+    ) -> Result<(Reached, Arc<Kept>), Unopened> {
         let options = OpenOptions { wait, ..self.options };
         let device = self.device.name.as_str();
-        let (opening, over) = self.service.begin_for_session(device, &self.name, options, newer_than).await?;
+        let mut tls = trust::begin(self.tls.clone(), &self.device).map_err(OpenError::from)?;
+        let begun = self.service.begin_for_session(device, &self.name, options, newer_than).await;
+        let (mut opening, over) = begun?;
+        // If nobody wants to hear it, the answer says why.
+        let _ = opening.send.write_all(&tls.take_first_words()).await;
         let (send, recv) = opening.answered().await?.into_split();
-        Ok((stream_pipe(send, recv), over))
+        Ok((Reached { tunnel: stream_pipe(send, recv), tls }, over))
     }
 
     /// Runs TLS with the device. If that comes to nothing, the hub of this link is tried last from then on.
-    async fn meet(&self, tunnel: StreamPipe, over: Arc<Kept>) -> Result<Carried, Unopened> {
-        let met = self.shake_hands(tunnel).await;
+    async fn meet(&self, reached: Reached, over: Arc<Kept>) -> Result<Carried, Unopened> {
+        let met = self.shake_hands(reached).await;
         let pipe = met.inspect_err(|_| self.service.prefer_another_than(&over)).map_err(OpenError::from)?;
         Ok((pipe, Arc::downgrade(&over)))
     }
 
-    async fn shake_hands(&self, pipe: StreamPipe) -> Result<TlsPipe<StreamPipe>, PeerError> {
-        let met = timeout(HANDSHAKE, trust::connect(pipe, self.tls.clone(), &self.device)).await;
+    async fn shake_hands(&self, Reached { tunnel, tls }: Reached) -> Result<TlsPipe<StreamPipe>, PeerError> {
+        let met = timeout(HANDSHAKE, trust::connect(tunnel, tls, &self.device)).await;
         met.map_err(|_| PeerError::TimedOut(self.device.clone()))?
     }
 
@@ -216,11 +228,11 @@ impl Tunnels {
     /// could go on over another one. If it comes to nothing, the hub is tried last from then on.
     async fn begin(
         self: Arc<Self>,
-        tunnel: StreamPipe,
+        reached: Reached,
         over: Arc<Kept>,
         grace: Duration,
     ) -> Result<Link, Unopened> {
-        let (first, weak) = self.meet(tunnel, over.clone()).await?;
+        let (first, weak) = self.meet(reached, over.clone()).await?;
         let mut limits = config(grace);
         let environment = self.environment();
         let name = SessionId(environment.random_bytes());
@@ -254,7 +266,7 @@ impl Tunnels {
     async fn first(self: &Arc<Self>, options: SessionOptions) -> Result<Link, OpenError> {
         let until = Instant::now() + options.wait;
         let (mut backoff, mut was_lost) = (Backoff::default(), false);
-        let begin = |tunnel, over| self.clone().begin(tunnel, over, options.grace).boxed();
+        let begin = |reached, over| self.clone().begin(reached, over, options.grace).boxed();
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.begin_through_any(left, None, begin).await {

@@ -11,7 +11,9 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, ServerConfig, SignatureScheme,
 };
 use towline_transports::Pipe;
-use towline_transports::tls::{self, ALPN_END_TO_END, ConfigError, Credentials, HandshakeError, TlsPipe};
+use towline_transports::tls::{
+    self, ALPN_END_TO_END, Begun, ConfigError, Credentials, HandshakeError, TlsPipe,
+};
 
 use crate::identity::Identity;
 
@@ -93,14 +95,19 @@ pub(crate) async fn accept<P: Pipe>(
     }
 }
 
-/// Runs TLS at the service's end, with `whom` the tunnel was opened to, for whom `config` [must be](client_config).
+/// Begins TLS at the service's end, with `whom` the tunnel is for, for whom `config` [must be](client_config).
+pub(crate) fn begin(config: Arc<ClientConfig>, whom: &Identity) -> Result<Begun, PeerError> {
+    let name = ServerName::try_from("device").expect("it is a name, and means nothing");
+    tls::begin(name, config).map_err(|error| PeerError::Handshake { whom: whom.clone(), error })
+}
+
+/// Goes on with it once there is the tunnel.
 pub(crate) async fn connect<P: Pipe>(
     pipe: P,
-    config: Arc<ClientConfig>,
+    begun: Begun,
     whom: &Identity,
 ) -> Result<TlsPipe<P>, PeerError> {
-    let name = ServerName::try_from("device").expect("it is a name, and means nothing");
-    tls::connect(pipe, name, config).await.map_err(|error| not_the_one(error, whom.clone()))
+    begun.connect(pipe).await.map_err(|error| not_the_one(error, whom.clone()))
 }
 
 /// Why TLS with `whom` came to nothing.
@@ -214,8 +221,9 @@ mod tests {
             let server = server_config(device, &environment.tls).unwrap();
             let (near, far) = tokio::io::duplex(64 << 10);
             let (ops, press) = (identity("service/ops"), identity("device/press-7"));
+            let begun = begin(client, &press).unwrap();
             let (at_service, at_device) =
-                tokio::join!(connect(near, client, &press), accept(far, server, &ops));
+                tokio::join!(connect(near, begun, &press), accept(far, server, &ops));
             (at_service.map(|_| ()), at_device.map(|_| ()))
         };
         let (service, device) = (credentials(&ours, "service/ops"), credentials(&ours, "device/press-7"));

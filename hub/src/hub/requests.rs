@@ -3,6 +3,8 @@
 //! In: a stream that an endpoint has opened. Out: an answer, and a tunnel for as long as it lives. Keeps: nothing; the
 //! core counts.
 
+use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use towline_transports::{Link, RecvStream, SendStream};
 
 use super::Inner;
+use super::early::Early;
 use super::record::{End, Record};
 use super::waiting::News;
 use crate::codes;
-use crate::core::{LinkId, MAX_PARKING, Offered, Pace, TunnelId};
+use crate::core::{LinkId, MAX_PARKING, Offered, Pace, TunnelId, Way};
 use crate::message::{self, Accepted, Answer, MessageError, Offer, Open, Request, millis};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::relay::{StreamLeg, relay_through};
@@ -36,7 +39,7 @@ pub(super) async fn serve_request(
 ) {
     send.set_urgency(Pace::FIRST);
     let refusal = match timeout(REQUEST_DEADLINE, message::read(&mut recv)).await {
-        Ok(Ok(Request::Open(open))) => match open_tunnel(&inner, link, &open, &mut send).await {
+        Ok(Ok(Request::Open(open))) => match open_tunnel(&inner, link, &open, &mut send, &mut recv).await {
             Ok(joined) => {
                 let record = Record::begin(joined.live.tunnel, link, joined.from.clone(), open);
                 return splice(record, joined, send, recv).await;
@@ -90,6 +93,8 @@ struct Joined {
     from: String,
     send: SendStream,
     recv: RecvStream,
+    /// What the service had said behind its request.
+    early: Early,
     /// The device's link is not the one that counts any more.
     replaced: CancellationToken,
 }
@@ -108,19 +113,28 @@ impl Drop for Live {
     }
 }
 
+/// The service's stream while its device is asked.
+struct Asker<'a> {
+    send: &'a mut SendStream,
+    recv: &'a mut RecvStream,
+    early: Early,
+}
+
 /// Asks the device, and gives the service its answer. A device that is lost while it is asked was away already, if the service
 /// would wait: it is asked again when it is back.
 async fn open_tunnel(
     inner: &Arc<Inner>,
     link: LinkId,
     open: &Open,
-    answer_to: &mut SendStream,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
 ) -> Result<Joined, Refusal> {
     let wait = Duration::from_millis(open.wait_ms.unwrap_or(0).into()).min(MAX_PARKING);
     let until = Instant::now() + wait;
     let (mut open, mut pause) = (open.clone(), LOST_PAUSE);
+    let mut asker = Asker { send, recv, early: Early::new(open.profile) };
     loop {
-        let refusal = match try_tunnel(inner, link, &open, answer_to).await {
+        let refusal = match try_tunnel(inner, link, &open, &mut asker).await {
             Ok(joined) => return Ok(joined),
             Err(Missed::Refused(refusal)) => return Err(refusal),
             Err(Missed::Lost(refusal)) => refusal,
@@ -155,9 +169,9 @@ async fn try_tunnel(
     inner: &Arc<Inner>,
     link: LinkId,
     open: &Open,
-    answer_to: &mut SendStream,
+    asker: &mut Asker<'_>,
 ) -> Result<Joined, Missed> {
-    let (offered, live, refused) = await_device(inner, link, open, answer_to).await?;
+    let (offered, live, refused) = await_device(inner, link, open, asker.send).await?;
     let (device, from) = {
         let state = inner.lock();
         let device = state.links.get(&offered.link).map(|peer| (peer.link.clone(), peer.replaced.clone()));
@@ -171,9 +185,9 @@ async fn try_tunnel(
         refusal = refused => return Err(refusal.map_or_else(|_| gone(), Missed::Refused)),
         // It has another link, and this one may be long in ending.
         () = replaced.cancelled() => return Err(gone()),
-        offer = offer(&device, &offered, from.clone()) => offer?,
+        offer = offer(&device, &offered, from.clone(), asker.recv, &mut asker.early) => offer?,
         // The service is gone, or has thought better of it.
-        _ = answer_to.stopped() => {
+        _ = asker.send.stopped() => {
             return Err(Refusal::new(RefusalCode::BadRequest, "the service left").into());
         }
     };
@@ -183,9 +197,9 @@ async fn try_tunnel(
         None => return Err(Refusal::new(RefusalCode::DeadlinePassed, "the answer came too late").into()),
     }
     let accepted = Accepted { tunnel: Some(offered.tunnel.0) };
-    let told = message::write(answer_to, &Answer::Accepted(accepted)).await;
+    let told = message::write(asker.send, &Answer::Accepted(accepted)).await;
     told.map_err(|error| Refusal::new(RefusalCode::BadRequest, error.to_string()))?;
-    Ok(Joined { live, from, send, recv, replaced })
+    Ok(Joined { live, from, send, recv, early: mem::take(&mut asker.early), replaced })
 }
 
 /// Asks the core for a tunnel. If the device is away and the service would wait, waits until it is here. What is returned
@@ -230,11 +244,13 @@ fn is_away(refusal: &Refusal) -> bool {
     matches!(refusal.code, RefusalCode::DeviceOffline | RefusalCode::DeviceUnknown)
 }
 
-/// Offers a tunnel to a device, and waits for its answer.
+/// Offers a tunnel to a device, with what the service says early, and waits for its answer.
 async fn offer(
     device: &Link,
     offered: &Offered,
     from: String,
+    service: &mut RecvStream,
+    early: &mut Early,
 ) -> Result<(SendStream, RecvStream, Answer), Missed> {
     let exchange = async {
         let (mut send, mut recv) = device.open_bi().await?;
@@ -247,7 +263,13 @@ async fn offer(
             deadline_ms: u32::try_from(millis(offered.deadline)).expect("deadlines are at most a minute"),
         };
         message::write(&mut send, &offer).await?;
-        let answer = message::read(&mut recv).await?;
+        early.begin_anew();
+        let mut reader = message::Reader::default();
+        let answer = poll_fn(|context| {
+            early.poll_pass(context, service, &mut send);
+            reader.poll_next(context, &mut recv)
+        });
+        let answer = answer.await?.ok_or(MessageError::Truncated)?;
         Ok((send, recv, answer))
     };
     exchange.await.map_err(|error| match error {
@@ -263,7 +285,8 @@ async fn offer(
 
 /// Joins the two legs of a tunnel until it is over.
 async fn splice(mut record: Record, joined: Joined, send: SendStream, recv: RecvStream) {
-    let Joined { live: _live, send: to_device, recv: from_device, replaced, .. } = joined;
+    let Joined { live: _live, send: to_device, recv: from_device, early, replaced, .. } = joined;
+    early.hand_over(record.splice.flow(Way::Forth));
     let mut service_leg = StreamLeg::new(send, recv);
     let mut device_leg = StreamLeg::new(to_device, from_device);
     let relaying = relay_through(&mut record.splice, &mut service_leg, &mut device_leg);

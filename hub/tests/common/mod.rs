@@ -6,6 +6,7 @@ pub mod honest;
 pub mod log;
 pub mod memory;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
@@ -15,7 +16,8 @@ use towline::core::Limits;
 use towline::identity::Identity;
 use towline::policy::{AllowAll, Policy};
 use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Route, Service, StartError, Status};
-use towline_transports::tls::Credentials;
+use towline_transports::tls::{self, ALPN_LINK, Credentials};
+use towline_transports::{Config, Link, Side};
 
 /// An authority, and how to get certificates from it.
 pub struct World {
@@ -110,6 +112,19 @@ impl World {
     }
 
     /// A device that is online.
+    /// A link with valid TLS and these limits on which nothing was said yet.
+    pub async fn raw_link(
+        &self,
+        hub: SocketAddr,
+        credentials: Credentials,
+        limits: Config,
+    ) -> Result<Link, tls::HandshakeError> {
+        let config = tls::client_config(credentials, &[ALPN_LINK], &self.environment.tls).unwrap();
+        let socket = self.environment.network.connect(&hub.to_string()).await.unwrap();
+        let pipe = tls::connect(socket, "127.0.0.1".try_into().unwrap(), config).await?;
+        Ok(Link::over_tls(pipe, Side::Client, limits))
+    }
+
     pub async fn device(&self, name: &str, hub: &Hub) -> Device {
         let config = self.endpoint(&format!("device/{name}"), hub);
         let device = Device::register(config, self.environment.clone()).unwrap();

@@ -80,7 +80,7 @@ impl<P: Pipe> Hello<P> {
         let Self { pipe, input, offers } = self;
         let ours = config.alpn_protocols.clone();
         let handshake = Handshake::server(config).map_err(HandshakeError::Tls)?;
-        let pipe = shake_hands(pipe, handshake, input).await.map_err(|error| match error {
+        let pipe = shake_hands(pipe, handshake, input, Vec::new()).await.map_err(|error| match error {
             HandshakeError::Tls(rustls::Error::NoApplicationProtocol) => {
                 HandshakeError::Protocol { ours: readable(&ours), theirs: Some(readable(&offers)) }
             }

@@ -53,13 +53,13 @@ enum Reading {
     Failed(Option<io::Error>),
 }
 
-/// Runs a handshake over `pipe`, of which `input` was read already.
+/// Runs a handshake over `pipe`, of which `input` was read already, and for which there is `output`.
 pub(super) async fn shake_hands<P: Pipe>(
     mut pipe: P,
     mut handshake: Handshake,
     mut input: BytesMut,
+    mut output: Vec<u8>,
 ) -> Result<TlsPipe<P>, HandshakeError> {
-    let mut output = Vec::new();
     let mut lost = None;
     loop {
         let step = handshake.advance(&mut input, &mut output);
