@@ -40,6 +40,11 @@ pub struct Config {
     pub max_streams_uni: u64,
     /// The largest record that the peer may send, in bytes; not below 16382. Default: 16382.
     pub max_record_size: u64,
+    /// How many bytes the peer takes before it has declared itself, on one bidirectional stream that this end opens: what
+    /// the two applications have agreed on, for instance with their ALPN. They go out with this end's own parameters, which
+    /// saves a round trip; a peer that then declares less breaks the rules (as RFC 9000 §7.4.1 has it for 0-RTT). Not for a
+    /// session that may outlive its pipe. Default: 0, so that nothing goes out before.
+    pub early_window: u64,
     /// How many bytes are accepted from this end's application before the pipe takes them, on all streams
     /// together. Default: 1 MiB.
     ///
@@ -79,6 +84,7 @@ impl Default for Config {
             max_streams_bidi: 128,
             max_streams_uni: 128,
             max_record_size: MIN_MAX_RECORD_SIZE,
+            early_window: 0,
             send_buffer: 1 << 20,
             idle_timeout: Duration::from_secs(15),
             keep_alive: Some(Duration::from_secs(5)),
@@ -113,6 +119,17 @@ impl Config {
             ..Self::clone(&config)
         };
         if clamped == *config { config } else { clamped.into() }
+    }
+
+    /// What the peer is held to allow before it has declared itself, if anything.
+    pub(crate) fn early_parameters(&self) -> Option<Parameters> {
+        let window = self.early_window;
+        (window > 0 && self.resumption == Resumption::Off).then(|| Parameters {
+            initial_max_data: window,
+            initial_max_stream_data_bidi_remote: window,
+            initial_max_streams_bidi: 1,
+            ..Parameters::default()
+        })
     }
 
     pub(crate) fn max_streams(&self, dir: Dir) -> u64 {

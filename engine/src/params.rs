@@ -138,6 +138,14 @@ impl Parameters {
         }
     }
 
+    /// Whether nobody who has counted on `agreed` has sent too much.
+    pub(crate) fn allow_all_of(&self, agreed: &Self) -> bool {
+        let limits = |of: &Self| {
+            [of.initial_max_data, of.initial_max_stream_data_bidi_remote, of.initial_max_streams_bidi]
+        };
+        limits(self).iter().zip(limits(agreed)).all(|(ours, agreed)| *ours >= agreed)
+    }
+
     /// What of it holds for streams for as long as the session lives.
     pub(crate) fn stream_limits(&self) -> StreamLimits {
         StreamLimits {

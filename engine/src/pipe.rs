@@ -184,8 +184,12 @@ impl Session {
                 draining.owed |= !sabotaged!(DrainLostAtDetach);
             }
         }
+        let is_first = exchange.is_none();
         self.epoch = Some(epoch);
         self.pipe = Some(Pipe::new(now, self.config.max_record_size, exchange));
+        if let Some(agreed) = self.config.early_parameters().filter(|_| is_first) {
+            self.raise_limits(&agreed);
+        }
         self.offer_room();
     }
 
@@ -221,7 +225,8 @@ impl Session {
     pub(crate) fn carries_frames(&self) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         match &pipe.exchange {
-            None => pipe.peer.is_some(),
+            // The limits are known, be it since they are agreed on.
+            None => self.peer.is_some(),
             Some(exchange) => exchange.lets_frames_out(self.side, self.config.optimistic_resend),
         }
     }

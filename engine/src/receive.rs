@@ -107,17 +107,33 @@ impl Session {
         if pipe.exchange.is_some() {
             return Ok(());
         }
+        if self.config.early_parameters().is_some_and(|agreed| !parameters.allow_all_of(&agreed)) {
+            return Err(Violation::BadParameters);
+        }
         pipe.liveness.ask();
         self.news.attached = true;
         let offer = parameters.resume.take();
         self.resume = offer.and_then(|theirs| self.agree(theirs)).map(Box::new);
         self.streams.acknowledges = self.resume.is_some();
+        self.raise_limits(&parameters);
+        Ok(())
+    }
+
+    /// Learns what the peer allows at first, or is held to. What has begun before has the new limits as well.
+    pub(crate) fn raise_limits(&mut self, parameters: &Parameters) {
         self.credit.raise(parameters.initial_max_data);
         for dir in [Dir::Bi, Dir::Uni] {
             self.on_max_streams(dir, parameters.initial_max_streams(dir));
         }
-        self.peer = Some(parameters.stream_limits());
-        Ok(())
+        let limits = parameters.stream_limits();
+        let mut begun = self.streams.after(None);
+        while let Some(id) = begun {
+            if id.sends(self.side) {
+                self.raise_stream_credit(id, limits.of(self.side.peer(), id));
+            }
+            begun = self.streams.after(Some(id));
+        }
+        self.peer = Some(limits);
     }
 
     /// Both ends want the session to outlive its pipe, if this one does.

@@ -21,6 +21,9 @@ use crate::refusal::Refusal;
 /// How long it may take to get to the hub: the connection, TLS, and the hello.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What every hub takes on a link before it has declared itself, in bytes (PROTOCOL §3.1): the hello.
+const HELLO_WINDOW: u64 = 4 << 10;
+
 /// What this software calls itself.
 pub const AGENT: &str = concat!("towline/", env!("CARGO_PKG_VERSION"));
 
@@ -39,9 +42,10 @@ pub fn link_config(side: Side) -> Config {
     config.max_streams_uni = 0;
     config.session_window = room_for(TUNNELS_PER_DEVICE, &config).max(config.session_window);
     config.max_stream_window = MAX_STREAM_WINDOW;
-    if side == Side::Server {
+    match side {
+        Side::Client => config.early_window = HELLO_WINDOW,
         // The endpoint asks for signs of life, and its asking is one for the hub, which so need not ask as well.
-        config.keep_alive = config.keep_alive.map(|interval| interval * 3 / 2);
+        Side::Server => config.keep_alive = config.keep_alive.map(|interval| interval * 3 / 2),
     }
     config
 }

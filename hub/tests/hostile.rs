@@ -161,8 +161,8 @@ async fn only_a_service_may_open_many_streams() {
     let honest = Honest::new(&world, Limits::default()).await;
     for (who, may) in [("device/busy", false), ("service/busy", true)] {
         let link = raw_link(&world, &honest, world.credentials(who)).await.unwrap();
-        let mut opened = vec![link.open_bi().await.unwrap()];
-        // The hub's limits are known with the first stream: to open one more takes no time, or all of it.
+        let mut opened = vec![link.open_bi().await.unwrap(), link.open_bi().await.unwrap()];
+        // The hub's limits are known with the second stream: to open one more takes no time, or all of it.
         let many = loop {
             tokio::select! {
                 biased;
