@@ -7,7 +7,8 @@ use plotters::prelude::{
     BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, LineSeries, Palette, Palette99, SVGBackend, WHITE,
 };
 
-use super::{Devices, Results, Shared, Transfer, each};
+use super::devices::each;
+use super::{Devices, Results, Shared, Transfer};
 use crate::stats::short;
 
 /// Lines of a plot, each with its name and its points.
