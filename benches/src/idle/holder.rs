@@ -1,7 +1,8 @@
 //! The process that holds connections: this program, started once more.
 //!
 //! On its standard input it is told whom to trust, and then how many connections there will be; once there are so many,
-//! and all is quiet, it answers on its standard output with what its memory is. It ends with its standard input.
+//! and all is quiet, it answers on its standard output with what its memory is. It ends with its standard input, whatever it
+//! waits for: whoever started it may have been killed.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use towline::core::Limits;
 use towline::policy::AllowAll;
@@ -140,10 +141,12 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Listens to the standard input, in a thread of its own.
-    fn listen() -> Self {
+    /// Listens to the standard input, in a thread of its own. The receiver hears of its end.
+    fn listen() -> (Self, oneshot::Receiver<()>) {
         let (ask, counts) = mpsc::unbounded_channel();
+        let (end, ended) = oneshot::channel();
         thread::spawn(move || {
+            let _end: oneshot::Sender<()> = end;
             for line in io::stdin().lines().map_while(Result::ok) {
                 let count = serde_json::from_str(&line);
                 if !count.is_ok_and(|count| ask.send(count).is_ok()) {
@@ -151,7 +154,7 @@ impl Asked {
                 }
             }
         });
-        Self { counts, sizes: alloc::sizes() }
+        (Self { counts, sizes: alloc::sizes() }, ended)
     }
 
     /// How many there will be, until nobody asks any more.
@@ -187,15 +190,21 @@ pub fn run(name: Name, settle: Duration) -> anyhow::Result<()> {
     let mut trust = String::new();
     io::stdin().lock().read_line(&mut trust)?;
     let trust: Trust = serde_json::from_str(&trust)?;
-    let asked = Asked::listen();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match name.who() {
-        Who::Contender(contender) => {
-            runtime.block_on(contender.visit(Use::Idle, Hold { trust, settle, asked }))
+    let (asked, ended) = Asked::listen();
+    let hold = async {
+        match name.who() {
+            Who::Contender(contender) => contender.visit(Use::Idle, Hold { trust, settle, asked }).await,
+            Who::Hub(_) => hold_hub(trust, settle, asked).await,
+            Who::DetachedSessions => sessions::hold(trust, settle, asked).await,
         }
-        Who::Hub(_) => runtime.block_on(hold_hub(trust, settle, asked)),
-        Who::DetachedSessions => runtime.block_on(sessions::hold(trust, settle, asked)),
-    }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            held = hold => held,
+            _ = ended => Ok(()),
+        }
+    })
 }
 
 struct Hold {
@@ -253,9 +262,6 @@ async fn answer(
     asked.answer(&address)?;
     while let Some(wanted) = asked.next().await {
         while count() < wanted {
-            if asked.counts.is_closed() {
-                return Ok(());
-            }
             sleep(LOOK).await;
         }
         let before = clock::process_cpu();
