@@ -24,6 +24,17 @@ impl Spread {
         let (&min, &max) = (rounds.first()?, rounds.last()?);
         Some(Self { median: rounds[(rounds.len() - 1) / 2], min, max })
     }
+
+    /// The same in a unit of which this has `factor`.
+    pub fn times(self, factor: f64) -> Self {
+        let Self { median, min, max } = self;
+        Self { median: median * factor, min: min * factor, max: max * factor }
+    }
+
+    /// The middle, and the range if there is one: of a single round there is none.
+    pub fn brief(&self) -> String {
+        if self.min < self.max { self.to_string() } else { short(self.median) }
+    }
 }
 
 impl fmt::Display for Spread {
@@ -73,6 +84,8 @@ mod tests {
         assert_eq!((spread.median, spread.min, spread.max), (2.0, 1.0, 3.0));
         assert_eq!(Spread::of([]), None);
         assert_eq!(spread.to_string(), "2.00 (1.00..3.00)");
+        assert_eq!(spread.times(10.0).brief(), "20.0 (10.0..30.0)");
+        assert_eq!(Spread::of([2.0]).unwrap().brief(), "2.00");
     }
 
     #[test]

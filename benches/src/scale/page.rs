@@ -4,23 +4,25 @@ use std::fmt::Write;
 
 use anyhow::anyhow;
 use plotters::prelude::{
-    BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, LineSeries, Palette, Palette99, SVGBackend, WHITE,
+    BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, LineSeries, Palette, Palette99, PathElement,
+    SVGBackend, WHITE,
 };
 
 use super::devices::each;
 use super::{Devices, Results, Shared, Transfer};
-use crate::stats::short;
+use crate::stats::{Spread, short};
 
-/// Lines of a plot, each with its name and its points.
-type Lines<'a> = Vec<(&'a str, Vec<(f64, f64)>)>;
+/// Lines of a plot, each with its name and its points, over which the rounds are spread.
+type Lines<'a> = Vec<(&'a str, Vec<(f64, Spread)>)>;
 
 pub(super) fn page(results: &Results) -> anyhow::Result<String> {
-    let shared = |value: fn(&Transfer) -> f64| -> Lines<'_> {
+    let shared = |value: fn(&Transfer) -> Spread| -> Lines<'_> {
         let points = |shared: &Shared| shared.points.iter().map(|it| (it.count as f64, value(it))).collect();
         results.shared.iter().map(|shared| (shared.what, points(shared))).collect()
     };
     let devices = |name, value: fn(&Devices) -> f64| -> Lines<'_> {
-        vec![(name, results.devices.iter().map(|it| (it.count as f64, value(it))).collect())]
+        let point = |it: &Devices| Some((it.count as f64, Spread::of([value(it)])?));
+        vec![(name, results.devices.iter().filter_map(point).collect())]
     };
     let sharers = "streams, tunnels or connections that share them";
     let idle = "idle devices over TLS";
@@ -39,7 +41,8 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
     let mib = results.bytes >> 20;
     writeln!(
         page,
-        "<p>Transfers of {mib} MiB over loopback, both ends and all between in one process; the middle of the rounds, of which there were {}. What a byte costs \
+        "<p>Transfers of {mib} MiB over loopback, both ends and all between in one process; the middle of the rounds, of which there were {}, with the least \
+         and the most of them. What a byte costs \
          does not grow with their number where the line is level; what devices cost grows with their number alone where it is \
          straight.</p>",
         results.rounds
@@ -55,7 +58,7 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
     page.push_str("<h2>Numbers</h2><table><tr><th>shared by<th>count<th>GB/s<th>CPU s/GB</tr>");
     for Shared { what, points } in &results.shared {
         for Transfer { count, gb_per_s, cpu_s_per_gb } in points {
-            let (rate, cost) = (short(*gb_per_s), short(*cpu_s_per_gb));
+            let (rate, cost) = (gb_per_s.brief(), cpu_s_per_gb.brief());
             writeln!(page, "<tr><td>{what}<td>{count}<td>{rate}<td>{cost}</tr>")?;
         }
     }
@@ -96,9 +99,10 @@ fn draw(
     lines: &Lines<'_>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let place = |count: f64| if is_log { count.log10() } else { count };
-    let points = || lines.iter().flat_map(|(_, points)| points.iter().copied());
+    let points = || lines.iter().flat_map(|(_, points)| points);
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::MIN_POSITIVE, f64::max);
-    let (last, top) = (most(&mut points().map(|(x, _)| place(x))), most(&mut points().map(|(_, y)| y)));
+    let last = most(&mut points().map(|&(x, _)| place(x)));
+    let top = most(&mut points().map(|(_, y)| y.max));
     let area = SVGBackend::with_string(svg, (820, 320)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -117,10 +121,12 @@ fn draw(
         .draw()?;
     for (index, (name, points)) in lines.iter().enumerate() {
         let color = Palette99::pick(index).to_rgba();
-        let placed = || points.iter().map(|&(x, y)| (place(x), y));
+        let placed = || points.iter().map(|&(x, y)| (place(x), y.median));
         let series = chart.draw_series(LineSeries::new(placed(), color.stroke_width(2)))?;
         series.label(*name).legend(move |at| Circle::new(at, 4, color.filled()));
         chart.draw_series(placed().map(|point| Circle::new(point, 3, color.filled())))?;
+        let range = |&(x, y): &(f64, Spread)| PathElement::new([(place(x), y.min), (place(x), y.max)], color);
+        chart.draw_series(points.iter().filter(|(_, y)| y.min < y.max).map(range))?;
     }
     chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE.mix(0.8)).draw()?;
     area.present()?;
@@ -133,9 +139,10 @@ mod tests {
 
     #[test]
     fn a_page_has_a_plot_of_each_cost_and_says_what_is_missing() {
+        let spread = |rounds: &[f64]| Spread::of(rounds.iter().copied()).unwrap();
         let points = vec![
-            Transfer { count: 1, gb_per_s: 0.5, cpu_s_per_gb: 2.0 },
-            Transfer { count: 1000, gb_per_s: 0.4, cpu_s_per_gb: 2.5 },
+            Transfer { count: 1, gb_per_s: spread(&[0.5]), cpu_s_per_gb: spread(&[2.0]) },
+            Transfer { count: 1000, gb_per_s: spread(&[0.4, 0.3, 0.5]), cpu_s_per_gb: spread(&[2.5]) },
         ];
         let mut results = Results {
             bytes: 1 << 20,
@@ -150,6 +157,7 @@ mod tests {
         let shown = page(&results).unwrap();
         assert_eq!(shown.matches("<svg").count(), 4, "{shown}");
         assert!(shown.contains("<tr><td>1000<td>24.5<td>9000<td>8.00<td>6000<td>50.0"), "{shown}");
+        assert!(shown.contains("<tr><td>tunnels<td>1000<td>0.400 (0.300..0.500)<td>2.50</tr>"), "{shown}");
         assert!(shown.contains("missing: 10 tunnels: &lt;it> failed"));
         assert!(!shown.contains("src=") && !shown.contains("href="), "it needs nothing else");
         results.devices.clear();

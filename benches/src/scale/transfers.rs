@@ -14,7 +14,7 @@ use tokio::runtime::Builder;
 use towline::Environment;
 
 use super::{Options, Results};
-use crate::stats::{Spread, short};
+use crate::stats::Spread;
 use crate::transports::contender::Name as Contender;
 use crate::tunnel::product::Product;
 use crate::tunnel::target::{self, Upload};
@@ -37,10 +37,10 @@ pub struct Shared {
 pub struct Transfer {
     /// How many streams or tunnels.
     pub count: usize,
-    /// 10^9 bytes a second, the middle of the rounds.
-    pub gb_per_s: f64,
+    /// 10^9 bytes a second.
+    pub gb_per_s: Spread,
     /// CPU seconds for 10^9 bytes, of everything.
-    pub cpu_s_per_gb: f64,
+    pub cpu_s_per_gb: Spread,
 }
 
 /// Wall and CPU time, in seconds for 10^9 bytes.
@@ -66,8 +66,9 @@ pub(super) fn share(
         }
     }
     let point = |(&count, costs): (&usize, &Vec<Cost>)| {
-        let middle = |part: usize| Some(Spread::of(costs.iter().map(|cost| cost[part]))?.median);
-        Some(Transfer { count, gb_per_s: 1.0 / middle(0)?, cpu_s_per_gb: middle(1)? })
+        let gb_per_s = Spread::of(costs.iter().map(|[wall, _]| 1.0 / wall))?;
+        let cpu_s_per_gb = Spread::of(costs.iter().map(|&[_, cpu]| cpu))?;
+        Some(Transfer { count, gb_per_s, cpu_s_per_gb })
     };
     let points = options.counts.iter().zip(&costs).filter_map(point).collect();
     results.shared.push(Shared { what, points });
@@ -147,7 +148,7 @@ pub(super) fn table(shared: &[Shared]) -> Table {
     let mut table = report::table(["SHARED BY", "COUNT", "GB/s", "CPU s/GB"], 1);
     for Shared { what, points } in shared {
         for Transfer { count, gb_per_s, cpu_s_per_gb } in points {
-            table.add_row([*what, &count.to_string(), &short(*gb_per_s), &short(*cpu_s_per_gb)]);
+            table.add_row([*what, &count.to_string(), &gb_per_s.brief(), &cpu_s_per_gb.brief()]);
         }
     }
     table
