@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nix::time::ClockId;
+use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 
 /// The CPU time that this thread has used.
@@ -13,6 +13,12 @@ pub fn thread_cpu() -> Duration {
 /// The CPU time that this process has used, in all its threads.
 pub fn process_cpu() -> Duration {
     cpu(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// The CPU time that another process has used, in all its threads; `None` if it has ended.
+pub(crate) fn cpu_of_process(pid: u32) -> Option<Duration> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid.try_into().ok()?)).ok()?;
+    clock.now().ok().map(Into::into)
 }
 
 /// The CPU time that another thread of this process has used; none if it has ended.

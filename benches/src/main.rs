@@ -1,5 +1,6 @@
 //! `towline-bench`: the project's figures, the whole product, and the comparison with peers.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -117,6 +118,8 @@ Example, a quick look at ours beside the library that it is made of:
         contender: idle::Name,
         /// How long all is quiet before memory is measured, in seconds
         settle: u64,
+        /// Where a hub listens [default: any port of 127.0.0.1]
+        listen: Option<SocketAddr>,
     },
     /// Count instructions with callgrind: for 16 KiB, for an echo, for a stream
     #[command(after_help = "\
@@ -149,7 +152,8 @@ Example, once a change costs more and that is meant, or costs less:
         #[arg(long, conflicts_with = "bless")]
         json: bool,
     },
-    /// Measure what more of everything costs: 1 to 1,000 streams, tunnels and connections, and devices by the thousand
+    /// Measure what more of everything costs: 1 to 1,000 streams, tunnels and connections, devices by the thousand, and how long
+    /// these take to come back once their hub is killed
     #[command(after_help = "\
 Example, with plots, in some ten minutes; the most devices that descriptors allow:
   towline-bench scale --out scale.html
@@ -158,7 +162,10 @@ Example, in two minutes:
   towline-bench scale --quick
 
 Example, one of them, again and again:
-  towline-bench scale --rounds 9 --shared-by 1000 session")]
+  towline-bench scale --rounds 9 --shared-by 1000 session
+
+Example, how long 1,000 devices take to come back to another hub:
+  towline-bench scale storm --devices 1000")]
     Scale(ScaleArgs),
     /// Hold the link laboratory against theory: delay, rate and losses of lines between two networks of this machine
     #[command(after_help = "\
@@ -261,16 +268,16 @@ struct ScaleArgs {
     /// How much a transfer moves, whoever shares it, in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1 << 14))]
     size: u32,
-    /// How many rounds of transfers
+    /// How many rounds of transfers, and of storms
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// How many devices at most [default: 20,000, or as many as descriptors allow]
+    /// How many devices at most [default: 20,000 that are idle and 10,000 that come back, or as many as descriptors allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     devices: Option<u32>,
     /// How long devices are idle before memory is looked at, and processor time is counted, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     settle: u64,
-    /// One round of a quarter of the bytes, and 2,000 devices that are idle for six seconds
+    /// One round of a quarter of the bytes, 2,000 devices that are idle for six seconds, and 1,000 that come back
     #[arg(long)]
     quick: bool,
     /// Write a page with plots as well
@@ -283,23 +290,23 @@ struct ScaleArgs {
 
 fn run_scale(args: &ScaleArgs) -> anyhow::Result<()> {
     let most = idle::most()?;
-    let devices = args.devices.map_or_else(|| most.min(scale::MOST), |devices| devices as usize);
-    let (bytes, rounds) = ((args.size as usize) << 20, args.rounds.into());
-    let settle = Duration::from_secs(args.settle);
-    let counts: Vec<_> = args.shared_by.iter().copied().map(usize::from).collect();
-    let what = if args.what.is_empty() { scale::What::value_variants().to_vec() } else { args.what.clone() };
-    let all = scale::Options { what: what.clone(), counts: counts.clone(), bytes, rounds, settle, devices };
-    let quick = scale::Options {
-        what,
-        counts,
-        bytes: bytes / 4,
-        rounds: 1,
-        settle: Duration::from_secs(6),
-        devices: devices.min(2000),
+    let asked = |default: usize| args.devices.map_or(most.min(default), |devices| devices as usize);
+    let mut options = scale::Options {
+        what: if args.what.is_empty() { scale::What::value_variants().to_vec() } else { args.what.clone() },
+        counts: args.shared_by.iter().copied().map(usize::from).collect(),
+        bytes: (args.size as usize) << 20,
+        rounds: args.rounds.into(),
+        settle: Duration::from_secs(args.settle),
+        devices: asked(scale::MOST),
+        storm: asked(scale::MOST_IN_A_STORM),
     };
+    if args.quick {
+        (options.bytes, options.rounds, options.settle) = (options.bytes / 4, 1, Duration::from_secs(6));
+        (options.devices, options.storm) = (options.devices.min(2000), options.storm.min(1000));
+    }
     // Before it is measured for minutes.
     output::check_writable(args.out.as_deref())?;
-    let results = scale::measure(if args.quick { &quick } else { &all })?;
+    let results = scale::measure(&options)?;
     if let Some(out) = &args.out {
         scale::write(&results, out)?;
     }
@@ -328,7 +335,9 @@ fn main() -> anyhow::Result<()> {
             let options = idle::Options { contenders, links: usize::try_from(links)?, settle };
             idle::print(&idle::measure(&options)?, json)
         }
-        Command::Hold { contender, settle } => idle::holder::run(contender, Duration::from_secs(settle)),
+        Command::Hold { contender, settle, listen } => {
+            idle::holder::run(contender, Duration::from_secs(settle), listen)
+        }
         Command::Instructions { muxers, json } => instructions::print(&instructions::count(&muxers)?, json),
         Command::Baseline { file, bless: true, .. } => {
             output::check_writable(Some(&file))?;

@@ -64,12 +64,19 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    pub(crate) fn start(name: Name, settle: Duration, trust: &Trust) -> anyhow::Result<Self> {
+    /// Starts it. A hub listens on `listen`, or on any port.
+    pub(crate) fn start(
+        name: Name,
+        settle: Duration,
+        trust: &Trust,
+        listen: Option<SocketAddr>,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg(COMMAND)
             .arg(name.text())
             .arg(settle.as_secs().to_string())
+            .args(listen.map(|address| address.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut process = command.spawn().context("this program does not start once more")?;
@@ -111,9 +118,23 @@ impl Holder {
         let answer = timeout(self.settle + ANSWER, self.hear()).await;
         answer.context("the process that holds the connections does not see all of them")?
     }
-}
 
-impl Holder {
+    /// The CPU time that it has used since it was started.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        clock::cpu_of_process(self.process.id()).context("the process that holds the connections has ended")
+    }
+
+    /// Kills it, so that it has nothing to say to anybody. Returns once its port is free.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
     /// Ends it, before the other ends of its connections end and it has something to say about that.
     pub(crate) fn stop(&mut self) {
         // That is its cue. Whoever watches it, such as a profiler, gets to hear of its end so.
@@ -185,7 +206,7 @@ impl Asked {
 /// # Errors
 ///
 /// What it is told makes no sense, or the connections cannot be held.
-pub fn run(name: Name, settle: Duration) -> anyhow::Result<()> {
+pub fn run(name: Name, settle: Duration, listen: Option<SocketAddr>) -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut trust = String::new();
     io::stdin().lock().read_line(&mut trust)?;
@@ -194,7 +215,7 @@ pub fn run(name: Name, settle: Duration) -> anyhow::Result<()> {
     let hold = async {
         match name.who() {
             Who::Contender(contender) => contender.visit(Use::Idle, Hold { trust, settle, asked }).await,
-            Who::Hub(_) => hold_hub(trust, settle, asked).await,
+            Who::Hub(_) => hold_hub(trust, settle, asked, listen).await,
             Who::DetachedSessions => sessions::hold(trust, settle, asked).await,
         }
     };
@@ -239,10 +260,15 @@ async fn accept_all(mut listener: impl Listen, count: Arc<AtomicUsize>) {
     }
 }
 
-async fn hold_hub(trust: Trust, settle: Duration, asked: Asked) -> anyhow::Result<()> {
+async fn hold_hub(
+    trust: Trust,
+    settle: Duration,
+    asked: Asked,
+    listen: Option<SocketAddr>,
+) -> anyhow::Result<()> {
     let environment = Environment { tls: trust::environment(), ..Environment::system() };
     let config = HubConfig {
-        listen: format!("{HOST}:0"),
+        listen: listen.map_or_else(|| format!("{HOST}:0"), |address| address.to_string()),
         credentials: trust.far()?,
         limits: Limits::default(),
         policy: Box::new(AllowAll),

@@ -1,5 +1,6 @@
 //! The other ends: makes the connections, and keeps them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -36,7 +37,7 @@ fn run(load: impl Future<Output = anyhow::Result<Vec<Held>>>) -> anyhow::Result<
 }
 
 /// Waits for connections to be made.
-pub(super) async fn patiently<T>(connections: impl Future<Output = T>) -> anyhow::Result<T> {
+pub(crate) async fn patiently<T>(connections: impl Future<Output = T>) -> anyhow::Result<T> {
     timeout(PATIENCE, connections).await.context("not all connections were there after five minutes")
 }
 
@@ -86,21 +87,44 @@ async fn load_hub(
     trust: &Trust,
     counts: &[usize],
 ) -> anyhow::Result<Vec<Held>> {
-    let hub = holder.address().await?.to_string();
     let last = counts.last().copied().unwrap_or(0);
-    let mut endpoints = trust.devices(last)?.into_iter().map(|credentials| EndpointConfig {
-        hub: hub.clone(),
-        credentials,
-        route: Route { transport: Some(way), ..Route::default() },
-    });
-    let (mut devices, mut held) = (Vec::new(), Vec::new());
+    let mut fleet = Fleet::new(holder.address().await?, way, trust, last)?;
+    let mut held = Vec::new();
     for &count in counts {
-        devices.extend(patiently(register(endpoints.by_ref().take(count - devices.len()))).await??);
+        fleet.grow(count).await?;
         held.push(holder.measure(count).await?);
     }
     holder.stop();
-    drop(devices);
+    drop(fleet);
     Ok(held)
+}
+
+/// Devices of a hub, of which there are more and more.
+pub(crate) struct Fleet {
+    /// Those that are still to come.
+    endpoints: std::vec::IntoIter<EndpointConfig>,
+    /// Those that are there.
+    pub(crate) devices: Vec<Device>,
+}
+
+impl Fleet {
+    /// Nobody yet, and at most so many, of the hub that is there.
+    pub(crate) fn new(hub: SocketAddr, way: Way, trust: &Trust, most: usize) -> anyhow::Result<Self> {
+        let endpoint = |credentials| EndpointConfig {
+            hub: hub.to_string(),
+            credentials,
+            route: Route { transport: Some(way), ..Route::default() },
+        };
+        let endpoints: Vec<_> = trust.devices(most)?.into_iter().map(endpoint).collect();
+        Ok(Self { endpoints: endpoints.into_iter(), devices: Vec::new() })
+    }
+
+    /// Returns once `count` of them are online.
+    pub(crate) async fn grow(&mut self, count: usize) -> anyhow::Result<()> {
+        let more = self.endpoints.by_ref().take(count - self.devices.len());
+        self.devices.extend(patiently(register(more)).await??);
+        Ok(())
+    }
 }
 
 async fn register(endpoints: impl Iterator<Item = EndpointConfig>) -> anyhow::Result<Vec<Device>> {

@@ -4,7 +4,7 @@
 //! divided by the connections that came in between: so what there is once is in no figure.
 
 pub mod holder;
-mod load;
+pub(crate) mod load;
 mod sessions;
 
 use std::time::Duration;
@@ -167,7 +167,7 @@ pub(crate) fn held(
     settle: Duration,
     trust: &Trust,
 ) -> anyhow::Result<Vec<Held>> {
-    let mut holder = Holder::start(name, settle, trust)?;
+    let mut holder = Holder::start(name, settle, trust, None)?;
     load::load(name, &mut holder, trust, counts)
 }
 

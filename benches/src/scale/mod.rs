@@ -1,9 +1,10 @@
-//! What more of everything costs: streams, tunnels, devices. A cost that grows with their number shows as a line that bends.
+//! What more of everything costs: streams, tunnels, devices, and all of them coming back at once. A cost that grows with their number shows as a line that bends.
 //!
 //! In: numbers of each. Out: for each number what a byte costs, or what one of them does; and a page with a plot of each.
 
 mod devices;
 mod page;
+mod storm;
 mod transfers;
 
 use std::net::Ipv4Addr;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use towline_sim::output;
 
 pub use devices::Devices;
+pub use storm::{MOST as MOST_IN_A_STORM, Storm};
 pub use transfers::{Shared, Transfer};
 
 use crate::idle;
@@ -41,6 +43,8 @@ pub enum What {
     Session,
     /// Idle devices on a hub.
     Devices,
+    /// Devices whose hub is killed, and that come back to another.
+    Storm,
 }
 
 impl What {
@@ -52,7 +56,13 @@ impl What {
             Self::Tunnels => "tunnels",
             Self::Session => "connections of a session end to end",
             Self::Devices => "idle devices",
+            Self::Storm => "devices that come back at once",
         }
+    }
+
+    /// Whether it is a transfer that so many share.
+    fn is_shared(self) -> bool {
+        !matches!(self, Self::Devices | Self::Storm)
     }
 }
 
@@ -65,12 +75,33 @@ pub struct Options {
     pub counts: Vec<usize>,
     /// How many bytes a transfer has, whoever shares it.
     pub bytes: usize,
-    /// How many rounds of transfers there are.
+    /// How many rounds of transfers, and of storms, there are.
     pub rounds: usize,
     /// How long devices are idle before they are looked at, and their hub's processor time is counted.
     pub settle: Duration,
-    /// The most devices.
+    /// The most idle devices.
     pub devices: usize,
+    /// The most devices that come back at once.
+    pub storm: usize,
+}
+
+impl Options {
+    /// How many steps there are.
+    fn steps(&self) -> usize {
+        let transfers = self.what.iter().filter(|what| what.is_shared()).count() * self.counts.len();
+        let storms = if self.what.contains(&What::Storm) { storm::counts(self.storm).count() } else { 0 };
+        (transfers + storms) * self.rounds
+    }
+
+    /// The most devices of all that is asked for.
+    fn most_devices(&self) -> usize {
+        let most = |&what: &What| match what {
+            What::Devices => self.devices,
+            What::Storm => self.storm,
+            _ => 0,
+        };
+        self.what.iter().map(most).max().unwrap_or(0)
+    }
 }
 
 /// What was measured.
@@ -84,6 +115,8 @@ pub struct Results {
     pub shared: Vec<Shared>,
     /// Devices that do nothing.
     pub devices: Vec<Devices>,
+    /// Devices that come back at once.
+    pub storms: Vec<Storm>,
     /// What could not be measured, and why.
     pub missing: Vec<String>,
 }
@@ -95,7 +128,7 @@ pub struct Results {
 /// The system does not let a process have enough descriptors, or there are no certificates to be had.
 pub fn measure(options: &Options) -> anyhow::Result<Results> {
     let most = idle::most()?;
-    if options.what.contains(&What::Devices) && options.devices > most {
+    if options.most_devices() > most {
         bail!(
             "a process may hold {most} devices here: ask for --devices {most}, or raise the hard limit (ulimit -Hn)"
         );
@@ -105,12 +138,12 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
         rounds: options.rounds,
         shared: Vec::new(),
         devices: Vec::new(),
+        storms: Vec::new(),
         missing: Vec::new(),
     };
     let meters = Meters::default();
     let target = target::start(Ipv4Addr::LOCALHOST, &meters)?;
-    let transfers = options.what.iter().filter(|&&what| what != What::Devices).count();
-    let bar = report::progress(transfers * options.counts.len() * options.rounds);
+    let bar = report::progress(options.steps());
     let bytes = options.bytes;
     for &what in &options.what {
         let mut share = |transfer: &dyn Fn(usize) -> anyhow::Result<Cost>| {
@@ -129,6 +162,10 @@ pub fn measure(options: &Options) -> anyhow::Result<Results> {
                     Err(error) => results.missing.push(format!("{}: {error:#}", what.text())),
                 }
             }
+            What::Storm => match storm::measure(options, &bar) {
+                Ok(storms) => results.storms = storms,
+                Err(error) => results.missing.push(format!("{}: {error:#}", what.text())),
+            },
         }
     }
     meters.end(target);
@@ -150,8 +187,14 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
     }
     if !results.devices.is_empty() {
         println!(
-            "{}\nof each more than there were in the row above; the first row has all that a hub needs",
+            "{}\nof each more than there were in the row above; the first row has all that a hub needs\n",
             devices::table(&results.devices)
+        );
+    }
+    if !results.storms.is_empty() {
+        println!(
+            "{}\nsince the hub's process was killed; the devices' own waits are part of it",
+            storm::table(&results.storms)
         );
     }
     results.missing.iter().for_each(|missing| println!("missing: {missing}"));

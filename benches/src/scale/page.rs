@@ -9,7 +9,8 @@ use plotters::prelude::{
 };
 
 use super::devices::each;
-use super::{Devices, Results, Shared, Transfer};
+use super::storm;
+use super::{Devices, Results, Shared, Storm, Transfer};
 use crate::stats::{Spread, short};
 
 /// Lines of a plot, each with its name and its points, over which the rounds are spread.
@@ -24,6 +25,11 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
         let point = |it: &Devices| Some((it.count as f64, Spread::of([value(it)])?));
         vec![(name, results.devices.iter().filter_map(point).collect())]
     };
+    let storms = |name, value: fn(&Storm) -> Spread| {
+        (name, results.storms.iter().map(|it| (it.count as f64, value(it))).collect())
+    };
+    let back =
+        vec![storms("all", |it| it.all_s), storms("99 %", |it| it.p99_s), storms("half", |it| it.half_s)];
     let sharers = "streams, tunnels or connections that share them";
     let idle = "idle devices over TLS";
     let plots = [
@@ -36,6 +42,7 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
             devices("RSS", |it| it.rss_bytes as f64 / 1e6),
         ),
         ("CPU seconds of the hub in an hour", idle, false, devices("CPU", |it| it.cpu_s_per_hour)),
+        ("Seconds until devices whose hub was killed are online again", "devices over TLS", false, back),
     ];
     let mut page = String::from(HEAD);
     let mib = results.bytes >> 20;
@@ -70,6 +77,10 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
         let [all_rss, all_heap] = [rss_bytes, heap_bytes].map(|bytes| short(bytes as f64 / 1e6));
         let [rss, heap, cpu] = [rss, heap, cpu_s_per_hour].map(short);
         writeln!(page, "<tr><td>{count}<td>{all_rss}<td>{rss}<td>{all_heap}<td>{heap}<td>{cpu}</tr>")?;
+    }
+    writeln!(page, "</table><table><tr><th>{}</tr>", storm::HEAD.join("<th>"))?;
+    for storm in &results.storms {
+        writeln!(page, "<tr><td>{}</tr>", storm.cells().join("<td>"))?;
     }
     page.push_str("</table></body></html>\n");
     Ok(page)
@@ -152,15 +163,27 @@ mod tests {
                 Devices { count: 500, rss_bytes: 20_000_000, heap_bytes: 5_000_000, cpu_s_per_hour: 30.0 },
                 Devices { count: 1000, rss_bytes: 24_500_000, heap_bytes: 8_000_000, cpu_s_per_hour: 50.0 },
             ],
+            storms: vec![Storm {
+                count: 1000,
+                listens_s: spread(&[0.1]),
+                half_s: spread(&[1.0, 2.0, 4.0]),
+                p99_s: spread(&[5.0]),
+                all_s: spread(&[6.0]),
+                hub_cpu_s_each: spread(&[0.003]),
+                device_cpu_s_each: spread(&[0.007]),
+            }],
             missing: vec!["10 tunnels: <it> failed".into()],
         };
         let shown = page(&results).unwrap();
-        assert_eq!(shown.matches("<svg").count(), 4, "{shown}");
+        assert_eq!(shown.matches("<svg").count(), 5, "{shown}");
         assert!(shown.contains("<tr><td>1000<td>24.5<td>9000<td>8.00<td>6000<td>50.0"), "{shown}");
         assert!(shown.contains("<tr><td>tunnels<td>1000<td>0.400 (0.300..0.500)<td>2.50</tr>"), "{shown}");
+        let row = "<tr><td>1000<td>0.100<td>2.00 (1.00..4.00)<td>5.00<td>6.00<td>3.00<td>7.00</tr>";
+        assert!(shown.contains(row), "{shown}");
         assert!(shown.contains("missing: 10 tunnels: &lt;it> failed"));
         assert!(!shown.contains("src=") && !shown.contains("href="), "it needs nothing else");
         results.devices.clear();
+        results.storms.clear();
         assert_eq!(page(&results).unwrap().matches("<svg").count(), 2);
     }
 }
