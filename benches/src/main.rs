@@ -214,7 +214,8 @@ Example, a key beside an upload on a slow line, over TLS and over QUIC:
     /// Measure the product beside other products over lines of the link laboratory, and write one report
     #[command(after_help = "\
 Needs what `calibrate` needs. A peer that is not installed is named, with how one gets it. Exits with 1 if something was late or \
-failed, and with 2 if it was asked for what there is not.
+failed, and with 2 if it was asked for what there is not. Interrupted (Ctrl-C), it writes a report of the turns that are over, \
+which says so, and exits with 130; interrupted once more, it ends at once.
 
 Example, a quick look in less than three minutes:
   towline-bench compare --quick --profile lte,satellite -o report
@@ -389,6 +390,9 @@ fn run_compare(args: &CompareArgs) -> anyhow::Result<()> {
     lab::become_root_of_own()?;
     let report = compare::run(&options, folder)?;
     compare::print(&report);
+    if report.interrupted.is_some() {
+        std::process::exit(compare::INTERRUPTED);
+    }
     if report.lines.iter().flat_map(|line| &line.ways).any(|way| way.failed.is_some()) {
         bail!("not everything could be measured: why is said above");
     }
@@ -416,11 +420,13 @@ fn run_tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let results = runtime.block_on(async {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut hangup = signal(SignalKind::hangup())?;
         // Whichever way it ends, what was started is dropped, and ends with it.
         tokio::select! {
             biased;
             _ = interrupt.recv() => bail!("interrupted"),
             _ = terminate.recv() => bail!("terminated"),
+            _ = hangup.recv() => bail!("the terminal is gone"),
             results = tunnel::measure(&options) => results,
         }
     });

@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -32,11 +33,11 @@ fn held() -> MutexGuard<'static, Held> {
 pub(crate) struct Running(Child);
 
 impl Running {
-    /// Starts it.
+    /// Starts it. What a terminal tells those in its foreground, it does not hear: it ends when we say so, and not before.
     pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
         // Under the lock, so that there is none that `end_all` does not know of.
         let mut held = held();
-        let child = command.spawn()?;
+        let child = command.process_group(0).spawn()?;
         held.pids.insert(child.id());
         Ok(Self(child))
     }
@@ -106,11 +107,15 @@ impl Drop for Folder {
 
 /// Ends all processes that run, and removes all folders. Nothing can be started from now on: this process is about to end.
 pub(crate) fn end_all() {
-    let held = held();
-    held.pids.iter().copied().for_each(end);
-    // Nobody is left to be told.
-    held.folders.iter().for_each(|folder| _ = fs::remove_dir_all(folder));
-    std::mem::forget(held);
+    static ENDED: Once = Once::new();
+    // Whoever comes second waits until that is done.
+    ENDED.call_once(|| {
+        let held = held();
+        held.pids.iter().copied().for_each(end);
+        // Nobody is left to be told.
+        held.folders.iter().for_each(|folder| _ = fs::remove_dir_all(folder));
+        std::mem::forget(held);
+    });
 }
 
 /// Kills a process and those that it has started, and they in turn.

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -164,41 +165,125 @@ fn descendants(pid: u32) -> Vec<u32> {
     children.flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
 
+/// Waits until it is so, for as long as the run goes on. Whether it is. Where real programs are required, it has to be.
+fn waits_for(run: &mut Child, is_there: impl Fn(u32) -> bool) -> bool {
+    let begun = Instant::now();
+    while run.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE {
+        if is_there(run.id()) {
+            return true;
+        }
+        thread::yield_now();
+    }
+    assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "it ended before it came to that");
+    false
+}
+
+fn is_called(name: &str) -> impl Fn(&PathBuf) -> bool {
+    move |process| fs::read_to_string(process.join("comm")).is_ok_and(|called| called.trim() == name)
+}
+
+/// The processes of socat, whose turn begins once another one is over.
+fn socats(run: u32) -> Vec<PathBuf> {
+    let processes = descendants(run).into_iter().map(|pid| Path::new("/proc").join(pid.to_string()));
+    processes.filter(is_called("socat")).collect()
+}
+
+fn interrupt(run: &Child) {
+    let pid = nix::unistd::Pid::from_raw(run.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
+}
+
+fn are_gone(processes: &[PathBuf]) -> bool {
+    let are_gone = || processes.iter().all(|process| process.join("exe").read_link().is_err());
+    let begun = Instant::now();
+    while !are_gone() && begun.elapsed() < PATIENCE {
+        thread::yield_now();
+    }
+    are_gone()
+}
+
 #[test]
-fn who_is_interrupted_leaves_nothing_behind() {
+fn who_is_interrupted_ends_all_turns_and_writes_what_there_is() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report");
     let mut run = quick("lan", "tls", "socat", &out);
-    let mut run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // Until the peer's turn has come, which is the last one.
-    let (begun, mut peers) = (Instant::now(), Vec::new());
-    while peers.len() < 3 && run.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE {
-        peers = descendants(run.id());
-        peers.retain(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "socat")
-        });
-        thread::yield_now();
+    let mut run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let is_at_work = waits_for(&mut run, |run| socats(run).len() >= 3);
+    let peers = socats(run.id());
+    interrupt(&run);
+    let output = run.wait_with_output().unwrap();
+    if !is_at_work {
+        eprintln!("not tested: {}", String::from_utf8_lossy(&output.stderr));
+        return;
     }
-    let is_at_work = run.try_wait().unwrap().is_none();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(are_gone(&peers), "its peers live on");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "there is a report, and no part of one");
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    let (json, csv, page) = (read("report.json"), read("samples.csv"), read("index.html"));
+    let report: Value = serde_json::from_str(&json).unwrap();
+    let (taken, of) = (report["interrupted"]["taken"].as_u64().unwrap(), &report["interrupted"]["of"]);
+    assert!((1..4).contains(&taken) && *of == 4, "{taken} of {of}");
+    let ways = report["lines"][0]["ways"].as_array().unwrap();
+    assert_eq!(ways.iter().map(|way| way["turns"].as_u64().unwrap()).sum::<u64>(), taken);
+    assert!(ways.iter().all(|way| way["turns"] == 1 || way["measured"] == Value::from([0; 0])), "{ways:?}");
+    let words = format!("interrupted: there are only {taken} of 4 turns");
+    assert_eq!(csv.lines().nth(1), Some(&*format!(",,,,,,,{words}")));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&words), "{output:?}");
+    assert!(page.contains(&json.replace('<', "\\u003c")) && page.contains("if (report.interrupted)"));
+}
+
+#[test]
+fn who_is_interrupted_before_a_turn_is_over_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("report");
+    // Without --quick a turn takes many seconds.
+    let mut run = compare(&["--profile", "lan", "--transports", "tls", "--peers", "none", "--out"]);
+    let mut run = run.arg(out).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let is_at_work = waits_for(&mut run, |run| {
+        let threads = fs::read_dir(format!("/proc/{run}/task")).into_iter().flatten().flatten();
+        threads.map(|thread| thread.path()).any(|thread| is_called("line")(&thread))
+    });
+    interrupt(&run);
     let output = run.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
-    if !is_at_work || peers.len() < 3 {
-        assert!(std::env::var_os("TOWLINE_REQUIRE_CLIENTS").is_none(), "{error}");
+    if !is_at_work {
         eprintln!("not tested: {error}");
         return;
     }
     assert_eq!(output.status.code(), Some(130), "{error}");
-    assert!(error.contains("interrupted: nothing is written"), "{error}");
+    assert!(error.contains("interrupted before a turn was over: nothing is written"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "neither a report nor a part of one");
-    let is_there = |pid: &&u32| Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok();
-    let gone = || peers.iter().filter(is_there).count() == 0;
-    let begun = Instant::now();
-    while !gone() && begun.elapsed() < PATIENCE {
-        thread::yield_now();
-    }
-    assert!(gone(), "its peers live on");
 }
+
+#[test]
+fn who_is_interrupted_twice_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("report");
+    // Nobody reads what it says, and nothing more can be said: so it does not end by itself.
+    let (_nobody, mut full) = std::io::pipe().unwrap();
+    let said = full.try_clone().unwrap();
+    thread::spawn(move || full.write_all(&[b'.'; PIPE]));
+    let mut run = quick("lan", "tls", "socat", &out);
+    let mut run = run.stdout(said).stderr(Stdio::piped()).spawn().unwrap();
+    let is_at_work = waits_for(&mut run, |run| socats(run).len() >= 3);
+    let peers = socats(run.id());
+    interrupt(&run);
+    let is_written =
+        is_at_work && waits_for(&mut run, |_| out.join("report.json").exists() && are_gone(&peers));
+    interrupt(&run);
+    let output = run.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    if !is_written {
+        eprintln!("not tested: {error}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(130), "{error}");
+    assert!(error.contains("interrupted: it ends at once"), "{error}");
+}
+
+/// More than a pipe takes that nobody reads (pipe(7)).
+const PIPE: usize = 1 << 20;
 
 /// What the CSV is to be, of a report in which nothing has failed but for want of time.
 fn as_csv(report: &Value) -> Vec<String> {

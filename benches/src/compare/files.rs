@@ -92,7 +92,7 @@ fn replace(partial: &process::Folder, out: &Path) -> io::Result<()> {
     })
 }
 
-/// All samples, a row each, and a row for what could not be measured.
+/// All samples, a row each, and a row for what could not be measured. If not all turns were taken, the first one says so.
 fn csv(report: &Report) -> String {
     let mut csv = String::from("profile,way,legs,workload,round,value,unit,note\n");
     let mut row = |fields: [&str; 8]| {
@@ -100,6 +100,9 @@ fn csv(report: &Report) -> String {
         // A string takes everything.
         let _ = writeln!(csv, "{fields}");
     };
+    if let Some(interrupted) = report.interrupted {
+        row(["", "", "", "", "", "", "", &interrupted.to_string()]);
+    }
     for line in &report.lines {
         for way in &line.ways {
             let legs = way.legs.to_string();

@@ -4,6 +4,7 @@
 //! as CSV, and a page that shows them.
 
 mod files;
+mod interrupt;
 mod load;
 mod machine;
 pub mod options;
@@ -14,13 +15,12 @@ mod ways;
 pub mod workload;
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
-use tokio::signal::unix::{SignalKind, signal};
 use towline_sim::profile::Profile;
 use towline_sim::scenario::Share;
 
@@ -30,8 +30,9 @@ use crate::process;
 use crate::report;
 use crate::tunnel::peers::{self, Missing};
 use files::Folder;
+pub use interrupt::INTERRUPTED;
 use options::Options;
-use results::{Line, Report, WayResult};
+use results::{Interrupted, Line, Report, WayResult};
 use turn::{Amount, Samples, lossy_turn, turn};
 use ways::Way;
 use workload::Workload;
@@ -41,9 +42,6 @@ const LOSS: Share = Share(10_000);
 
 /// How often a turn is taken in which packets were late, before its way has no figures.
 const TRIES: usize = 3;
-
-/// What a process is ended with by an interrupt.
-const INTERRUPTED: i32 = 130;
 
 /// A line that ways are measured over, and what is done there.
 struct Course {
@@ -60,70 +58,103 @@ struct Turn {
     round: usize,
 }
 
-/// Measures, and writes the report.
+/// Measures, and writes the report. If a signal interrupts that, the report is of the turns that were over by then, and says
+/// so. If there was none, nothing is written, and this process ends.
 ///
 /// # Errors
 ///
 /// The system lacks something, which the error names; or the report cannot be written.
 pub fn run(options: &Options, folder: Folder) -> anyhow::Result<Report> {
-    end_with_a_signal()?;
     let (ways, missing) = ways(options);
-    let (courses, begun) = (courses(options)?, Instant::now());
+    let begun = Instant::now();
     let mut report = Report::new(options, missing, &ways)?;
-    let results_over =
-        |course: &Course| ways.iter().map(|way| WayResult::new(way, &course.profile)).collect();
-    let results = courses.iter().map(results_over).collect();
-    let turns = turns(options, courses.len(), ways.len());
-    let bar = report::progress(turns.len());
-    let queue = Queue { turns: Mutex::new(turns), results: Mutex::new(results) };
-    let work = || queue.work(options, &courses, &ways, &bar);
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..options.at_once()).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("it does not panic"))
-    })?;
-    bar.finish_and_clear();
-    let results = queue.results.into_inner().expect("nobody has panicked with it");
-    let lines = courses.iter().zip(results);
+    let queue = Arc::new(Queue::new(options, courses(options)?, ways));
+    let working = queue.clone();
+    let is_interrupted = interrupt::is_interrupted(move || working.take_all())?;
+    let results = queue.end();
+    let taken = results.iter().flatten().map(|way| way.turns).sum();
+    if is_interrupted && taken == 0 {
+        process::end_all();
+        eprintln!("interrupted before a turn was over: nothing is written");
+        std::process::exit(INTERRUPTED);
+    }
+    report.interrupted = is_interrupted.then_some(Interrupted { taken, of: queue.of });
+    let lines = queue.courses.iter().zip(results);
     report.lines = lines.map(|(course, ways)| Line::new(&course.name, &course.profile, ways)).collect();
     report.took_s = begun.elapsed().as_secs_f64().round();
-    files::write(&report, folder)?;
-    Ok(report)
+    let written = files::write(&report, folder);
+    if is_interrupted {
+        // There are turns that still run.
+        process::end_all();
+    }
+    written.map(|()| report)
 }
 
-/// The turns that are still to be taken, and what those that were have given.
+/// What is measured, the turns that are still to be taken, and what those that were have given.
 struct Queue {
+    options: Options,
+    courses: Vec<Course>,
+    ways: Vec<Way>,
+    /// How many turns there were in the beginning.
+    of: usize,
     turns: Mutex<VecDeque<Turn>>,
     results: Mutex<Vec<Vec<WayResult>>>,
+    bar: ProgressBar,
 }
 
 impl Queue {
+    fn new(options: &Options, courses: Vec<Course>, ways: Vec<Way>) -> Self {
+        let results_over =
+            |course: &Course| ways.iter().map(|way| WayResult::new(way, &course.profile)).collect();
+        let results: Vec<Vec<WayResult>> = courses.iter().map(results_over).collect();
+        let mut turns = turns(options, courses.len(), ways.len());
+        turns.retain(|turn| results[turn.course][turn.way].goes_on());
+        let (of, bar) = (turns.len(), report::progress(turns.len()));
+        let (turns, results) = (Mutex::new(turns), Mutex::new(results));
+        Self { options: options.clone(), courses, ways, of, turns, results, bar }
+    }
+
+    fn turns(&self) -> MutexGuard<'_, VecDeque<Turn>> {
+        self.turns.lock().expect("nobody panics with it")
+    }
+
+    fn results(&self) -> MutexGuard<'_, Vec<Vec<WayResult>>> {
+        self.results.lock().expect("nobody panics with it")
+    }
+
+    /// Takes all turns, several at once if that is asked for.
+    fn take_all(&self) -> anyhow::Result<()> {
+        thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..self.options.at_once()).map(|_| scope.spawn(|| self.take_turns())).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("it does not panic"))
+        })
+    }
+
     /// Takes turns until there are none.
-    fn work(
-        &self,
-        options: &Options,
-        courses: &[Course],
-        ways: &[Way],
-        bar: &ProgressBar,
-    ) -> anyhow::Result<()> {
-        let turns = || self.turns.lock().expect("nobody panics with it");
-        let results = || self.results.lock().expect("nobody panics with it");
+    fn take_turns(&self) -> anyhow::Result<()> {
         loop {
-            let Some(Turn { course: course_at, way: way_at, round }) = turns().pop_front() else {
-                return Ok(());
-            };
-            let (course, way) = (&courses[course_at], &ways[way_at]);
-            bar.set_message(format!("{}: {}", course.name, way.name()));
-            if results()[course_at][way_at].goes_on() {
-                let taken = take_in_time(course, way, options, round);
-                if taken.is_err() && results().iter().flatten().all(WayResult::is_empty) {
+            let Some(turn) = self.turns().pop_front() else { return Ok(()) };
+            let (course, way) = (&self.courses[turn.course], &self.ways[turn.way]);
+            self.bar.set_message(format!("{}: {}", course.name, way.name()));
+            if self.results()[turn.course][turn.way].goes_on() {
+                let taken = take_in_time(course, way, &self.options, turn.round);
+                if taken.is_err() && self.results().iter().flatten().all(WayResult::is_empty) {
                     // It is the system that lacks something: nobody else needs to try.
-                    turns().clear();
+                    self.turns().clear();
                     return taken.map(|_| ());
                 }
-                results()[course_at][way_at].add(taken);
+                self.results()[turn.course][turn.way].add(taken);
             }
-            bar.inc(1);
+            self.bar.inc(1);
         }
+    }
+
+    /// Lets no more turns begin. Returns what those that are over have given.
+    fn end(&self) -> Vec<Vec<WayResult>> {
+        self.turns().clear();
+        self.bar.finish_and_clear();
+        self.results().clone()
     }
 }
 
@@ -206,27 +237,6 @@ fn ways(options: &Options) -> (Vec<Way>, Vec<Missing>) {
     (ways, missing)
 }
 
-/// Ends this process, and all that it has started, when a signal asks it to.
-fn end_with_a_signal() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        runtime.block_on(async {
-            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-            if let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
-                }
-                process::end_all();
-                eprintln!("interrupted: nothing is written");
-                std::process::exit(INTERRUPTED);
-            }
-        });
-    })?;
-    Ok(())
-}
-
 /// Whether anything of it is worth less than it seems, in words.
 pub fn warnings(report: &Report) -> Vec<String> {
     let slow = cfg!(debug_assertions)
@@ -244,7 +254,8 @@ pub fn warnings(report: &Report) -> Vec<String> {
         let impossible = line.ways.iter().filter_map(|way| Some((&way.way, way.impossible?)));
         impossible.map(|(way, why)| format!("{}: not measured: {way}: {why}", line.profile))
     });
-    slow.into_iter().chain(few).chain(impossible).chain(failed).chain(missing).collect()
+    let interrupted = report.interrupted.map(|interrupted| interrupted.to_string());
+    interrupted.into_iter().chain(slow).chain(few).chain(impossible).chain(failed).chain(missing).collect()
 }
 
 /// Says on the terminal what was measured.

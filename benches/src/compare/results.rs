@@ -1,5 +1,7 @@
 //! What a report holds. It is written as it stands, so its names are those of the JSON.
 
+use std::fmt;
+
 use serde::Serialize;
 use towline_sim::link::LinkSpec;
 use towline_sim::profile::Profile;
@@ -22,6 +24,8 @@ pub struct Report {
     pub command: String,
     /// How long it took, in seconds.
     pub took_s: f64,
+    /// What of it was done, if it was interrupted.
+    pub interrupted: Option<Interrupted>,
     /// Whether less of everything was done.
     pub quick: bool,
     /// How many rounds there were.
@@ -44,6 +48,21 @@ pub struct Report {
     pub missing: Vec<Missing>,
     /// What was measured.
     pub lines: Vec<Line>,
+}
+
+/// How much of a run was done when it was interrupted.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Interrupted {
+    /// How many turns were over. What others had measured by then is lost.
+    pub taken: usize,
+    /// How many there were to be.
+    pub of: usize,
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted: there are only {} of {} turns", self.taken, self.of)
+    }
 }
 
 /// A line, and the ways over it.
@@ -80,6 +99,8 @@ pub struct WayResult {
     pub note: &'static str,
     /// How the line has done in its turns.
     pub line: Option<lab::Report>,
+    /// How many turns it has had, those included that have failed.
+    pub turns: usize,
     /// How many turns were thrown away, and mostly taken again, since packets were late.
     pub late_turns: usize,
     /// Why there is no such way over this line, if there is none: that is no failure.
@@ -121,6 +142,7 @@ impl Report {
             date: machine::now()?,
             command: machine::command(),
             took_s: 0.0,
+            interrupted: None,
             quick: options.quick,
             rounds: options.rounds,
             keys: options.keys,
@@ -176,6 +198,7 @@ impl WayResult {
             of,
             note,
             line: None,
+            turns: 0,
             late_turns: 0,
             impossible: way.impossible(line),
             failed: None,
@@ -195,6 +218,7 @@ impl WayResult {
 
     /// Adds what a round gave, or why it gave nothing.
     pub(super) fn add(&mut self, taken: anyhow::Result<Taken>) {
+        self.turns += 1;
         let Taken { samples, failed, line, late } = match taken {
             Ok(taken) => taken,
             Err(error) => return self.failed = Some(format!("{error:#}")),
