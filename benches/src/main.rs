@@ -167,12 +167,13 @@ Example, one of them, again and again:
 Example, how long 1,000 devices take to come back to another hub:
   towline-bench scale storm --devices 1000")]
     Scale(ScaleArgs),
-    /// Hold the link laboratory against theory: delay, rate and losses of lines between two networks of this machine
+    /// Hold the link laboratory against theory: delay, jitter, rate, queue, losses and order on lines between two networks of this
+    /// machine
     #[command(after_help = "\
 Needs /dev/net/tun and iproute2; root, or a system that allows user namespaces. With other work on the machine, packets are \
 late, and what is late does not hold.
 
-Example, in a quarter of a minute:
+Example, in two thirds of a minute:
   towline-bench calibrate --quick")]
     Calibrate {
         /// An eighth of the packets

@@ -1,4 +1,4 @@
-//! How far the line is from theory: delay, rate and losses, as two programs at its ends see them.
+//! How far the line is from theory: delay, jitter, rate, queue, losses and order, as two programs at its ends see them.
 //!
 //! Datagrams with numbers go from the end that calls to the other, and both ends note when. The clock is one, so a delay is
 //! that of one way.
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use serde::Serialize;
-use towline_sim::link::{Burst, LinkSpec};
+use towline_sim::link::{Burst, LinkSpec, Reorder};
 use towline_sim::profile::Profile;
 use towline_sim::scenario::{Rate, Share, Size, Span};
 
@@ -24,8 +24,8 @@ const DELAY_WITHIN: Duration = Duration::from_micros(300);
 /// How far a rate may be from what it should be, as a share of that.
 const RATE_WITHIN: f64 = 0.03;
 
-/// How many standard deviations a share of losses may be from what it should be: with this, one run in a thousand that is
-/// right is called wrong.
+/// How many standard deviations what is drawn may be from what it should be: with this, one run in a thousand that is right is
+/// called wrong.
 const DEVIATIONS: f64 = 3.29;
 
 /// The bytes of IPv4 and UDP before a datagram's.
@@ -62,11 +62,25 @@ struct Load {
     length: usize,
 }
 
+impl Load {
+    /// Many small ones, to count some of them.
+    fn many(count: usize) -> Self {
+        Self { count, together: 10, every: Duration::from_millis(1), length: 100 }
+    }
+}
+
 /// What both ends have noted: when each datagram was sent, and which came when.
 struct Noted {
     sent: Vec<Instant>,
     came: Vec<(usize, Instant)>,
     line: Report,
+}
+
+impl Noted {
+    /// How long those took that came.
+    fn delays(&self) -> Vec<Duration> {
+        self.came.iter().map(|&(index, at)| at - self.sent[index]).collect()
+    }
 }
 
 /// Measures, with an eighth of the datagrams if it is to be `quick`. What is lost is drawn from `seed`.
@@ -80,13 +94,17 @@ pub fn measure(quick: bool, seed: u64) -> anyhow::Result<Vec<Row>> {
         Box::new(move || delay(seed, 1, 2000 / few)),
         Box::new(move || delay(seed, 20, 2000 / few)),
         Box::new(move || delay(seed, 280, 2000 / few)),
+        Box::new(move || jitter_mean(seed, 1000 / few)),
+        Box::new(move || jitter_spread(seed, 1000 / few)),
         Box::new(move || rate(seed, 1, 4000 / few)),
         Box::new(move || rate(seed, 10, 10_000 / few)),
         Box::new(move || rate(seed, 50, 40_000 / few)),
         Box::new(move || rate(seed, 200, 100_000 / few)),
+        Box::new(move || queue(seed, 10_000 / few)),
         Box::new(move || loss(seed, 1000, 100_000)),
         Box::new(move || loss(seed, 10_000, 80_000 / few)),
         Box::new(move || burst(seed, 160_000 / few)),
+        Box::new(move || order(seed, 80_000 / few)),
     ];
     let bar = progress(steps.len());
     let rows = steps
@@ -131,12 +149,95 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
 
 fn delay(seed: u64, millis: u64, count: usize) -> anyhow::Result<Row> {
     let spec = LinkSpec { delay: Span::millis(millis), ..LinkSpec::default() };
-    let load = Load { count, together: 1, every: Duration::from_millis(2), length: 200 };
-    let Noted { sent, came, line } = run(seed, spec, load)?;
-    let mut took: Vec<_> = came.iter().map(|&(index, at)| at - sent[index]).collect();
-    let measured = percentile(&mut took, 0.5) / 1000.0;
-    let within = DELAY_WITHIN.as_secs_f64() * 1000.0;
-    Ok(row(format!("delay {millis} ms"), millis as f64, measured, within, &line))
+    let noted = run(seed, spec, Load { count, together: 1, every: Duration::from_millis(2), length: 200 })?;
+    let measured = percentile(&mut noted.delays(), 0.5) / 1000.0;
+    Ok(row(format!("delay {millis} ms"), millis as f64, measured, millis_of(DELAY_WITHIN), &noted.line))
+}
+
+/// The most that is added to a delay, in milliseconds. All that is between nothing and that is equally likely.
+const JITTER: u64 = 10;
+
+/// The mean is half of the most. That of `count` packets deviates by the most through the root of 12 `count`.
+fn jitter_mean(seed: u64, count: usize) -> anyhow::Result<Row> {
+    let (delays, line) = jittery(seed, count)?;
+    let within = DEVIATIONS * JITTER as f64 / (12.0 * count as f64).sqrt() + millis_of(DELAY_WITHIN);
+    Ok(row(format!("jitter {JITTER} ms, mean"), JITTER as f64 / 2.0, mean(&delays), within, &line))
+}
+
+/// The standard deviation is the most through the root of 12. That of `count` packets deviates by the most through the root of
+/// 60 `count`, as the fourth central moment is an 80th of the most to the fourth power.
+fn jitter_spread(seed: u64, count: usize) -> anyhow::Result<Row> {
+    let (delays, line) = jittery(seed, count)?;
+    let middle = mean(&delays);
+    let squares: Vec<_> = delays.iter().map(|delay| (delay - middle).powi(2)).collect();
+    let (wanted, within) = (JITTER as f64 / 12_f64.sqrt(), JITTER as f64 / (60.0 * count as f64).sqrt());
+    let what = format!("jitter {JITTER} ms, standard deviation");
+    Ok(row(what, wanted, mean(&squares).sqrt(), DEVIATIONS * within, &line))
+}
+
+/// The delays, in milliseconds, on a line that has nothing but jitter, of packets so far apart that none has to wait for the
+/// one before it: they do not overtake each other.
+fn jittery(seed: u64, count: usize) -> anyhow::Result<(Vec<f64>, Report)> {
+    let spec = LinkSpec { jitter: Span::millis(JITTER), ..LinkSpec::default() };
+    let every = Duration::from_millis(JITTER);
+    let noted = run(seed, spec, Load { count, together: 1, every, length: 200 })?;
+    if noted.came.len() != count {
+        bail!("{count} datagrams were sent, and {} came", noted.came.len());
+    }
+    Ok((noted.delays().into_iter().map(millis_of).collect(), noted.line))
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn millis_of(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// Whoever is the last to find room in a queue waits until all of it is sent, himself included: its length through the rate.
+/// Where more comes all the time, it is full to less than a packet, so the longest delay is that, or less by up to a packet.
+/// It is taken of 99 in a hundred, since a program at an end may have been held up.
+fn queue(seed: u64, count: usize) -> anyhow::Result<Row> {
+    let (length, bytes, rate) = (1000, 100_000, 10_000_000);
+    let spec = LinkSpec { rate: Some(Rate(rate)), queue: Some(Size(bytes)), ..LinkSpec::default() };
+    // 16 Mbit/s.
+    let noted = run(seed, spec, Load { count, together: 2, every: Duration::from_millis(1), length })?;
+    let Counts { carried, overflowed, .. } = noted.line.up;
+    if overflowed == 0 || (carried + overflowed, carried) != (count as u64, noted.came.len() as u64) {
+        bail!(
+            "{count} datagrams were sent, {} came, and the line says {:?}",
+            noted.came.len(),
+            noted.line.up
+        );
+    }
+    let measured = percentile(&mut noted.delays(), 0.99) / 1000.0;
+    let takes = |bytes: u64| (bytes * 8 * 1000) as f64 / rate as f64;
+    let what = format!("queue {} kB, longest delay", bytes / 1000);
+    Ok(row(what, takes(bytes), measured, takes(length as u64) + millis_of(DELAY_WITHIN), &noted.line))
+}
+
+/// Whoever takes a detour comes after somebody who was sent later, as there are always some within that time who take none.
+fn order(seed: u64, count: usize) -> anyhow::Result<Row> {
+    let reorder = Reorder { share: Share(50_000), by: Span::millis(5) };
+    let spec = LinkSpec { reorder: Some(reorder), ..LinkSpec::default() };
+    let Noted { came, line, .. } = run(seed, spec, Load::many(count))?;
+    if came.len() != count {
+        bail!("{count} datagrams were sent, and {} came", came.len());
+    }
+    let (mut latest, mut late) = (0, 0);
+    for (number, _) in came {
+        late += usize::from(number < latest);
+        latest = latest.max(number);
+    }
+    Ok(share(
+        "out of order".into(),
+        f64::from(reorder.share.0) / 1e6,
+        late as f64 / count as f64,
+        1.0,
+        count,
+        &line,
+    ))
 }
 
 fn rate(seed: u64, mbit: u64, count: usize) -> anyhow::Result<Row> {
@@ -177,15 +278,18 @@ fn lost(
     together: f64,
     count: usize,
 ) -> anyhow::Result<Row> {
-    let load = Load { count, together: 10, every: Duration::from_millis(1), length: 100 };
-    let Noted { came, line, .. } = run(seed, spec, load)?;
+    let Noted { came, line, .. } = run(seed, spec, Load::many(count))?;
     let Counts { carried, lost, overflowed, dropped, .. } = line.up;
     if (carried + lost, carried, overflowed + dropped) != (count as u64, came.len() as u64, 0) {
         bail!("{what}: {count} datagrams were sent, {} came, and the line says {:?}", came.len(), line.up);
     }
-    let measured = 1.0 - came.len() as f64 / count as f64;
+    Ok(share(what, wanted, 1.0 - came.len() as f64 / count as f64, together, count, &line))
+}
+
+/// A share of packets to which something happens, each by itself or so many `together`.
+fn share(what: String, wanted: f64, measured: f64, together: f64, count: usize, line: &Report) -> Row {
     let deviation = (wanted * (1.0 - wanted) * together / count as f64).sqrt();
-    Ok(row(what, wanted * 100.0, measured * 100.0, DEVIATIONS * deviation * 100.0, &line))
+    row(what, wanted * 100.0, measured * 100.0, DEVIATIONS * deviation * 100.0, line)
 }
 
 fn row(what: String, wanted: f64, measured: f64, within: f64, line: &Report) -> Row {
