@@ -10,11 +10,11 @@ use towline_engine::{
 };
 
 /// How much both applications have agreed on.
-const AGREED: u64 = 100;
+const AGREED: usize = 100;
 
 /// A service that counts on it, and a device with these limits.
 fn pair(device: Config) -> Pair {
-    let mut pair = Pair::unattached(config(|c| c.early_window = AGREED), device);
+    let mut pair = Pair::unattached(config(|c| c.early_window = AGREED as u64), device);
     pair.service.attach(pair.now, EPOCH).unwrap();
     pair.device.attach(pair.now, EPOCH).unwrap();
     pair
@@ -59,20 +59,21 @@ fn what_was_agreed_on_is_a_limit_until_the_peer_has_declared_its_own() {
     let wire = pair.on_the_wire(Side::Client);
     pair.deliver(Side::Client, wire);
     let here = pair.device.accept(Dir::Bi).unwrap();
-    assert_eq!(read_all(&mut pair.device, here).0, words(AGREED as usize), "and no more");
+    assert_eq!(read_all(&mut pair.device, here).0, words(AGREED), "and no more");
     pair.run();
     while !left.is_empty() {
         pair.service.stream(id).unwrap().write_chunk(&mut left).unwrap();
     }
     pair.run();
-    assert_eq!(read_all(&mut pair.device, here).0, words(1000).slice(AGREED as usize..));
+    assert_eq!(read_all(&mut pair.device, here).0, words(1000).slice(AGREED..));
     assert!(pair.service.open(Dir::Bi).is_ok());
 }
 
 #[test]
 fn a_peer_that_declares_less_breaks_the_rules() {
+    const LESS: u64 = AGREED as u64 - 1;
     let less: [fn(&mut Config); 3] =
-        [|c| c.stream_window = AGREED - 1, |c| c.session_window = AGREED - 1, |c| c.max_streams_bidi = 0];
+        [|c| c.stream_window = LESS, |c| c.session_window = LESS, |c| c.max_streams_bidi = 0];
     for less in less {
         let mut pair = pair(config(less));
         pair.transmit(Side::Server);
@@ -83,9 +84,9 @@ fn a_peer_that_declares_less_breaks_the_rules() {
     }
     // Just as much does.
     let mut pair = pair(config(|c| {
-        (c.stream_window, c.session_window, c.max_streams_bidi) = (AGREED, AGREED, 1);
+        (c.stream_window, c.session_window, c.max_streams_bidi) = (AGREED as u64, AGREED as u64, 1);
     }));
-    assert_eq!(write(&mut pair.service, &words(AGREED as usize)), AGREED as usize);
+    assert_eq!(write(&mut pair.service, &words(AGREED)), AGREED);
     pair.run();
     assert_eq!(pair.service.poll_event(), Some(Event::Attached(EPOCH)));
 }
@@ -95,7 +96,7 @@ fn a_peer_that_declares_less_breaks_the_rules() {
 fn a_session_that_may_outlive_its_pipe_waits() {
     let mut pair = Pair::unattached(
         config(|c| {
-            c.early_window = AGREED;
+            c.early_window = AGREED as u64;
             c.resumption = Resumption::Offer(common::ID, common::SECRET);
         }),
         Config::default(),
