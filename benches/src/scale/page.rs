@@ -45,14 +45,13 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
         ("Seconds until devices whose hub was killed are online again", "devices over TLS", false, back),
     ];
     let mut page = String::from(HEAD);
-    let mib = results.bytes >> 20;
+    let (mib, rounds) = (results.bytes >> 20, results.rounds);
     writeln!(
         page,
-        "<p>Transfers of {mib} MiB over loopback, both ends and all between in one process; the middle of the rounds, of which there were {}, with the least \
-         and the most of them. What a byte costs \
-         does not grow with their number where the line is level; what devices cost grows with their number alone where it is \
-         straight.</p>",
-        results.rounds
+        "<p>The middle of {rounds} rounds, with the least and the most of them. Transfers are of {mib} MiB over loopback, both ends and \
+         all between in one process. What a byte costs does not grow with their number where the line is level; what devices cost \
+         grows with their number alone where it is straight.</p><p>Devices whose hub was killed are back when they say so themselves; \
+         how long the product waits between attempts is part of that.</p>"
     )?;
     for (what, of, is_log, lines) in &plots {
         if lines.iter().any(|(_, points)| !points.is_empty()) {
@@ -62,28 +61,34 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
     for missing in &results.missing {
         writeln!(page, "<p class=\"missing\">missing: {}</p>", escaped(missing))?;
     }
-    page.push_str("<h2>Numbers</h2><table><tr><th>shared by<th>count<th>GB/s<th>CPU s/GB</tr>");
-    for Shared { what, points } in &results.shared {
-        for Transfer { count, gb_per_s, cpu_s_per_gb } in points {
-            let (rate, cost) = (gb_per_s.brief(), cpu_s_per_gb.brief());
-            writeln!(page, "<tr><td>{what}<td>{count}<td>{rate}<td>{cost}</tr>")?;
-        }
-    }
-    page.push_str(
-        "</table><table><tr><th>devices<th>RSS MB<th>B each more<th>heap MB<th>B each more<th>CPU s an hour</tr>",
-    );
-    for (devices, [rss, heap]) in results.devices.iter().zip(each(&results.devices)) {
+    page.push_str("<h2>Numbers</h2>");
+    let shared = results.shared.iter().flat_map(|Shared { what, points }| {
+        points.iter().map(move |Transfer { count, gb_per_s, cpu_s_per_gb }| {
+            vec![(*what).to_owned(), count.to_string(), gb_per_s.brief(), cpu_s_per_gb.brief()]
+        })
+    });
+    table(&mut page, &["shared by", "count", "GB/s", "CPU s/GB"], shared)?;
+    let devices = results.devices.iter().zip(each(&results.devices)).map(|(devices, [rss, heap])| {
         let Devices { count, rss_bytes, heap_bytes, cpu_s_per_hour } = *devices;
         let [all_rss, all_heap] = [rss_bytes, heap_bytes].map(|bytes| short(bytes as f64 / 1e6));
-        let [rss, heap, cpu] = [rss, heap, cpu_s_per_hour].map(short);
-        writeln!(page, "<tr><td>{count}<td>{all_rss}<td>{rss}<td>{all_heap}<td>{heap}<td>{cpu}</tr>")?;
-    }
-    writeln!(page, "</table><table><tr><th>{}</tr>", storm::HEAD.join("<th>"))?;
-    for storm in &results.storms {
-        writeln!(page, "<tr><td>{}</tr>", storm.cells().join("<td>"))?;
-    }
-    page.push_str("</table></body></html>\n");
+        vec![count.to_string(), all_rss, short(rss), all_heap, short(heap), short(cpu_s_per_hour)]
+    });
+    let head = ["devices", "RSS MB", "B each more", "heap MB", "B each more", "CPU s an hour"];
+    table(&mut page, &head, devices)?;
+    table(&mut page, &storm::HEAD, results.storms.iter().map(|storm| storm.cells().to_vec()))?;
+    page.push_str("</body></html>\n");
     Ok(page)
+}
+
+/// Adds a table, unless it has no rows.
+fn table(page: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> anyhow::Result<()> {
+    let mut rows = rows.peekable();
+    if rows.peek().is_some() {
+        writeln!(page, "<table><tr><th>{}</tr>", head.join("<th>"))?;
+        rows.try_for_each(|cells| writeln!(page, "<tr><td>{}</tr>", cells.join("<td>")))?;
+        page.push_str("</table>");
+    }
+    Ok(())
 }
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Towline: what more of everything \
@@ -184,6 +189,7 @@ mod tests {
         assert!(!shown.contains("src=") && !shown.contains("href="), "it needs nothing else");
         results.devices.clear();
         results.storms.clear();
-        assert_eq!(page(&results).unwrap().matches("<svg").count(), 2);
+        let shown = page(&results).unwrap();
+        assert_eq!((shown.matches("<svg").count(), shown.matches("<table>").count()), (2, 1), "{shown}");
     }
 }
