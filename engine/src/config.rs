@@ -44,6 +44,8 @@ pub struct Config {
     /// the two applications have agreed on, for instance with their ALPN. They go out with this end's own parameters, which
     /// saves a round trip; a peer that then declares less breaks the rules (as RFC 9000 §7.4.1 has it for 0-RTT). Not for a
     /// session that may outlive its pipe. Default: 0, so that nothing goes out before.
+    ///
+    /// A link over QUIC has no use for it.
     pub early_window: u64,
     /// How many bytes are accepted from this end's application before the pipe takes them, on all streams
     /// together. Default: 1 MiB.
@@ -113,6 +115,7 @@ impl Config {
         let clamped = Self {
             stream_window: config.stream_window.min(varint::MAX),
             session_window: config.session_window.min(varint::MAX),
+            early_window: config.early_window.min(varint::MAX),
             max_streams_bidi: config.max_streams_bidi.min(crate::id::MAX_STREAMS),
             max_streams_uni: config.max_streams_uni.min(crate::id::MAX_STREAMS),
             max_record_size: config.max_record_size.clamp(MIN_MAX_RECORD_SIZE, varint::MAX),

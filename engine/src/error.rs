@@ -27,8 +27,8 @@ pub enum Violation {
     FieldOutOfRange,
     /// The first frame is not QX_TRANSPORT_PARAMETERS, or a later one is (draft-02 §4.2).
     ParametersOutOfPlace,
-    /// The transport parameters are malformed, repeated, prohibited or out of range (RFC 9000 §7.4, §18.2), or allow less than
-    /// was [agreed on](crate::Config::early_window).
+    /// The transport parameters are malformed, repeated, prohibited or out of range (RFC 9000 §7.4, §18.2), or allow
+    /// less than was [agreed on](crate::Config::early_window).
     BadParameters,
     /// STREAM payload that does not follow on what came before it on the stream (draft-02 §4.1).
     NotInOrder,

@@ -184,10 +184,10 @@ impl Session {
                 draining.owed |= !sabotaged!(DrainLostAtDetach);
             }
         }
-        let is_first = exchange.is_none();
         self.epoch = Some(epoch);
         self.pipe = Some(Pipe::new(now, self.config.max_record_size, exchange));
-        if let Some(agreed) = self.config.early_parameters().filter(|_| is_first) {
+        // Only of a session that has but this pipe.
+        if let Some(agreed) = self.config.early_parameters() {
             self.raise_limits(&agreed);
         }
         self.offer_room();

@@ -41,7 +41,7 @@ pub struct Session {
     pub(crate) pipe: Option<Pipe>,
     /// The epoch of the last pipe that was attached.
     pub(crate) epoch: Option<Epoch>,
-    /// What the peer declared for streams on the first pipe. `None` until it did.
+    /// What the peer declared for streams on the first pipe, or is held to until it does. `None` until then.
     pub(crate) peer: Option<StreamLimits>,
     /// Both ends want the session to outlive its pipe. Boxed, as whatever not every session has.
     pub(crate) resume: Option<Box<Resume>>,
@@ -280,7 +280,7 @@ impl Session {
             return Err(OpenError::Draining);
         }
         let id = self.streams.next_local(dir).ok_or(OpenError::Blocked(dir))?;
-        let peer = self.peer.as_ref().expect("the peer declared its limits");
+        let peer = self.peer.as_ref().expect("the peer's limits are known");
         let (send, recv) = halves(self.side, self.config.stream_window, peer, id);
         self.streams.insert(id, send, recv);
         Ok(id)

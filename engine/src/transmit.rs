@@ -59,7 +59,7 @@ impl Session {
             self.write_last_word(&mut record);
         } else if has_declared {
             self.write_exchange(&mut record);
-            // Nothing else, but an end, may go out before the peer's parameters came.
+            // Nothing else, but an end, may go out before the peer's limits are known.
             if self.carries_frames() {
                 self.write_frames(now, &mut record);
             }

@@ -364,6 +364,17 @@ impl Connected {
 mod tests {
     use super::*;
 
+    /// A hub that declared less would be refused by everybody.
+    #[test]
+    fn every_hub_takes_a_hello_before_it_has_declared_itself() {
+        for role in [None, Some(Role::Device), Some(Role::Service)] {
+            let config = hub_link_config(1, role);
+            assert!(config.stream_window.min(config.initial_session_window()) >= HELLO_WINDOW);
+            assert!(config.max_streams_bidi >= 1);
+        }
+        assert_eq!(link_config(Side::Client).early_window, HELLO_WINDOW);
+    }
+
     #[test]
     fn a_hubs_window_follows_the_tunnels_that_it_allows() {
         let window = |tunnels| hub_link_config(tunnels, Some(Role::Device)).session_window;

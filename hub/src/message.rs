@@ -85,7 +85,7 @@ pub enum Profile {
     #[n(1)]
     Native,
     /// A session between the two ends, which only they can read, and which goes on over another tunnel when this one is
-    /// lost.
+    /// lost. What is said in it first does no harm where it is heard twice, or by a device that refuses.
     #[n(2)]
     EndToEnd,
 }

@@ -28,7 +28,8 @@ const DEADLINE_SLACK: Duration = Duration::from_secs(2);
 pub struct Opening {
     profile: Profile,
     deadline: Duration,
-    /// What is written here follows the request; if that is refused, it is dropped.
+    /// What is written here follows the request; if that is refused, it is dropped. In a tunnel
+    /// [end to end](Profile::EndToEnd) the device may have had the first 4 KiB of it by then.
     pub send: SendStream,
     recv: RecvStream,
     /// The session that it is in, if any, and how many bytes the request took.

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::broadcast;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use towline_transports::tls::Credentials;
 use towline_transports::{Link, RecvStream, SendStream};
@@ -167,19 +167,21 @@ impl Service {
         service: &str,
         options: OpenOptions,
     ) -> Result<Opening, OpenError> {
-        let (opening, _) = self.begin_for_session(device, service, options, None).await?;
-        Ok(opening)
+        let begun = self.begin_with(device, service, options, None, || Ok((Vec::new(), ()))).await?;
+        Ok(begun.opening)
     }
 
     /// As [`begin`](Self::begin), for a session, which would try again, and may be in doubt about the link that it has: the others
-    /// may be as dead as that one, so only those do that are `newer_than` the doubt. Returns the link as well.
-    pub(crate) async fn begin_for_session(
+    /// may be as dead as that one, so only those do that are `newer_than` the doubt. Of each tunnel that is asked for `first`
+    /// makes the first words, which follow the request at once, and what goes with them.
+    pub(crate) async fn begin_with<T>(
         &self,
         device: &str,
         service: &str,
         options: OpenOptions,
         newer_than: Option<Instant>,
-    ) -> Result<(Opening, Arc<Kept>), Unopened> {
+        first: impl Fn() -> Result<(Vec<u8>, T), OpenError>,
+    ) -> Result<BegunWith<T>, Unopened> {
         // The hub would say the same, if the names are not too long for a message.
         for name in [device, service] {
             let bad = |bad: BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
@@ -194,13 +196,20 @@ impl Service {
             wait_ms: Some(millis(options.wait)).filter(|wait| *wait > 0),
         };
         let request = Request::Open(open);
-        if let [hub] = &self.inner.hubs[..] {
+        let begin_at = async |hub| {
             let Asked { over, send, recv } = self.ask(hub, &request, newer_than).await?;
-            return Ok((Opening::new(options, send, recv), over));
+            let mut opening = Opening::new(options, send, recv);
+            let (words, with) = first()?;
+            // If nobody wants to hear them, the answer says why.
+            let _ = timeout(options.deadline, opening.send.write_all(&words)).await;
+            Ok::<_, OpenError>(BegunWith { opening, over, with })
+        };
+        if let [hub] = &self.inner.hubs[..] {
+            return Ok(begin_at(hub).await?);
         }
         self.try_hubs(|hub| async {
-            let Asked { over, send, recv } = self.ask(hub, &request, newer_than).await?;
-            Ok((Opening::new(options, send, recv).with_answer().await?, over))
+            let BegunWith { opening, over, with } = begin_at(hub).await?;
+            Ok(BegunWith { opening: opening.with_answer().await?, over, with })
         })
         .await
     }
@@ -324,6 +333,13 @@ async fn connect(hub: Arc<HubLink>, goodbyes: broadcast::Sender<()>) -> Result<A
     let listening = listen_for_goodbye(Arc::downgrade(&hub), connected, is_leaving.clone(), goodbyes);
     tokio::spawn(unwanted.clone().run_until_cancelled_owned(listening));
     Ok(Arc::new(Kept { link, since: Instant::now(), is_leaving, _listening: unwanted.drop_guard() }))
+}
+
+/// A tunnel that was asked for, over which link, and what goes with its first words.
+pub(crate) struct BegunWith<T> {
+    pub(crate) opening: Opening,
+    pub(crate) over: Arc<Kept>,
+    pub(crate) with: T,
 }
 
 /// A stream with a request on it.

@@ -10,8 +10,12 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use towline::message::{self, Accepted, Answer, Hello, Offer, Profile, Request};
-use towline::{Hub, OpenOptions, Opening, Service, SessionOptions, link_config};
+use towline::refusal::{Refusal, RefusalCode};
+use towline::{Hub, OpenError, OpenOptions, Opening, Service, SessionOptions, link_config};
 use towline_transports::{Link, RecvStream, SendStream, Side};
+
+/// As much goes to a device before it has accepted (PROTOCOL §5.7).
+const EARLY: usize = 4096;
 
 /// After this long something hangs.
 const SOON: Duration = Duration::from_secs(20);
@@ -98,19 +102,42 @@ async fn what_begins_a_session_does_not_wait_for_the_answer() {
 #[tokio::test]
 async fn a_session_begins_tls_before_its_tunnel_is_there() {
     let world = World::new();
+    let (hub, another) = (world.hub().await, world.hub().await);
+    let device = ByHand::online(&world, &hub).await;
+    let endpoint = |hub| world.endpoint("service/ops", hub);
+    for hubs in [vec![endpoint(&hub)], vec![endpoint(&hub), endpoint(&another)]] {
+        let service = Service::of_hubs(hubs, world.environment.clone()).unwrap();
+        let session = service.session("press-7", "x", SessionOptions::default());
+        let asked = async {
+            let (_offer, _send, mut recv) = device.offer().await;
+            // A record of TLS, with a handshake's message in it.
+            hears(&mut recv, &[0x16, 0x03, 0x01]).await;
+        };
+        tokio::select! {
+            () = asked => {}
+            session = session => panic!("{session:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_refused_hears_why_whatever_was_said_early() {
+    let world = World::new();
     let hub = world.hub().await;
     let device = ByHand::online(&world, &hub).await;
     let service = world.service("ops", &hub);
-    let session = service.session("press-7", "x", SessionOptions::default());
-    let asked = async {
-        let (_offer, _send, mut recv) = device.offer().await;
-        // A record of TLS, with a handshake's message in it.
-        hears(&mut recv, &[0x16, 0x03, 0x01]).await;
-    };
-    tokio::select! {
-        () = asked => {}
-        session = session => panic!("{session:?}"),
-    }
+    let mut opening = ask(&service, Profile::EndToEnd, Duration::ZERO, b"client ").await;
+    let (_, mut send, mut recv) = device.offer().await;
+    hears(&mut recv, b"client ").await;
+    // In pieces, too; and then nothing more comes.
+    opening.send.write_all(b"hello").await.unwrap();
+    opening.send.finish().unwrap();
+    hears(&mut recv, b"hello").await;
+    let refusal = Refusal::new(RefusalCode::ServiceUnknown, "there is no x");
+    message::write(&mut send, &Answer::Refused(refusal)).await.unwrap();
+    let error = timeout(SOON, opening.answered()).await.unwrap().unwrap_err();
+    let OpenError::Refused(refusal) = error else { panic!("{error:?}") };
+    assert_eq!((refusal.code, &refusal.text[..]), (RefusalCode::ServiceUnknown, "there is no x"));
 }
 
 #[tokio::test]
@@ -144,10 +171,15 @@ async fn what_is_too_much_to_go_early_follows_the_answer() {
     let words = common::pattern(20_000);
     let opening = ask(&service, Profile::EndToEnd, Duration::ZERO, &words).await;
     let (offer, mut send, mut recv) = device.offer().await;
-    hears(&mut recv, &words[..1]).await;
+    hears(&mut recv, &words[..EARLY]).await;
+    // What is said later in another tunnel has overtaken the rest.
+    let _later = ask(&service, Profile::EndToEnd, Duration::ZERO, b"later").await;
+    let (_offer, _send, mut other) = device.offer().await;
+    hears(&mut other, b"later").await;
+    assert!(recv.read_chunk(1).now_or_never().is_none());
     accept(&offer, &mut send).await;
     let mut tunnel = opening.answered().await.unwrap();
     tunnel.shutdown().await.unwrap();
-    hears(&mut recv, &words[1..]).await;
+    hears(&mut recv, &words[EARLY..]).await;
     assert_eq!(timeout(SOON, recv.read_chunk(1)).await.unwrap().unwrap(), None);
 }

@@ -25,7 +25,7 @@ use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
 use crate::opening::Opening;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::service::{HEAD_START, Kept, OpenOptions, Service};
+use crate::service::{BegunWith, HEAD_START, Kept, OpenOptions, Service};
 use crate::unopened::{OpenError, Refusals, Unopened};
 
 /// How to have a session.
@@ -164,7 +164,7 @@ impl Tunnels {
     ) -> Result<T, Unopened> {
         let until = Instant::now() + wait;
         let (reached, over) = self.open(wait, newer_than).await?;
-        // Two round trips between the ends, of which each is some two to the hub; and half as many again.
+        // Three times what the device's first word takes: a round trip between the ends, which is some two to the hub.
         let head_start = HEAD_START.max(over.rtt() * 6);
         let mut first = begin(reached, over.clone());
         if !self.service.knows_several_hubs() {
@@ -203,11 +203,12 @@ impl Tunnels {
     ) -> Result<(Reached, Arc<Kept>), Unopened> {
         let options = OpenOptions { wait, ..self.options };
         let device = self.device.name.as_str();
-        let mut tls = trust::begin(self.tls.clone(), &self.device).map_err(OpenError::from)?;
-        let begun = self.service.begin_for_session(device, &self.name, options, newer_than).await;
-        let (mut opening, over) = begun?;
-        // If nobody wants to hear it, the answer says why.
-        let _ = opening.send.write_all(&tls.take_first_words()).await;
+        let first = || {
+            let mut tls = trust::begin(self.tls.clone(), &self.device)?;
+            Ok((tls.take_first_words(), tls))
+        };
+        let begun = self.service.begin_with(device, &self.name, options, newer_than, first).await?;
+        let BegunWith { opening, over, with: tls } = begun;
         let (send, recv) = opening.answered().await?.into_split();
         Ok((Reached { tunnel: stream_pipe(send, recv), tls }, over))
     }

@@ -18,11 +18,11 @@ pub(super) const MAX_EARLY: usize = 4 << 10;
 /// The first bytes of a tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Early {
-    /// The service would have them there before the answer, and more than once does no harm.
-    is_wanted: bool,
-    said: Bytes,
-    /// What of them the device's stream has not taken yet.
-    left: Bytes,
+    /// More of them may be read.
+    is_open: bool,
+    said: Vec<u8>,
+    /// How many of them the device's stream has taken.
+    passed: usize,
 }
 
 impl Early {
@@ -30,38 +30,41 @@ impl Early {
     /// there it is the beginning of a handshake. Elsewhere it may be an order to a program, and who hears of a refusal is to
     /// know that nobody has heard it.
     pub(super) fn new(profile: Profile) -> Self {
-        Self { is_wanted: profile == Profile::EndToEnd, ..Self::default() }
+        Self { is_open: profile == Profile::EndToEnd, ..Self::default() }
     }
 
     /// A device is asked once more.
     pub(super) fn begin_anew(&mut self) {
-        self.left = self.said.clone();
+        self.passed = 0;
     }
 
     /// Passes on what has come. To be called again when either stream has woken the caller.
-    pub(super) fn poll_pass(
-        &mut self,
-        context: &mut Context<'_>,
-        from: &mut RecvStream,
-        to: &mut SendStream,
-    ) {
-        if self.is_wanted
-            && self.said.is_empty()
-            && let Poll::Ready(Ok(Some(said))) = from.poll_read_chunk(context, MAX_EARLY)
-        {
-            // It may be for long, and is not to hold on to the buffer that it came in.
-            self.said = Bytes::copy_from_slice(&said);
-            self.left = self.said.clone();
+    pub(super) fn pass(&mut self, context: &mut Context<'_>, from: &mut RecvStream, to: &mut SendStream) {
+        while self.is_open && self.said.len() < MAX_EARLY {
+            match from.poll_read_chunk(context, MAX_EARLY - self.said.len()) {
+                // A copy, which does not hold on to the buffer that it came in.
+                Poll::Ready(Ok(Some(said))) => self.said.extend_from_slice(&said),
+                // Of its end, the splice hears once more.
+                Poll::Ready(_) => self.is_open = false,
+                Poll::Pending => break,
+            }
         }
-        // Why the device takes no more, its answer says; and of an end, the splice hears once more.
-        let _ = to.poll_write_chunk(context, &mut self.left);
+        let mut left = self.left();
+        // Why the device takes no more, its answer says.
+        let _ = to.poll_write_chunk(context, &mut left);
+        self.passed = self.said.len() - left.len();
+    }
+
+    fn left(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.said[self.passed..])
     }
 
     /// The device has accepted: what it does not have yet is the first that `flow` carries.
     pub(super) fn hand_over(self, flow: &mut Flow) {
-        flow.handle_carried((self.said.len() - self.left.len()) as u64);
-        if !self.left.is_empty() {
-            flow.handle_data(self.left);
+        flow.handle_carried(self.passed as u64);
+        let left = self.left();
+        if !left.is_empty() {
+            flow.handle_data(left);
         }
     }
 }

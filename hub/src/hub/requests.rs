@@ -1,7 +1,7 @@
 //! What endpoints ask for on their streams: a tunnel, or the list of devices.
 //!
-//! In: a stream that an endpoint has opened. Out: an answer, and a tunnel for as long as it lives. Keeps: nothing; the
-//! core counts.
+//! In: a stream that an endpoint has opened. Out: an answer, and a tunnel for as long as it lives. Keeps: what is said
+//! early; the core counts.
 
 use std::future::poll_fn;
 use std::mem;
@@ -199,7 +199,9 @@ async fn try_tunnel(
     let accepted = Accepted { tunnel: Some(offered.tunnel.0) };
     let told = message::write(asker.send, &Answer::Accepted(accepted)).await;
     told.map_err(|error| Refusal::new(RefusalCode::BadRequest, error.to_string()))?;
-    Ok(Joined { live, from, send, recv, early: mem::take(&mut asker.early), replaced })
+    // Nobody is asked again, so nothing is passed on any more.
+    let early = mem::take(&mut asker.early);
+    Ok(Joined { live, from, send, recv, early, replaced })
 }
 
 /// Asks the core for a tunnel. If the device is away and the service would wait, waits until it is here. What is returned
@@ -266,7 +268,7 @@ async fn offer(
         early.begin_anew();
         let mut reader = message::Reader::default();
         let answer = poll_fn(|context| {
-            early.poll_pass(context, service, &mut send);
+            early.pass(context, service, &mut send);
             reader.poll_next(context, &mut recv)
         });
         let answer = answer.await?.ok_or(MessageError::Truncated)?;

@@ -111,7 +111,6 @@ impl World {
         }
     }
 
-    /// A device that is online.
     /// A link with valid TLS and these limits on which nothing was said yet.
     pub async fn raw_link(
         &self,
@@ -125,6 +124,7 @@ impl World {
         Ok(Link::over_tls(pipe, Side::Client, limits))
     }
 
+    /// A device that is online.
     pub async fn device(&self, name: &str, hub: &Hub) -> Device {
         let config = self.endpoint(&format!("device/{name}"), hub);
         let device = Device::register(config, self.environment.clone()).unwrap();

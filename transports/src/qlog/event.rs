@@ -95,6 +95,8 @@ pub struct Limits {
     pub max_streams_bidi: u64,
     pub max_streams_uni: u64,
     pub max_record_size: u64,
+    #[serde(default)]
+    pub early_window: u64,
     pub send_buffer: u64,
     pub idle_timeout: u64,
     pub keep_alive: Option<u64>,
@@ -343,6 +345,7 @@ impl Limits {
             max_streams_bidi: config.max_streams_bidi,
             max_streams_uni: config.max_streams_uni,
             max_record_size: config.max_record_size,
+            early_window: config.early_window,
             send_buffer: config.send_buffer,
             idle_timeout: nanos(config.idle_timeout),
             keep_alive: config.keep_alive.map(nanos),
@@ -367,6 +370,7 @@ impl Limits {
         config.max_streams_bidi = self.max_streams_bidi;
         config.max_streams_uni = self.max_streams_uni;
         config.max_record_size = self.max_record_size;
+        config.early_window = self.early_window;
         config.send_buffer = self.send_buffer;
         config.idle_timeout = Duration::from_nanos(self.idle_timeout);
         config.keep_alive = self.keep_alive.map(Duration::from_nanos);
