@@ -113,7 +113,7 @@ impl Violation {
             Self::FieldOutOfRange => "a frame field is out of range",
             Self::ParametersOutOfPlace => "QX_TRANSPORT_PARAMETERS must be the first frame and only that",
             Self::BadParameters => {
-                "the transport parameters are malformed, repeated, prohibited or out of range"
+                "the transport parameters are malformed, repeated, prohibited or out of range, or allow less than was agreed on"
             }
             Self::NotInOrder => "STREAM data overlaps or leaves a gap",
             Self::ChangedData => "STREAM data that was sent again is not the same",

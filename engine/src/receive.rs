@@ -121,7 +121,7 @@ impl Session {
 
     /// Learns what the peer allows at first, or is held to. What has begun before has the new limits as well.
     pub(crate) fn raise_limits(&mut self, parameters: &Parameters) {
-        self.credit.raise(parameters.initial_max_data);
+        self.on_max_data(parameters.initial_max_data);
         for dir in [Dir::Bi, Dir::Uni] {
             self.on_max_streams(dir, parameters.initial_max_streams(dir));
         }
