@@ -167,21 +167,21 @@ impl Service {
         service: &str,
         options: OpenOptions,
     ) -> Result<Opening, OpenError> {
-        let begun = self.begin_with(device, service, options, None, || Ok((Vec::new(), ()))).await?;
+        let begun = self.begin_saying(device, service, options, None, || Ok((Vec::new(), ()))).await?;
         Ok(begun.opening)
     }
 
     /// As [`begin`](Self::begin), for a session, which would try again, and may be in doubt about the link that it has: the others
     /// may be as dead as that one, so only those do that are `newer_than` the doubt. Of each tunnel that is asked for `first`
-    /// makes the first words, which follow the request at once, and what goes with them.
-    pub(crate) async fn begin_with<T>(
+    /// makes the first words, which follow the request at once, and the speaker who goes on with them.
+    pub(crate) async fn begin_saying<T>(
         &self,
         device: &str,
         service: &str,
         options: OpenOptions,
         newer_than: Option<Instant>,
         first: impl Fn() -> Result<(Vec<u8>, T), OpenError>,
-    ) -> Result<BegunWith<T>, Unopened> {
+    ) -> Result<Saying<T>, Unopened> {
         // The hub would say the same, if the names are not too long for a message.
         for name in [device, service] {
             let bad = |bad: BadName| Refusal::new(RefusalCode::BadRequest, bad.to_string());
@@ -199,17 +199,17 @@ impl Service {
         let begin_at = async |hub| {
             let Asked { over, send, recv } = self.ask(hub, &request, newer_than).await?;
             let mut opening = Opening::new(options, send, recv);
-            let (words, with) = first()?;
+            let (words, speaker) = first()?;
             // If nobody wants to hear them, the answer says why.
             let _ = timeout(options.deadline, opening.send.write_all(&words)).await;
-            Ok::<_, OpenError>(BegunWith { opening, over, with })
+            Ok::<_, OpenError>(Saying { opening, over, speaker })
         };
         if let [hub] = &self.inner.hubs[..] {
             return Ok(begin_at(hub).await?);
         }
         self.try_hubs(|hub| async {
-            let BegunWith { opening, over, with } = begin_at(hub).await?;
-            Ok(BegunWith { opening: opening.with_answer().await?, over, with })
+            let Saying { opening, over, speaker } = begin_at(hub).await?;
+            Ok(Saying { opening: opening.with_answer().await?, over, speaker })
         })
         .await
     }
@@ -335,11 +335,12 @@ async fn connect(hub: Arc<HubLink>, goodbyes: broadcast::Sender<()>) -> Result<A
     Ok(Arc::new(Kept { link, since: Instant::now(), is_leaving, _listening: unwanted.drop_guard() }))
 }
 
-/// A tunnel that was asked for, over which link, and what goes with its first words.
-pub(crate) struct BegunWith<T> {
+/// A tunnel that was asked for, in which the first words are said, and over which link.
+pub(crate) struct Saying<T> {
     pub(crate) opening: Opening,
     pub(crate) over: Arc<Kept>,
-    pub(crate) with: T,
+    /// Who goes on with what was said.
+    pub(crate) speaker: T,
 }
 
 /// A stream with a request on it.

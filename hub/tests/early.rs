@@ -5,11 +5,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, until};
+use common::{World, hello, until};
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use towline::message::{self, Accepted, Answer, Hello, Offer, Profile, Request};
+use towline::message::{self, Accepted, Answer, Offer, Profile};
 use towline::refusal::{Refusal, RefusalCode};
 use towline::{Hub, OpenError, OpenOptions, Opening, Service, SessionOptions, link_config};
 use towline_transports::{Link, RecvStream, SendStream, Side};
@@ -32,8 +32,7 @@ impl ByHand {
         let credentials = world.credentials("device/press-7");
         let link = world.raw_link(hub.local_addr(), credentials, link_config(Side::Client)).await.unwrap();
         let (mut send, mut recv) = link.open_bi().await.unwrap();
-        let hello = Hello { version: message::VERSION, instance: 1, agent: "test".into() };
-        message::write(&mut send, &Request::Hello(hello)).await.unwrap();
+        message::write(&mut send, &hello()).await.unwrap();
         let answer: Answer = timeout(SOON, message::read(&mut recv)).await.unwrap().unwrap();
         assert!(matches!(answer, Answer::Accepted(_)), "{answer:?}");
         Self { link, _control: (send, recv) }
@@ -45,6 +44,15 @@ impl ByHand {
         let offer = timeout(SOON, message::read(&mut recv)).await.unwrap().unwrap();
         (offer, send, recv)
     }
+}
+
+/// A hub with such a device, and a service that would use it.
+async fn scene() -> (World, Hub, ByHand, Service) {
+    let world = World::new();
+    let hub = world.hub().await;
+    let device = ByHand::online(&world, &hub).await;
+    let service = world.service("ops", &hub);
+    (world, hub, device, service)
 }
 
 async fn accept(offer: &Offer, send: &mut SendStream) {
@@ -69,10 +77,7 @@ async fn hears(recv: &mut RecvStream, words: &[u8]) {
 
 #[tokio::test]
 async fn what_begins_a_session_does_not_wait_for_the_answer() {
-    let world = World::new();
-    let hub = world.hub().await;
-    let device = ByHand::online(&world, &hub).await;
-    let service = world.service("ops", &hub);
+    let (_world, _hub, device, service) = scene().await;
     // A tunnel of another kind is asked for first: had its words not waited, they would be there first.
     let words = b"what a program is told".as_slice();
     let native = ask(&service, Profile::Native, Duration::ZERO, words).await;
@@ -122,10 +127,7 @@ async fn a_session_begins_tls_before_its_tunnel_is_there() {
 
 #[tokio::test]
 async fn who_is_refused_hears_why_whatever_was_said_early() {
-    let world = World::new();
-    let hub = world.hub().await;
-    let device = ByHand::online(&world, &hub).await;
-    let service = world.service("ops", &hub);
+    let (_world, _hub, device, service) = scene().await;
     let mut opening = ask(&service, Profile::EndToEnd, Duration::ZERO, b"client ").await;
     let (_, mut send, mut recv) = device.offer().await;
     hears(&mut recv, b"client ").await;
@@ -142,10 +144,7 @@ async fn who_is_refused_hears_why_whatever_was_said_early() {
 
 #[tokio::test]
 async fn a_device_that_is_lost_while_it_is_asked_hears_it_again() {
-    let world = World::new();
-    let hub = world.hub().await;
-    let service = world.service("ops", &hub);
-    let device = ByHand::online(&world, &hub).await;
+    let (world, hub, device, service) = scene().await;
     let opening = ask(&service, Profile::EndToEnd, Duration::from_secs(60), b"client hello").await;
     let (_, _send, mut recv) = device.offer().await;
     hears(&mut recv, b"client hello").await;
@@ -164,10 +163,7 @@ async fn a_device_that_is_lost_while_it_is_asked_hears_it_again() {
 /// Nothing is lost, doubled or out of order.
 #[tokio::test]
 async fn what_is_too_much_to_go_early_follows_the_answer() {
-    let world = World::new();
-    let hub = world.hub().await;
-    let device = ByHand::online(&world, &hub).await;
-    let service = world.service("ops", &hub);
+    let (_world, _hub, device, service) = scene().await;
     let words = common::pattern(20_000);
     let opening = ask(&service, Profile::EndToEnd, Duration::ZERO, &words).await;
     let (offer, mut send, mut recv) = device.offer().await;

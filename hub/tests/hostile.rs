@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::honest::{Honest, SOON, is_hung_up_on};
-use common::{World, online, until};
+use common::{World, hello, online, until};
 use minicbor::Encode;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -77,10 +77,6 @@ async fn raw_link_with(
     limits: Config,
 ) -> Result<Link, tls::HandshakeError> {
     world.raw_link(honest.hub.local_addr(), credentials, limits).await
-}
-
-fn hello() -> Request {
-    Request::Hello(Hello { version: message::VERSION, instance: 1, agent: "test".into() })
 }
 
 /// Asks for a tunnel to a device that echoes.

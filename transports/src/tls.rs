@@ -231,8 +231,7 @@ impl fmt::Debug for Begun {
 }
 
 impl Begun {
-    /// Takes what this end says first: less than 4 KiB. They are for whoever can send them earlier than there is a pipe; to that
-    /// they must be the first bytes then.
+    /// Takes what this end says first, for whoever can send it earlier than there is a pipe. Of that it must be the first bytes.
     pub fn take_first_words(&mut self) -> Vec<u8> {
         mem::take(&mut self.words)
     }

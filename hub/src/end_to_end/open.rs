@@ -25,7 +25,7 @@ use crate::identity::{BadName, Identity, Role};
 use crate::message::{self, Connect, MessageError, Profile};
 use crate::opening::Opening;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::service::{BegunWith, HEAD_START, Kept, OpenOptions, Service};
+use crate::service::{HEAD_START, Kept, OpenOptions, Saying, Service};
 use crate::unopened::{OpenError, Refusals, Unopened};
 
 /// How to have a session.
@@ -207,8 +207,8 @@ impl Tunnels {
             let mut tls = trust::begin(self.tls.clone(), &self.device)?;
             Ok((tls.take_first_words(), tls))
         };
-        let begun = self.service.begin_with(device, &self.name, options, newer_than, first).await?;
-        let BegunWith { opening, over, with: tls } = begun;
+        let saying = self.service.begin_saying(device, &self.name, options, newer_than, first).await?;
+        let Saying { opening, over, speaker: tls } = saying;
         let (send, recv) = opening.answered().await?.into_split();
         Ok((Reached { tunnel: stream_pipe(send, recv), tls }, over))
     }

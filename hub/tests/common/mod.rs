@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use towline::authority::Authority;
 use towline::core::Limits;
 use towline::identity::Identity;
+use towline::message::{self, Hello, Request};
 use towline::policy::{AllowAll, Policy};
 use towline::{Device, EndpointConfig, Environment, Hub, HubConfig, Route, Service, StartError, Status};
 use towline_transports::tls::{self, ALPN_LINK, Credentials};
@@ -136,6 +137,11 @@ impl World {
         let config = self.endpoint(&format!("service/{name}"), hub);
         Service::new(config, self.environment.clone()).unwrap()
     }
+}
+
+/// The first request on a link.
+pub fn hello() -> Request {
+    Request::Hello(Hello { version: message::VERSION, instance: 1, agent: "test".into() })
 }
 
 /// Serves the device's tunnels: each gives back what comes through it. Ends the device when it is aborted.
