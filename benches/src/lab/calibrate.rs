@@ -83,6 +83,13 @@ impl Noted {
     }
 }
 
+/// A line that is measured, and what it gives.
+type Step<'a> = &'a dyn Fn() -> anyhow::Result<Vec<Row>>;
+
+fn one(row: anyhow::Result<Row>) -> anyhow::Result<Vec<Row>> {
+    row.map(|row| vec![row])
+}
+
 /// Measures, with an eighth of the datagrams if it is to be `quick`. What is lost is drawn from `seed`.
 ///
 /// # Errors
@@ -90,34 +97,30 @@ impl Noted {
 /// The system lacks something, which the error names.
 pub fn measure(quick: bool, seed: u64) -> anyhow::Result<Vec<Row>> {
     let few = if quick { 8 } else { 1 };
-    let steps: Vec<Box<dyn Fn() -> anyhow::Result<Row>>> = vec![
-        Box::new(move || delay(seed, 1, 2000 / few)),
-        Box::new(move || delay(seed, 20, 2000 / few)),
-        Box::new(move || delay(seed, 280, 2000 / few)),
-        Box::new(move || jitter_mean(seed, 1000 / few)),
-        Box::new(move || jitter_spread(seed, 1000 / few)),
-        Box::new(move || rate(seed, 1, 4000 / few)),
-        Box::new(move || rate(seed, 10, 10_000 / few)),
-        Box::new(move || rate(seed, 50, 40_000 / few)),
-        Box::new(move || rate(seed, 200, 100_000 / few)),
-        Box::new(move || queue(seed, 10_000 / few)),
-        Box::new(move || loss(seed, 1000, 100_000)),
-        Box::new(move || loss(seed, 10_000, 80_000 / few)),
-        Box::new(move || burst(seed, 160_000 / few)),
-        Box::new(move || order(seed, 80_000 / few)),
+    let steps: [Step<'_>; 13] = [
+        &|| one(delay(seed, 1, 2000 / few)),
+        &|| one(delay(seed, 20, 2000 / few)),
+        &|| one(delay(seed, 280, 2000 / few)),
+        &|| jitter(seed, 1000 / few),
+        &|| one(rate(seed, 1, 4000 / few)),
+        &|| one(rate(seed, 10, 10_000 / few)),
+        &|| one(rate(seed, 50, 40_000 / few)),
+        &|| one(rate(seed, 200, 100_000 / few)),
+        &|| one(queue(seed, 10_000 / few)),
+        &|| one(loss(seed, 1000, 100_000)),
+        &|| one(loss(seed, 10_000, 80_000 / few)),
+        &|| one(burst(seed, 160_000 / few)),
+        &|| one(order(seed, 80_000 / few)),
     ];
     let bar = progress(steps.len());
-    let rows = steps
-        .iter()
-        .map(|step| {
-            let row = step()?;
-            bar.set_message(row.what.clone());
-            bar.inc(1);
-            Ok(row)
-        })
-        .collect();
+    let mut rows = Vec::new();
+    for step in steps {
+        rows.extend(step()?);
+        bar.set_message(rows.last().map_or_else(String::new, |row| row.what.clone()));
+        bar.inc(1);
+    }
     bar.finish_and_clear();
-    rows
+    Ok(rows)
 }
 
 /// Prints what was measured.
@@ -157,34 +160,28 @@ fn delay(seed: u64, millis: u64, count: usize) -> anyhow::Result<Row> {
 /// The most that is added to a delay, in milliseconds. All that is between nothing and that is equally likely.
 const JITTER: u64 = 10;
 
-/// The mean is half of the most. That of `count` packets deviates by the most through the root of 12 `count`.
-fn jitter_mean(seed: u64, count: usize) -> anyhow::Result<Row> {
-    let (delays, line) = jittery(seed, count)?;
-    let within = DEVIATIONS * JITTER as f64 / (12.0 * count as f64).sqrt() + millis_of(DELAY_WITHIN);
-    Ok(row(format!("jitter {JITTER} ms, mean"), JITTER as f64 / 2.0, mean(&delays), within, &line))
-}
-
-/// The standard deviation is the most through the root of 12. That of `count` packets deviates by the most through the root of
-/// 60 `count`, as the fourth central moment is an 80th of the most to the fourth power.
-fn jitter_spread(seed: u64, count: usize) -> anyhow::Result<Row> {
-    let (delays, line) = jittery(seed, count)?;
-    let middle = mean(&delays);
-    let squares: Vec<_> = delays.iter().map(|delay| (delay - middle).powi(2)).collect();
-    let (wanted, within) = (JITTER as f64 / 12_f64.sqrt(), JITTER as f64 / (60.0 * count as f64).sqrt());
-    let what = format!("jitter {JITTER} ms, standard deviation");
-    Ok(row(what, wanted, mean(&squares).sqrt(), DEVIATIONS * within, &line))
-}
-
-/// The delays, in milliseconds, on a line that has nothing but jitter, of packets so far apart that none has to wait for the
-/// one before it: they do not overtake each other.
-fn jittery(seed: u64, count: usize) -> anyhow::Result<(Vec<f64>, Report)> {
+/// The delays on a line that has nothing but jitter, of packets so far apart that none has to wait for the one before it: they
+/// do not overtake each other.
+///
+/// Their mean is half of the most. That of `count` packets deviates by the most through the root of 12 `count`. Their standard
+/// deviation is the most through the root of 12, and deviates by the most through the root of 60 `count`, as the fourth central
+/// moment is an 80th of the most to the fourth power.
+fn jitter(seed: u64, count: usize) -> anyhow::Result<Vec<Row>> {
     let spec = LinkSpec { jitter: Span::millis(JITTER), ..LinkSpec::default() };
     let every = Duration::from_millis(JITTER);
-    let noted = run(seed, spec, Load { count, together: 1, every, length: 200 })?;
-    if noted.came.len() != count {
-        bail!("{count} datagrams were sent, and {} came", noted.came.len());
-    }
-    Ok((noted.delays().into_iter().map(millis_of).collect(), noted.line))
+    let noted = run_whole(seed, spec, Load { count, together: 1, every, length: 200 })?;
+    let delays: Vec<_> = noted.delays().into_iter().map(millis_of).collect();
+    let (most, count, middle) = (JITTER as f64, count as f64, mean(&delays));
+    let squares: Vec<_> = delays.iter().map(|delay| (delay - middle).powi(2)).collect();
+    let of = |what: &str, wanted, measured, within| {
+        row(format!("jitter {JITTER} ms, {what}"), wanted, measured, within, &noted.line)
+    };
+    let within = DEVIATIONS * most / (12.0 * count).sqrt() + millis_of(DELAY_WITHIN);
+    let spread = DEVIATIONS * most / (60.0 * count).sqrt();
+    Ok(vec![
+        of("mean", most / 2.0, middle, within),
+        of("standard deviation", most / 12_f64.sqrt(), mean(&squares).sqrt(), spread),
+    ])
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -221,10 +218,7 @@ fn queue(seed: u64, count: usize) -> anyhow::Result<Row> {
 fn order(seed: u64, count: usize) -> anyhow::Result<Row> {
     let reorder = Reorder { share: Share(50_000), by: Span::millis(5) };
     let spec = LinkSpec { reorder: Some(reorder), ..LinkSpec::default() };
-    let Noted { came, line, .. } = run(seed, spec, Load::many(count))?;
-    if came.len() != count {
-        bail!("{count} datagrams were sent, and {} came", came.len());
-    }
+    let Noted { came, line, .. } = run_whole(seed, spec, Load::many(count))?;
     let (mut latest, mut late) = (0, 0);
     for (number, _) in came {
         late += usize::from(number < latest);
@@ -296,6 +290,15 @@ fn row(what: String, wanted: f64, measured: f64, within: f64, line: &Report) -> 
     let holds = (measured - wanted).abs() <= within && line.is_punctual();
     let Report { late_p99_us, unseen_p99_us, .. } = *line;
     Row { what, wanted, measured, within, late_p99_us, unseen_p99_us, holds }
+}
+
+/// As [`run`], over a line that loses nothing.
+fn run_whole(seed: u64, spec: LinkSpec, load: Load) -> anyhow::Result<Noted> {
+    let noted = run(seed, spec, load)?;
+    if noted.came.len() != load.count {
+        bail!("{} datagrams were sent, and {} came", load.count, noted.came.len());
+    }
+    Ok(noted)
 }
 
 /// Sends a load over a line that is like this in both directions.
