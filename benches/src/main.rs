@@ -155,7 +155,7 @@ Example, once a change costs more and that is meant, or costs less:
     /// Measure what more of everything costs: 1 to 1,000 streams, tunnels and connections, devices by the thousand, and how long
     /// these take to come back once their hub is killed
     #[command(after_help = "\
-Example, with plots, in some ten minutes; the most devices that descriptors allow:
+Example, with plots, in a quarter of an hour; the most devices that descriptors allow:
   towline-bench scale --out scale.html
 
 Example, in two minutes:

@@ -193,6 +193,17 @@ fn interrupt(run: &Child) {
     nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
 }
 
+/// What a run has said that was interrupted. `None` if it had not come to what is tested.
+fn interrupted(run: Child, has_come: bool) -> Option<Output> {
+    let output = run.wait_with_output().unwrap();
+    if !has_come {
+        eprintln!("not tested: {}", String::from_utf8_lossy(&output.stderr));
+        return None;
+    }
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    Some(output)
+}
+
 fn are_gone(processes: &[PathBuf]) -> bool {
     let are_gone = || processes.iter().all(|process| process.join("exe").read_link().is_err());
     let begun = Instant::now();
@@ -211,12 +222,7 @@ fn who_is_interrupted_ends_all_turns_and_writes_what_there_is() {
     let is_at_work = waits_for(&mut run, |run| socats(run).len() >= 3);
     let peers = socats(run.id());
     interrupt(&run);
-    let output = run.wait_with_output().unwrap();
-    if !is_at_work {
-        eprintln!("not tested: {}", String::from_utf8_lossy(&output.stderr));
-        return;
-    }
-    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let Some(output) = interrupted(run, is_at_work) else { return };
     assert!(are_gone(&peers), "its peers live on");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "there is a report, and no part of one");
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
@@ -245,13 +251,8 @@ fn who_is_interrupted_before_a_turn_is_over_writes_nothing() {
         threads.map(|thread| thread.path()).any(|thread| is_called("line")(&thread))
     });
     interrupt(&run);
-    let output = run.wait_with_output().unwrap();
+    let Some(output) = interrupted(run, is_at_work) else { return };
     let error = String::from_utf8_lossy(&output.stderr);
-    if !is_at_work {
-        eprintln!("not tested: {error}");
-        return;
-    }
-    assert_eq!(output.status.code(), Some(130), "{error}");
     assert!(error.contains("interrupted before a turn was over: nothing is written"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "neither a report nor a part of one");
 }
@@ -272,13 +273,8 @@ fn who_is_interrupted_twice_ends_at_once() {
     let is_written =
         is_at_work && waits_for(&mut run, |_| out.join("report.json").exists() && are_gone(&peers));
     interrupt(&run);
-    let output = run.wait_with_output().unwrap();
+    let Some(output) = interrupted(run, is_written) else { return };
     let error = String::from_utf8_lossy(&output.stderr);
-    if !is_written {
-        eprintln!("not tested: {error}");
-        return;
-    }
-    assert_eq!(output.status.code(), Some(130), "{error}");
     assert!(error.contains("interrupted: it ends at once"), "{error}");
 }
 

@@ -1,11 +1,9 @@
 //! Idle devices on a hub: what they cost it, all of them together.
 
-use comfy_table::Table;
 use serde::Serialize;
 
-use super::{MOST, Options};
+use super::{MOST, Options, up_to};
 use crate::idle::{self, Name as Idle};
-use crate::report;
 use crate::stats::short;
 use crate::transports::trust::Trust;
 
@@ -27,8 +25,7 @@ pub struct Devices {
 
 /// What they cost their hub, which is in a process of its own.
 pub(super) fn measure(options: &Options) -> anyhow::Result<Vec<Devices>> {
-    let fewer = DEVICES.into_iter().filter(|&count| count < options.devices);
-    let counts: Vec<_> = fewer.chain([options.devices]).collect();
+    let counts: Vec<_> = up_to(DEVICES, options.devices).collect();
     let held = idle::held(Idle::HubTls, &counts, options.settle, &Trust::new()?)?;
     let hours = options.settle.as_secs_f64() / 3600.0;
     let devices = counts.into_iter().zip(held).map(|(count, held)| Devices {
@@ -41,7 +38,7 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<Vec<Devices>> {
 }
 
 /// How much more memory each device takes than there were before, with that of the first ones: resident, and heap, in bytes.
-pub(crate) fn each(devices: &[Devices]) -> impl Iterator<Item = [f64; 2]> {
+fn each(devices: &[Devices]) -> impl Iterator<Item = [f64; 2]> {
     let before = devices.iter().map(Some);
     let of = |at: Option<&Devices>| at.map_or((0, 0, 0), |at| (at.count, at.rss_bytes, at.heap_bytes));
     devices.iter().zip([None].into_iter().chain(before)).map(move |(now, before)| {
@@ -51,24 +48,18 @@ pub(crate) fn each(devices: &[Devices]) -> impl Iterator<Item = [f64; 2]> {
     })
 }
 
-/// A row for each number of them.
-pub(super) fn table(devices: &[Devices]) -> Table {
-    let head =
-        ["DEVICES ON A HUB", "RSS MB", "B EACH MORE", "HEAP MB", "B EACH MORE", "CPU s AN HOUR", "ms EACH"];
-    let mut table = report::table(head, 0);
-    for (at, [rss, heap]) in devices.iter().zip(each(devices)) {
+/// What there is in a row.
+pub(super) const HEAD: [&str; 7] =
+    ["DEVICES ON A HUB", "RSS MB", "B EACH MORE", "HEAP MB", "B EACH MORE", "CPU s AN HOUR", "ms EACH"];
+
+/// A row for each number of them, as it is shown, below [`HEAD`].
+pub(super) fn rows(devices: &[Devices]) -> impl Iterator<Item = [String; 7]> {
+    devices.iter().zip(each(devices)).map(|(at, [rss, heap])| {
         let Devices { count, rss_bytes, heap_bytes, cpu_s_per_hour } = *at;
-        let [all_rss, all_heap] = [rss_bytes, heap_bytes].map(|bytes| short(bytes as f64 / 1e6));
-        let cpu = short(cpu_s_per_hour * 1000.0 / count as f64);
-        table.add_row([
-            count.to_string(),
-            all_rss,
-            short(rss),
-            all_heap,
-            short(heap),
-            short(cpu_s_per_hour),
-            cpu,
-        ]);
-    }
-    table
+        let [all_rss, all_heap] = [rss_bytes, heap_bytes].map(|bytes| bytes as f64 / 1e6);
+        let ms_each = cpu_s_per_hour * 1000.0 / count as f64;
+        let [all_rss, rss, all_heap, heap, cpu, ms_each] =
+            [all_rss, rss, all_heap, heap, cpu_s_per_hour, ms_each].map(short);
+        [count.to_string(), all_rss, rss, all_heap, heap, cpu, ms_each]
+    })
 }

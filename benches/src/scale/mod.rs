@@ -1,4 +1,5 @@
-//! What more of everything costs: streams, tunnels, devices, and all of them coming back at once. A cost that grows with their number shows as a line that bends.
+//! What more of everything costs: streams, tunnels, devices, and all of them coming back at once. A cost that grows with their
+//! number shows as a line that bends.
 //!
 //! In: numbers of each. Out: for each number what a byte costs, or what one of them does; and a page with a plot of each.
 
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::bail;
+use comfy_table::Table;
 use serde::Serialize;
 use towline_sim::output;
 
@@ -104,6 +106,11 @@ impl Options {
     }
 }
 
+/// Those of `counts` that are less than `most`, and `most`.
+fn up_to(counts: [usize; 6], most: usize) -> impl Iterator<Item = usize> {
+    counts.into_iter().filter(move |&count| count < most).chain([most])
+}
+
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Results {
@@ -183,22 +190,33 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
         return report::json(results);
     }
     if !results.shared.is_empty() {
-        println!("{}\n", transfers::table(&results.shared));
+        println!("{}\n", table(transfers::HEAD, 1, transfers::rows(&results.shared)));
     }
     if !results.devices.is_empty() {
         println!(
             "{}\nof each more than there were in the row above; the first row has all that a hub needs\n",
-            devices::table(&results.devices)
+            table(devices::HEAD, 0, devices::rows(&results.devices))
         );
     }
     if !results.storms.is_empty() {
         println!(
             "{}\nsince the hub's process was killed; the devices' own waits are part of it",
-            storm::table(&results.storms)
+            table(storm::HEAD, 0, storm::rows(&results.storms))
         );
     }
     results.missing.iter().for_each(|missing| println!("missing: {missing}"));
     Ok(())
+}
+
+/// A table with this head and these rows. The columns after the first `left` hold numbers.
+fn table<const COLUMNS: usize>(
+    head: [&'static str; COLUMNS],
+    left: usize,
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+) -> Table {
+    let mut table = report::table(head, left);
+    table.add_rows(rows);
+    table
 }
 
 /// Writes a page with a plot of each.

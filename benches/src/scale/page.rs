@@ -8,9 +8,7 @@ use plotters::prelude::{
     SVGBackend, WHITE,
 };
 
-use super::devices::each;
-use super::storm;
-use super::{Devices, Results, Shared, Storm, Transfer};
+use super::{Devices, Results, Shared, Storm, Transfer, devices, storm, transfers};
 use crate::stats::{Spread, short};
 
 /// Lines of a plot, each with its name and its points, over which the rounds are spread.
@@ -21,7 +19,7 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
         let points = |shared: &Shared| shared.points.iter().map(|it| (it.count as f64, value(it))).collect();
         results.shared.iter().map(|shared| (shared.what, points(shared))).collect()
     };
-    let devices = |name, value: fn(&Devices) -> f64| -> Lines<'_> {
+    let idle_devices = |name, value: fn(&Devices) -> f64| -> Lines<'_> {
         let point = |it: &Devices| Some((it.count as f64, Spread::of([value(it)])?));
         vec![(name, results.devices.iter().filter_map(point).collect())]
     };
@@ -39,9 +37,9 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
             "Megabytes of resident memory of the hub",
             idle,
             false,
-            devices("RSS", |it| it.rss_bytes as f64 / 1e6),
+            idle_devices("RSS", |it| it.rss_bytes as f64 / 1e6),
         ),
-        ("CPU seconds of the hub in an hour", idle, false, devices("CPU", |it| it.cpu_s_per_hour)),
+        ("CPU seconds of the hub in an hour", idle, false, idle_devices("CPU", |it| it.cpu_s_per_hour)),
         ("Seconds until devices whose hub was killed are online again", "devices over TLS", false, back),
     ];
     let mut page = String::from(HEAD);
@@ -62,26 +60,19 @@ pub(super) fn page(results: &Results) -> anyhow::Result<String> {
         writeln!(page, "<p class=\"missing\">missing: {}</p>", escaped(missing))?;
     }
     page.push_str("<h2>Numbers</h2>");
-    let shared = results.shared.iter().flat_map(|Shared { what, points }| {
-        points.iter().map(move |Transfer { count, gb_per_s, cpu_s_per_gb }| {
-            vec![(*what).to_owned(), count.to_string(), gb_per_s.brief(), cpu_s_per_gb.brief()]
-        })
-    });
-    table(&mut page, &["shared by", "count", "GB/s", "CPU s/GB"], shared)?;
-    let devices = results.devices.iter().zip(each(&results.devices)).map(|(devices, [rss, heap])| {
-        let Devices { count, rss_bytes, heap_bytes, cpu_s_per_hour } = *devices;
-        let [all_rss, all_heap] = [rss_bytes, heap_bytes].map(|bytes| short(bytes as f64 / 1e6));
-        vec![count.to_string(), all_rss, short(rss), all_heap, short(heap), short(cpu_s_per_hour)]
-    });
-    let head = ["devices", "RSS MB", "B each more", "heap MB", "B each more", "CPU s an hour"];
-    table(&mut page, &head, devices)?;
-    table(&mut page, &storm::HEAD, results.storms.iter().map(|storm| storm.cells().to_vec()))?;
+    table(&mut page, transfers::HEAD, transfers::rows(&results.shared))?;
+    table(&mut page, devices::HEAD, devices::rows(&results.devices))?;
+    table(&mut page, storm::HEAD, storm::rows(&results.storms))?;
     page.push_str("</body></html>\n");
     Ok(page)
 }
 
 /// Adds a table, unless it has no rows.
-fn table(page: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> anyhow::Result<()> {
+fn table<const COLUMNS: usize>(
+    page: &mut String,
+    head: [&str; COLUMNS],
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+) -> anyhow::Result<()> {
     let mut rows = rows.peekable();
     if rows.peek().is_some() {
         writeln!(page, "<table><tr><th>{}</tr>", head.join("<th>"))?;

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use comfy_table::Table;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::runtime::Builder;
@@ -16,13 +15,13 @@ use tokio::time::sleep;
 use towline::core::SETTLED;
 use towline::{Status, Transport};
 
-use super::Options;
+use super::{Options, up_to};
+use crate::clock;
 use crate::idle::Name as Idle;
 use crate::idle::holder::Holder;
 use crate::idle::load::{Fleet, patiently};
 use crate::stats::{Spread, quantile};
 use crate::transports::trust::Trust;
-use crate::{clock, report};
 
 /// How many there are.
 const DEVICES: [usize; 6] = [100, 500, 1000, 2000, 5000, MOST];
@@ -63,7 +62,7 @@ struct Round {
 
 /// How many are measured one after the other, up to `most`.
 pub(super) fn counts(most: usize) -> impl Iterator<Item = usize> {
-    DEVICES.into_iter().filter(move |&count| count < most).chain([most])
+    up_to(DEVICES, most)
 }
 
 /// Measures with more and more devices. Hubs are in processes of their own, one after the other.
@@ -162,8 +161,7 @@ impl Storm {
         })
     }
 
-    /// As it is shown, below [`HEAD`].
-    pub(super) fn cells(&self) -> [String; 7] {
+    fn cells(&self) -> [String; 7] {
         let Self { count, listens_s, half_s, p99_s, all_s, hub_cpu_s_each, device_cpu_s_each } = self;
         let (hub_ms, device_ms) = (hub_cpu_s_each.times(1000.0), device_cpu_s_each.times(1000.0));
         let [listens, half, p99, all, hub, device] =
@@ -183,11 +181,9 @@ pub(super) const HEAD: [&str; 7] = [
     "ITS OWN CPU ms",
 ];
 
-/// A row for each number of devices.
-pub(super) fn table(storms: &[Storm]) -> Table {
-    let mut table = report::table(HEAD, 0);
-    storms.iter().for_each(|storm| _ = table.add_row(storm.cells()));
-    table
+/// A row for each number of devices, as it is shown, below [`HEAD`].
+pub(super) fn rows(storms: &[Storm]) -> impl Iterator<Item = [String; 7]> {
+    storms.iter().map(Storm::cells)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use comfy_table::Table;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::runtime::Builder;
@@ -18,7 +17,7 @@ use crate::stats::Spread;
 use crate::transports::contender::Name as Contender;
 use crate::tunnel::product::Product;
 use crate::tunnel::target::{self, Upload};
-use crate::{clock, report, transports};
+use crate::{clock, transports};
 
 /// How long what is left of a product may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -143,13 +142,14 @@ fn at_once<T: Send, S, W: FnOnce() -> io::Result<T> + Send>(
     })
 }
 
-/// A row for each number of sharers of each way.
-pub(super) fn table(shared: &[Shared]) -> Table {
-    let mut table = report::table(["SHARED BY", "COUNT", "GB/s", "CPU s/GB"], 1);
-    for Shared { what, points } in shared {
-        for Transfer { count, gb_per_s, cpu_s_per_gb } in points {
-            table.add_row([*what, &count.to_string(), &gb_per_s.brief(), &cpu_s_per_gb.brief()]);
-        }
-    }
-    table
+/// What there is in a row.
+pub(super) const HEAD: [&str; 4] = ["SHARED BY", "COUNT", "GB/s", "CPU s/GB"];
+
+/// A row for each number of sharers of each way, as it is shown, below [`HEAD`].
+pub(super) fn rows(shared: &[Shared]) -> impl Iterator<Item = [String; 4]> {
+    shared.iter().flat_map(|Shared { what, points }| {
+        points.iter().map(|Transfer { count, gb_per_s, cpu_s_per_gb }| {
+            [(*what).to_owned(), count.to_string(), gb_per_s.brief(), cpu_s_per_gb.brief()]
+        })
+    })
 }
