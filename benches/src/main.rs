@@ -158,7 +158,7 @@ Example, once a change costs more and that is meant, or costs less:
 Example, with plots, in a quarter of an hour; the most devices that descriptors allow:
   towline-bench scale --out scale.html
 
-Example, in two minutes:
+Example, in a minute:
   towline-bench scale --quick
 
 Example, one of them, again and again:
