@@ -6,6 +6,7 @@
 use crate::chunks::{Chunks, Queue};
 use crate::exchange::{Exchange, Step};
 use crate::liveness::in_nanos;
+use crate::offers::Rest;
 use crate::room::Held;
 use crate::session::{Phase, Session};
 use crate::stream::{Recv, RecvState, Send};
@@ -122,6 +123,8 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
     }
     session.window.digest(now, &mut digest);
     session.credit.digest(&mut digest);
+    digest.number(u64::from(session.rest == Rest::AllTold));
+    digest.option(session.rest.is_over_at().map(|at| left(at, now)));
     session.streams.digest(&mut digest);
     for (id, entry) in session.streams.iter() {
         let news = entry.news;

@@ -1,12 +1,15 @@
 //! Who hears that there is room again: those who have waited longest, each of a part of it.
 //!
-//! In: that room has become free, and who waits for some. Out: news that there is room, and how much of it is whose. Keeps: a
-//! byte for each stream, and the sum of them.
+//! In: that room has become free, who waits for some, the clock. Out: news that there is room, and how much of it is whose.
+//! Keeps: a byte for each stream, the sum of them, and since when nothing is held though some wait.
+
+use core::time::Duration;
 
 use crate::id::StreamId;
 use crate::room::{STREAM_SHARE, stream_room};
 use crate::session::Session;
 use crate::stream::SendState;
+use crate::time::Instant;
 use crate::turns::Urgency;
 
 /// What a full record carries: what is offered to a writer of the session's room are so many of these. What is left over would
@@ -18,6 +21,33 @@ const MOST_RECORDS: u64 = STREAM_SHARE / FULL_RECORD;
 
 /// How much room it is worth to tell a writer of, where there is hardly any. Who finds no more has not had its turn.
 pub(crate) const WORTH_A_CALL: u64 = 1 << 10;
+
+/// How many are all told at once when nothing is held. To wake more of them, of whom most find nothing, would cost more than
+/// what there is to write.
+const FEW: usize = 16;
+
+/// How long nothing is held, though more than [`FEW`] wait, before all of them are told as well: many times what it takes for
+/// somebody who was woken to write.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// Whether those who were told of room come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Something is held, or only few wait, if anybody.
+    #[default]
+    None,
+    /// Nothing has been held since, though many wait.
+    Since(Instant),
+    /// That took too long, and so all were told.
+    AllTold,
+}
+
+impl Rest {
+    /// When all are to be told.
+    pub(crate) fn is_over_at(self) -> Option<Instant> {
+        if let Self::Since(since) = self { Some(since + PATIENCE) } else { None }
+    }
+}
 
 /// What was offered of the session's room: so many full records. One byte, as there is one for each idle stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +107,8 @@ impl Session {
     /// finds some. Where bulk gives way, half would be less than the path takes, so an eighth is enough.
     ///
     /// Who was told may never write, as its write was cancelled. So all hear once nothing is held that is not interactive, and
-    /// what was offered lapses when nothing is held here for the second time.
+    /// what was offered lapses when nothing is held here for the second time; where many wait, once that has [taken
+    /// long](Self::watch_rest).
     pub(crate) fn offer_room(&mut self) {
         if self.streams.waiting_for_room() == 0 || self.held.all() > self.config.send_buffer / 2 {
             return;
@@ -88,7 +119,7 @@ impl Session {
             self.offer_next(MOST_RECORDS);
         }
         let (is_at_rest, useful) = (self.held.patient() == 0, self.useful_buffer());
-        if is_at_rest {
+        if is_at_rest && !self.do_many_wait() {
             self.streams.age_offers();
         }
         let enough = if self.queue_limit() < u64::MAX { (useful / 8).max(WORTH_A_CALL) } else { u64::MAX };
@@ -97,9 +128,36 @@ impl Session {
         if useful.saturating_sub(self.held.patient() + offered) >= enough.min(useful / 2) {
             self.offer_in_turn(free.saturating_sub(offered));
         }
-        if is_at_rest && free > 0 {
+        if is_at_rest && free > 0 && !self.do_many_wait() {
             self.tell_all_of_room();
         }
+    }
+
+    /// Whether so many wait for room that not all are told of it when nothing is held.
+    fn do_many_wait(&self) -> bool {
+        self.streams.waiting_for_room() > FEW
+    }
+
+    /// Looks for how long none of those who were told of room has come, where many others wait. To be called with the time
+    /// whenever that may have begun.
+    pub(crate) fn watch_rest(&mut self, now: Instant) {
+        let is_at_rest = self.streams.waiting_for_room() > 0
+            && self.held.patient() == 0
+            && self.free_room().min(self.credit.available()) > 0;
+        self.rest = match self.rest {
+            _ if !is_at_rest => Rest::None,
+            Rest::None if self.do_many_wait() => Rest::Since(now),
+            watched => watched,
+        };
+    }
+
+    /// That was long enough: nothing is offered any more, and all are told.
+    pub(crate) fn end_rest(&mut self) {
+        self.rest = Rest::AllTold;
+        while self.streams.offered() > 0 {
+            self.streams.age_offers();
+        }
+        self.tell_all_of_room();
     }
 
     /// Tells all who wait, and leaves them where they stand: who comes, and is refused, has kept its place.

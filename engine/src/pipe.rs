@@ -170,6 +170,7 @@ impl Session {
                     self.wake_all();
                 }
                 self.offer_room();
+                self.watch_rest(now);
             }
         }
     }
@@ -191,6 +192,7 @@ impl Session {
             self.raise_limits(&agreed);
         }
         self.offer_room();
+        self.watch_rest(now);
     }
 
     /// Goes on where the acceptor has stopped.

@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use crate::id::StreamId;
 use crate::liveness::in_nanos;
-use crate::offers::{WORTH_A_CALL, in_bytes};
+use crate::offers::{Rest, WORTH_A_CALL, in_bytes};
 use crate::session::Session;
 use crate::standing_queue::StandingQueue;
 use crate::stream::Send;
@@ -110,6 +110,9 @@ impl Session {
         send.credit.take(count);
         self.credit.take(count);
         self.held.add(urgency, count);
+        if count > 0 && urgency != Urgency::Interactive {
+            self.rest = Rest::None;
+        }
         if is_open && is_served {
             self.withdraw_offer(id); // what it has left
         }

@@ -20,6 +20,7 @@ use crate::flow::{SendCredit, SessionWindow};
 use crate::frame::{Close, CloseKind};
 use crate::id::{ByDir, Code, Dir, Epoch, Side, StreamId};
 use crate::liveness::Rtt;
+use crate::offers::Rest;
 use crate::params::StreamLimits;
 use crate::pipe::Pipe;
 use crate::resume::{Detached, MAX_REMEMBERED, Resume, SessionId, Tombstone};
@@ -54,6 +55,7 @@ pub struct Session {
     pub(crate) credit: SendCredit,
     /// What the application wrote and is kept.
     pub(crate) held: Held,
+    pub(crate) rest: Rest,
     /// The drain that this end began.
     pub(crate) draining: Option<Box<Draining>>,
     /// The peer has begun one.
@@ -144,6 +146,8 @@ pub enum Timer {
     Drain,
     /// The session has been without a pipe for so long that it is given up.
     Grace,
+    /// None of those who were told that the session has room has written for so long that all others are told as well.
+    Room,
 }
 
 /// The transport error code of a session that was not resumed in time (PROTOCOL §6.7).
@@ -170,6 +174,7 @@ impl Session {
             ),
             credit: SendCredit::default(),
             held: Held::default(),
+            rest: Rest::default(),
             draining: None,
             peer_drains: false,
             news: SessionNews::default(),
@@ -196,7 +201,7 @@ impl Session {
         while let Some(pipe) = self.input(epoch) {
             let outcome = match pipe.records.next(&mut bytes) {
                 Ok(Some(item)) => self.on_item(now, item),
-                Ok(None) => return,
+                Ok(None) => break,
                 Err(violation) => Err(violation),
             };
             if let Err(violation) = outcome {
@@ -206,6 +211,7 @@ impl Session {
                 return;
             }
         }
+        self.watch_rest(now);
     }
 
     /// The time is `now`. Does what [`poll_timeout`](Self::poll_timeout) announced, if it is due.
@@ -245,6 +251,7 @@ impl Session {
                     }
                 }
                 Timer::Drain => self.end_drain(),
+                Timer::Room => self.end_rest(),
                 Timer::Grace => {
                     let kind = CloseKind::Transport { code: SESSION_EXPIRED, frame_type: 0 };
                     let reason = Bytes::from_static(b"the session was given up before it was resumed");
@@ -370,7 +377,8 @@ impl Session {
         };
         let grace = self.resume.as_ref().and_then(|resume| Some((resume.gone_at?, Timer::Grace)));
         let drain = self.draining.as_ref().map(|draining| (draining.deadline, Timer::Drain));
-        let anyway = [close, grace, drain].into_iter().flatten().min();
+        let room = self.rest.is_over_at().map(|at| (at, Timer::Room));
+        let anyway = [close, grace, drain, room].into_iter().flatten().min();
         let Some(pipe) = &self.pipe else { return anyway };
         let idle_timeout = self.config.idle_timeout_with(pipe.peer.map(|peer| peer.max_idle_timeout));
         let idle = idle_timeout.map(|timeout| (pipe.liveness.dead_at(timeout), Timer::Idle));
@@ -516,6 +524,6 @@ mod tests {
     #[test]
     fn sizes() {
         let sizes = [size_of::<Session>(), size_of::<Entry>()];
-        assert!(sizes[0] <= 944 && sizes[1] <= 208, "{sizes:?}");
+        assert!(sizes[0] <= 960 && sizes[1] <= 208, "{sizes:?}");
     }
 }

@@ -132,6 +132,7 @@ impl Session {
             pipe.is_at_rest = false;
         }
         self.offer_room();
+        self.watch_rest(now);
     }
 
     fn write_liveness(&mut self, now: Instant, record: &mut RecordWriter<'_>) {

@@ -8,7 +8,7 @@ mod uploads;
 use std::time::Duration;
 
 use common::{Pair, config, events, read_all, write_some};
-use towline_engine::{Config, Dir, Event, ReadError, Side, StreamId, Urgency, WriteError};
+use towline_engine::{Config, Dir, Event, ReadError, Side, StreamId, Timer, Urgency, WriteError};
 use uploads::{SEND_BUFFER, SHORT_PATH, arrive, fill, opened, pair, pair_with, read};
 
 /// The streams whose writers hear now that there is room.
@@ -24,6 +24,15 @@ fn drain(pair: &mut Pair, ids: &[StreamId]) {
         assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
     }
     pair.advance(Duration::from_millis(25));
+}
+
+/// All that is on its way arrives, is read, and acknowledged at once, since all of it together is enough for that.
+fn arrive_at_once(pair: &mut Pair, ids: &[StreamId]) {
+    pair.run();
+    for &id in ids {
+        assert_eq!(read_all(&mut pair.device, id).1, Err(ReadError::Blocked));
+    }
+    pair.run();
 }
 
 /// So many streams that wait for room, of which there is some now, since what another one had taken of it has arrived.
@@ -144,6 +153,40 @@ fn who_hears_of_room_and_does_not_write_keeps_nobody_waiting() {
     assert!(others.iter().all(|id| all_told.contains(id)));
     let late = opened(&mut pair, Urgency::Normal);
     assert_eq!(write_some(&mut pair.service, late, 0, 1), Ok(1));
+}
+
+/// Where all that is written arrives at once, nothing is held each time. To tell all of many then would wake most in vain.
+#[test]
+fn of_many_only_those_are_told_who_find_room() {
+    let mut pair = pair();
+    let (first, others) = waiting_in_vain::<100>(&mut pair);
+    let all: Vec<_> = [first].into_iter().chain(others).collect();
+    let mut heard = std::collections::BTreeSet::new();
+    for round in 0..100 {
+        arrive_at_once(&mut pair, &all);
+        for id in told(&mut pair) {
+            assert!(fill(&mut pair, id) > 0, "round {round}: {id:?} was told in vain");
+            heard.insert(id);
+        }
+    }
+    assert!(all.iter().all(|id| heard.contains(id)), "{} had their turn", heard.len());
+}
+
+/// And if none of those who were told comes, all hear of it in the end, once.
+#[test]
+fn all_of_many_are_told_once_nobody_has_come_for_long() {
+    let mut pair = pair();
+    let (first, others) = waiting_in_vain::<100>(&mut pair);
+    arrive_at_once(&mut pair, &[first]);
+    let early = told(&mut pair);
+    assert!(!early.is_empty() && early.len() < others.len() / 2, "{}", early.len());
+    let (at, timer) = pair.service.poll_timeout().unwrap();
+    assert_eq!((at.saturating_duration_since(pair.now), timer), (Duration::from_millis(10), Timer::Room));
+    pair.advance(Duration::from_millis(10));
+    let late = told(&mut pair);
+    assert_eq!(early.len() + late.len(), others.len() + 1);
+    assert_ne!(pair.service.poll_timeout().unwrap().1, Timer::Room);
+    assert!(fill(&mut pair, *late.last().unwrap()) > 0);
 }
 
 /// A write that is cancelled leaves a stream that was told and never comes.
