@@ -186,14 +186,16 @@ Example, in two thirds of a minute:
         #[arg(long)]
         json: bool,
     },
-    /// Measure the product over lines of the link laboratory, beside no tunnel at all
+    /// Measure the product over lines of the link laboratory, beside no tunnel at all; over QUIC, beside
+    /// QUIC without a hub as well
     #[command(after_help = "\
 Needs what `calibrate` needs. A run in which one packet in a hundred was given on later than 1 ms exits with 1.
 
 Example, a key beside an upload on a slow line, over TLS and over QUIC:
   towline-bench over --profile slow-line --transport tls,quic")]
     Over {
-        /// Over which lines: lan, dsl, lte, 3g, satellite, factory-wifi, office, slow-line
+        /// Over which lines: lan, dsl, lte, 3g, satellite, factory-wifi, office, slow-line,
+        /// long-line, lossy-line
         #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "slow-line")]
         profile: Vec<String>,
         /// Over which transports the caller has its link to the hub

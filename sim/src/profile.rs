@@ -30,7 +30,18 @@ macro_rules! profiles {
     };
 }
 
-profiles!["lan", "dsl", "lte", "3g", "satellite", "factory-wifi", "office", "slow-line"];
+profiles![
+    "lan",
+    "dsl",
+    "lte",
+    "3g",
+    "satellite",
+    "factory-wifi",
+    "office",
+    "slow-line",
+    "long-line",
+    "lossy-line"
+];
 
 /// The names of those that come with the laboratory.
 pub fn names() -> impl Iterator<Item = &'static str> {

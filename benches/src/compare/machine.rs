@@ -59,7 +59,7 @@ impl Versions {
     pub(super) fn of(ways: &[Way]) -> Self {
         let peers = ways.iter().filter_map(|way| match way {
             Way::Peer(peer) => Some((peer.name.to_owned(), peer.version())),
-            Way::Direct | Way::Tunnels(_) | Way::EndToEnd(_) => None,
+            Way::Direct | Way::BareQuic | Way::Tunnels(_) | Way::EndToEnd(_) => None,
         });
         Self {
             towline: env!("CARGO_PKG_VERSION"),

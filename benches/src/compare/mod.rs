@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use towline::Transport;
 use towline_sim::profile::Profile;
 use towline_sim::scenario::Share;
 
@@ -231,6 +232,9 @@ fn ways(options: &Options) -> (Vec<Way>, Vec<Missing>) {
     let mut ways = vec![Way::Direct];
     for &transport in &options.transports {
         ways.extend([Way::Tunnels(transport), Way::EndToEnd(transport)]);
+    }
+    if options.transports.contains(&Transport::Quic) {
+        ways.push(Way::BareQuic);
     }
     let (there, missing) = peers::installed(&options.peers);
     ways.extend(there.into_iter().map(Way::Peer));

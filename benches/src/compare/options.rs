@@ -15,7 +15,8 @@ use crate::tunnel::peers::{self, Peer, Peers};
 /// What `compare` is told.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// Over which lines, by commas: lan, dsl, lte, 3g, satellite, factory-wifi, office, slow-line
+    /// Over which lines, by commas: lan, dsl, lte, 3g, satellite, factory-wifi, office, slow-line,
+    /// long-line, lossy-line
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "lte", value_parser = known_profile)]
     profile: Vec<String>,
     /// Over which transports the caller has its link to the hub, by commas: tls, quic, wss

@@ -189,7 +189,7 @@ impl WayResult {
         let of = match way {
             Way::Direct => Whose::Nobody,
             Way::Tunnels(_) | Way::EndToEnd(_) => Whose::Towline,
-            Way::Peer(_) => Whose::Peer,
+            Way::BareQuic | Way::Peer(_) => Whose::Peer,
         };
         let (legs, note) = (way.legs(), way.note());
         Self {

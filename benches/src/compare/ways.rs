@@ -7,7 +7,7 @@ use anyhow::Context;
 use towline::Transport;
 use towline_sim::profile::Profile;
 
-use crate::lab::stage::Stage;
+use crate::lab::stage::{BareQuic, Stage};
 use crate::tunnel::chain::{Chain, Site};
 use crate::tunnel::peers::Peer;
 use crate::tunnel::product::NearEnd;
@@ -18,6 +18,8 @@ use crate::tunnel::target;
 pub(crate) enum Way {
     /// No tunnel at all.
     Direct,
+    /// One QUIC connection to the other end, without a hub.
+    BareQuic,
     /// The product: each connection is a tunnel.
     Tunnels(Transport),
     /// The product: all connections share a session end to end.
@@ -38,6 +40,7 @@ pub(crate) struct Open {
 /// What has to go when it ends.
 enum Parts {
     Nothing,
+    BareQuic { _ends: BareQuic },
     Product(NearEnd),
     Peer(Chain),
 }
@@ -47,6 +50,7 @@ impl Way {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Direct => "no tunnel".into(),
+            Self::BareQuic => BareQuic::NAME.into(),
             Self::Tunnels(transport) => format!("{transport}, tunnels"),
             Self::EndToEnd(transport) => format!("{transport}, end to end"),
             Self::Peer(peer) => peer.name.into(),
@@ -57,6 +61,7 @@ impl Way {
     pub(crate) fn legs(&self) -> u8 {
         match self {
             Self::Direct => 0,
+            Self::BareQuic => 1,
             Self::Tunnels(_) | Self::EndToEnd(_) => 2,
             Self::Peer(peer) => peer.legs,
         }
@@ -64,7 +69,11 @@ impl Way {
 
     /// Why there is no such way over a line like this, if there is none.
     pub(crate) fn impossible(&self, line: &Profile) -> Option<&'static str> {
-        let is_udp = matches!(self, Self::Tunnels(Transport::Quic) | Self::EndToEnd(Transport::Quic));
+        let is_udp = match self {
+            Self::BareQuic => true,
+            Self::Tunnels(transport) | Self::EndToEnd(transport) => *transport == Transport::Quic,
+            Self::Direct | Self::Peer(_) => false,
+        };
         (is_udp && line.blocks_udp).then_some("QUIC needs UDP, which this line does not carry")
     }
 
@@ -72,6 +81,10 @@ impl Way {
     pub(crate) fn note(&self) -> &'static str {
         match self {
             Self::Direct => "TCP from the near end to the target, not encrypted",
+            Self::BareQuic => {
+                "quinn, with the same congestion controller and large windows: one connection from the near end to the far one, \
+                 without a hub, whose streams are the connections"
+            }
             Self::Tunnels(_) => {
                 "the caller's link to the hub over this transport, and the device's to the hub over TLS; each connection is a \
                  tunnel, which is a stream of both"
@@ -91,6 +104,12 @@ impl Way {
                 let (address, start) = (stage.target, Instant::now());
                 stage.near(|| Ok(target::request(address)?)).context("a request")?;
                 Ok(Open { address, cold: start.elapsed(), parts: Parts::Nothing })
+            }
+            Self::BareQuic => {
+                let (start, ends) = (Instant::now(), stage.bare_quic()?);
+                let address = ends.near.address;
+                stage.near(|| Ok(target::request(address)?)).context("the first request")?;
+                Ok(Open { address, cold: start.elapsed(), parts: Parts::BareQuic { _ends: ends } })
             }
             Self::Tunnels(transport) | Self::EndToEnd(transport) => {
                 let start = Instant::now();
@@ -115,7 +134,7 @@ impl Open {
     /// Ends it.
     pub(crate) fn close(self, stage: &Stage) {
         match self.parts {
-            Parts::Nothing => {}
+            Parts::Nothing | Parts::BareQuic { .. } => {}
             Parts::Product(near) => stage.end(near),
             Parts::Peer(chain) => drop(chain),
         }

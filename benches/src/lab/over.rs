@@ -8,7 +8,7 @@ use serde::Serialize;
 use towline::Transport;
 use towline_sim::profile::Profile;
 
-use super::stage::{Stage, find, rates};
+use super::stage::{BareQuic, Stage, find, rates};
 use super::wire::Report;
 use crate::report::{self, progress};
 use crate::stats::{Spread, percentile};
@@ -33,6 +33,12 @@ pub struct Options {
     pub keys: usize,
     /// What is lost on the line, and how its delay varies, is drawn from this.
     pub seed: u64,
+}
+
+impl Options {
+    fn has_quic(&self) -> bool {
+        self.transports.contains(&Transport::Quic)
+    }
 }
 
 /// What a line and the ways over it have done.
@@ -100,7 +106,8 @@ pub fn measure(options: &Options) -> anyhow::Result<Vec<Results>> {
     // Before the first of them is measured for minutes.
     let profiles = options.profiles.iter().map(|name| Ok((name.as_str(), find(name)?)));
     let profiles = profiles.collect::<anyhow::Result<Vec<_>>>()?;
-    let bar = progress(profiles.len() * options.rounds * (1 + 2 * options.transports.len()));
+    let ways = 1 + 2 * options.transports.len() + usize::from(options.has_quic());
+    let bar = progress(profiles.len() * options.rounds * ways);
     let results = profiles.into_iter().map(|(name, profile)| over(name, profile, options, &bar)).collect();
     bar.finish_and_clear();
     results
@@ -121,6 +128,8 @@ fn over(
         ways.push(way(format!("{transport}, end to end"), near.session));
         nears.push(near);
     }
+    let bare = options.has_quic().then(|| stage.bare_quic()).transpose()?;
+    ways.extend(bare.iter().map(|ends| way(BareQuic::NAME.into(), ends.near.address)));
     let bytes = rates(&profile).map(|bits| bits * TRANSFER.as_secs() / 8);
     for _ in 0..options.rounds {
         for way in &mut ways {
@@ -137,6 +146,7 @@ fn over(
         }
     }
     nears.into_iter().for_each(|near| stage.end(near));
+    drop(bare);
     let line = stage.stop()?;
     let ways = ways.into_iter().map(Outcome::from).collect();
     Ok(Results { profile: name.into(), source: profile.source, line, is_punctual: line.is_punctual(), ways })

@@ -10,6 +10,7 @@ use towline_sim::profile::{self, Profile};
 
 use super::namespace::Namespace;
 use super::wire::{FASTEST, Lab, Report};
+use crate::tunnel::bare_quic;
 use crate::tunnel::product::{FarEnd, NearEnd};
 use crate::tunnel::target::{self, Meters};
 
@@ -24,6 +25,17 @@ pub(crate) struct Stage {
     far_end: FarEnd,
     environment: Environment,
     runtimes: Runtimes,
+}
+
+/// QUIC without a hub. Dropping it ends it.
+pub(crate) struct BareQuic {
+    pub(crate) near: bare_quic::NearEnd,
+    _far: bare_quic::FarEnd,
+}
+
+impl BareQuic {
+    /// What it is called.
+    pub(crate) const NAME: &'static str = "bare QUIC";
 }
 
 /// Runtimes whose threads are in the networks at the ends.
@@ -63,6 +75,18 @@ impl Stage {
     pub(crate) fn end(&self, near: NearEnd) {
         let _entered = self.runtimes.near.enter();
         drop(near);
+    }
+
+    /// Both ends of one QUIC connection without a hub. It connects when it is first used.
+    ///
+    /// # Errors
+    ///
+    /// There are no ports.
+    pub(crate) fn bare_quic(&self) -> anyhow::Result<BareQuic> {
+        let far = bare_quic::FarEnd::start(Lab::FAR.into(), self.target);
+        let far = self.lab.ends().far.run(|| self.runtimes.far.block_on(far))?;
+        let near = self.near(|| self.runtimes.near.block_on(bare_quic::NearEnd::start(&far)))?;
+        Ok(BareQuic { near, _far: far })
     }
 
     /// Does `work` at the near end.

@@ -1,6 +1,7 @@
 //! The whole product on loopback, beside the least that two legs of TLS can be, beside other products, and beside no tunnel
 //! at all.
 
+pub(crate) mod bare_quic;
 pub(crate) mod bore;
 pub(crate) mod chain;
 mod ideal;

@@ -1,0 +1,128 @@
+//! One QUIC connection from the near end to the far one, without a hub: each connection to a local port is a stream of it, and
+//! at the other end a connection to the target. quinn, with our links' congestion controller and windows that hold nobody up.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use quinn::congestion::CubicConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt,
+};
+use tokio::io::{copy_bidirectional_with_sizes, join};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+
+use super::target::PIECE;
+use crate::transports::contender::tcp;
+use crate::transports::trust::{HOST, Trust};
+
+/// How many bytes may be on their way: more than any line of the laboratory holds.
+const WINDOW: u32 = 16 << 20;
+
+/// How many streams may be open.
+const STREAMS: u32 = 4096;
+
+/// The end that accepts, and leads to the target. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct FarEnd {
+    address: SocketAddr,
+    trust: Trust,
+    task: JoinHandle<()>,
+}
+
+/// The end that connects. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct NearEnd {
+    /// A local port, each connection to which is a stream.
+    pub(crate) address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl FarEnd {
+    /// One at `host`.
+    pub(crate) async fn start(host: IpAddr, target: SocketAddr) -> anyhow::Result<Self> {
+        let trust = Trust::new()?;
+        let crypto = QuicServerConfig::try_from(trust.server_config()?)?;
+        let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+        config.transport_config(transport());
+        let endpoint = Endpoint::server(config, (host, 0).into())?;
+        let address = endpoint.local_addr()?;
+        let task = tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                tokio::spawn(serve(incoming, target));
+            }
+        });
+        Ok(Self { address, trust, task })
+    }
+}
+
+impl NearEnd {
+    /// One that leads to `far`. It connects when it is first used.
+    pub(crate) async fn start(far: &FarEnd) -> anyhow::Result<Self> {
+        let crypto = QuicClientConfig::try_from(far.trust.client_config()?)?;
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(transport());
+        let mut endpoint = Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into())?;
+        endpoint.set_default_client_config(config);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let (address, to) = (listener.local_addr()?, far.address);
+        let task = tokio::spawn(async move {
+            let connection = Arc::new(OnceCell::new());
+            loop {
+                let (socket, endpoint, connection) =
+                    (tcp::take(&listener).await, endpoint.clone(), connection.clone());
+                // Who leaves early measures nothing.
+                tokio::spawn(async move {
+                    let connection: &Connection =
+                        connection.get_or_try_init(|| connect(&endpoint, to)).await?;
+                    let stream = connection.open_bi().await?;
+                    anyhow::Ok(copy(socket, stream).await?)
+                });
+            }
+        });
+        Ok(Self { address, task })
+    }
+}
+
+impl Drop for FarEnd {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for NearEnd {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn connect(endpoint: &Endpoint, to: SocketAddr) -> anyhow::Result<Connection> {
+    endpoint.connect(to, HOST)?.await.context("the far end does not answer")
+}
+
+async fn serve(incoming: quinn::Incoming, target: SocketAddr) -> anyhow::Result<()> {
+    let connection = incoming.await?;
+    loop {
+        let stream = connection.accept_bi().await?;
+        tokio::spawn(async move { copy(tcp::dial(target).await, stream).await });
+    }
+}
+
+async fn copy(mut socket: TcpStream, (send, recv): (SendStream, RecvStream)) -> io::Result<()> {
+    copy_bidirectional_with_sizes(&mut socket, &mut join(recv, send), PIECE, PIECE).await?;
+    Ok(())
+}
+
+fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .congestion_controller_factory(Arc::new(CubicConfig::default()))
+        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .send_window(WINDOW.into())
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS));
+    Arc::new(transport)
+}
