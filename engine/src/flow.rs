@@ -48,8 +48,8 @@ struct Received {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Tuned {
     size: u64,
-    /// When a limit was last announced.
-    announced: Instant,
+    /// When a limit was last announced; or when bytes came, the first of all, or the first after a [rest](IDLE).
+    since: Instant,
 }
 
 /// A window that has not been used for so long starts again with its first size: the path may have changed, and
@@ -95,10 +95,19 @@ impl Received {
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Tuned {
+    /// Bytes come, the first of all or some more. After a rest the window is as large as at `first`.
+    fn handle_arrival(&mut self, now: Instant, first: u64, are_first: bool) {
+        if now.saturating_duration_since(self.since) > IDLE {
+            (self.size, self.since) = (first, now);
+        } else if are_first {
+            self.since = now;
+        }
+    }
+
     /// Learns that a limit is being announced, which happens for each half a window that is used. If that took less
     /// than two round trips, it is the window that holds the peer up: it doubles, up to `most`.
     fn tune(&mut self, now: Instant, min_rtt: Option<Duration>, first: u64, most: u64, may_grow: bool) {
-        let took = now.saturating_duration_since(core::mem::replace(&mut self.announced, now));
+        let took = now.saturating_duration_since(core::mem::replace(&mut self.since, now));
         if took > IDLE {
             self.size = first;
         } else if may_grow && min_rtt.is_some_and(|rtt| took < rtt.max(SHORTEST) * 2) {
@@ -107,7 +116,7 @@ impl Tuned {
     }
 
     fn digest(&self, now: Instant, digest: &mut crate::fingerprint::Digest) {
-        let ago = now.saturating_duration_since(self.announced).min(IDLE);
+        let ago = now.saturating_duration_since(self.since).min(IDLE);
         digest.numbers(&[self.size, u64::try_from(ago.as_nanos()).expect("seconds fit")]);
     }
 }
@@ -116,7 +125,7 @@ impl ReceiveWindow {
     /// A window that promises its whole size at once, through the transport parameters.
     pub(crate) fn new(window: u64) -> Self {
         let window = window.min(varint::MAX);
-        Self { counts: Received::new(window), size: Tuned { size: window, announced: Instant::default() } }
+        Self { counts: Received::new(window), size: Tuned { size: window, since: Instant::default() } }
     }
 
     /// Checks that the peer may send up to `end`.
@@ -131,6 +140,11 @@ impl ReceiveWindow {
     /// Accounts for `new` bytes that passed [`check`](Self::check).
     pub(crate) fn receive(&mut self, new: u64) {
         self.counts.receive(new);
+    }
+
+    /// Bytes come now, and are not accounted for yet. `first` is the size of a window that has not grown.
+    pub(crate) fn handle_arrival(&mut self, now: Instant, first: u64) {
+        self.size.handle_arrival(now, first, self.counts.received == 0);
     }
 
     /// Accounts for `read` bytes that need no memory any more.
@@ -196,7 +210,7 @@ impl SessionWindow {
     pub(crate) fn new(total: u64, first: u64, share: Share) -> Self {
         let total = total.min(varint::MAX);
         let first = first.min(total);
-        let ahead = Tuned { size: first, announced: Instant::default() };
+        let ahead = Tuned { size: first, since: Instant::default() };
         Self { counts: Received::new(first), total, ahead, share }
     }
 
@@ -208,6 +222,11 @@ impl SessionWindow {
     /// Accounts for `new` bytes that passed [`check`](Self::check).
     pub(crate) fn receive(&mut self, new: u64) {
         self.counts.receive(new);
+    }
+
+    /// Bytes come now, and are not accounted for yet. `first` is the size of a window that has not grown.
+    pub(crate) fn handle_arrival(&mut self, now: Instant, first: u64) {
+        self.ahead.handle_arrival(now, first, self.counts.received == 0);
     }
 
     /// Accounts for `read` bytes that need no memory any more.
@@ -427,6 +446,30 @@ mod tests {
         window.consume(all);
         window.take_update(at(80_000), Some(Duration::from_millis(200)), 64 << 10, 16 << 20);
         assert_eq!(window.size.size, 64 << 10);
+    }
+
+    /// What comes with the first of a stream, or after a rest, takes no more round trips than what comes later.
+    #[test]
+    fn a_window_grows_with_the_first_that_comes() {
+        const FIRST: u64 = 64 << 10;
+        let rtt = Some(Duration::from_millis(200));
+        let after = |window: &mut ReceiveWindow, from: u64, took: u64| {
+            for now in [from, from + took] {
+                window.handle_arrival(at(now), FIRST);
+                window.receive(FIRST / 4);
+                window.consume(FIRST / 4);
+            }
+            assert!(window.take_update(at(from + took), rtt, FIRST, 16 << 20).is_some());
+            window.size.size
+        };
+        for from in [0, 60_000] {
+            assert_eq!(after(&mut ReceiveWindow::new(FIRST), from, 399), 2 * FIRST, "from {from}");
+            assert_eq!(after(&mut ReceiveWindow::new(FIRST), from, 400), FIRST, "from {from}");
+        }
+        let mut window = ReceiveWindow::new(FIRST);
+        assert_eq!(grown(&mut window, 200, 4, 1_000), 8 * FIRST);
+        window.handle_arrival(at(20_000), FIRST);
+        assert_eq!(window.size.size, FIRST, "after a rest it is as it was");
     }
 
     #[test]

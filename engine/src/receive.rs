@@ -180,6 +180,10 @@ impl Session {
         let mut data = piece.data;
         data.advance(before);
         let length = data.len() as u64;
+        if length > 0 {
+            recv.window.handle_arrival(now, self.config.stream_window);
+            self.window.handle_arrival(now, self.config.initial_session_window());
+        }
         recv.window.receive(length);
         self.window.receive(length);
         if recv.stop.is_some() {

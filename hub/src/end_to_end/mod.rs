@@ -23,6 +23,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many streams a session may have at a time.
 const STREAMS: u64 = 4096;
 
+/// How many bytes may come on a stream ahead of its reader, at first. It grows inside of the window of a tunnel, which begins with
+/// less, and beside that of TCP: one that began with the same would hold up both, and they it, round trip by round trip.
+const STREAM_WINDOW: u64 = 256 << 10;
+
 /// How many bytes a session keeps that its peer has not acknowledged: what 100 Mbit/s over 200 ms takes, and the part of it
 /// that is for keys alone.
 const SEND_BUFFER: u64 = 4 << 20;
@@ -32,6 +36,7 @@ fn config(grace: Duration) -> Config {
     let mut config = Config::default();
     config.max_streams_bidi = STREAMS;
     config.max_streams_uni = 0;
+    config.stream_window = STREAM_WINDOW;
     config.send_buffer = SEND_BUFFER;
     config.grace = grace;
     // What was accepted is owed for as long when it is closed as before.
