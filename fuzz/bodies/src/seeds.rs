@@ -15,7 +15,7 @@ use towline::message::{
 use towline::refusal::{Refusal, RefusalCode};
 use towline_engine::Side;
 
-use crate::setup::{Setup, Stage};
+use crate::setup::{LIMITS, Setup, Stage};
 use crate::wire::{self, parameter};
 
 /// The seeds of one target, by file name.
@@ -72,6 +72,10 @@ fn session_bytes() -> Seeds {
             seeds.insert(name_of(story, side, true), input);
         }
     }
+    let mut input = Vec::new();
+    Setup { limits: LIMITS - 1, ..fresh(Side::Client, false) }.put(&mut input);
+    stories::early().into_iter().for_each(|step| step.put(&mut input));
+    seeds.insert(name_of("early", Side::Client, false), input);
     seeds
 }
 

@@ -62,7 +62,10 @@ impl<'a> Arbitrary<'a> for Setup {
 }
 
 /// How many sets of limits there are.
-const LIMITS: u8 = 5;
+pub(crate) const LIMITS: u8 = 6;
+
+/// How much goes out before the peer has declared itself, in the last of them.
+const EARLY_WINDOW: u64 = 100;
 
 impl Setup {
     /// The bytes that `arbitrary` makes this of.
@@ -92,11 +95,17 @@ impl Setup {
             // What users have.
             3 => Config::default(),
             // As large as it gets, but for the number of streams, which the peer decides about.
-            _ => {
+            4 => {
                 let mut config = limits(u64::MAX, u64::MAX, 100, u64::MAX);
                 config.max_record_size = 1 << 20;
                 (config.idle_timeout, config.close_timeout) = (Duration::MAX, Duration::MAX);
                 config.grace = Duration::MAX;
+                config
+            }
+            // What a link to a hub has, which counts on what the peer has yet to declare.
+            _ => {
+                let mut config = Config::default();
+                config.early_window = EARLY_WINDOW;
                 config
             }
         };

@@ -411,6 +411,20 @@ pub(crate) const ARRIVALS: &[(&str, Arriving)] = &[
     ("drains", || vec![Step::Greet, Step::Drain { seconds: 9 }, LATER, Step::Greet, Step::WaitForTimer]),
 ];
 
+/// What a client says before its peer has declared itself, if that is agreed on, and what it says then.
+pub(crate) fn early() -> Vec<Step<'static>> {
+    vec![
+        Step::Open(Dir::Bi),
+        write(0, 60),
+        Step::Transmit { max: 1 << 14 },
+        Step::Greet,
+        write(0, 600),
+        Step::Transmit { max: 1 << 14 },
+        Step::Flush,
+        Step::Events,
+    ]
+}
+
 /// Beginnings of a later pipe, for a session on either end that has streams, of which the peer has some.
 pub(crate) const EXCHANGES: &[(&str, Exchange)] = &[
     ("exchange-fair", |_| vec![Step::Greet, Step::Transmit { max: 9999 }, Step::Flush, Step::Events]),
