@@ -33,10 +33,10 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// Whether those who were told of room come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Rest {
-    /// Something is held, or only few wait, if anybody.
+    /// They do; or only few wait, if anybody; or there is no room.
     #[default]
     None,
-    /// Nothing has been held since, though many wait.
+    /// Nothing was held then but what is interactive, though many waited, and none of them has come since.
     Since(Instant),
     /// That took too long, and so all were told.
     AllTold,
@@ -98,6 +98,9 @@ impl Session {
         }
         // Who was told, and came too late, is not to wait for all others once more.
         let is_first = urgency == Urgency::Interactive || send.offer.is_open();
+        if self.rest == Rest::AllTold {
+            self.rest = Rest::None; // this one is to be told again
+        }
         self.streams.wait_for_room(id, is_first);
         self.withdraw_offer(id);
     }
@@ -141,23 +144,30 @@ impl Session {
     /// Looks for how long none of those who were told of room has come, where many others wait. To be called with the time
     /// whenever that may have begun.
     pub(crate) fn watch_rest(&mut self, now: Instant) {
-        let is_at_rest = self.streams.waiting_for_room() > 0
-            && self.held.patient() == 0
-            && self.free_room().min(self.credit.available()) > 0;
         self.rest = match self.rest {
-            _ if !is_at_rest => Rest::None,
-            Rest::None if self.do_many_wait() => Rest::Since(now),
+            _ if self.streams.waiting_for_room() == 0 => Rest::None,
+            Rest::None if self.is_at_rest() && self.do_many_wait() => Rest::Since(now),
             watched => watched,
         };
     }
 
-    /// That was long enough: nothing is offered any more, and all are told.
+    /// Whether nothing is held but what is interactive, and there is room.
+    fn is_at_rest(&self) -> bool {
+        self.held.patient() == 0 && self.free_room().min(self.credit.available()) > 0
+    }
+
+    /// That was long enough: nothing is offered any more, and all are told; or the next, if others hold something meanwhile.
     pub(crate) fn end_rest(&mut self) {
-        self.rest = Rest::AllTold;
         while self.streams.offered() > 0 {
             self.streams.age_offers();
         }
-        self.tell_all_of_room();
+        if self.is_at_rest() {
+            self.rest = Rest::AllTold;
+            self.tell_all_of_room();
+        } else {
+            self.rest = Rest::None;
+            self.offer_room();
+        }
     }
 
     /// Tells all who wait, and leaves them where they stand: who comes, and is refused, has kept its place.

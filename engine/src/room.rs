@@ -110,10 +110,8 @@ impl Session {
         send.credit.take(count);
         self.credit.take(count);
         self.held.add(urgency, count);
-        if count > 0 && urgency != Urgency::Interactive {
-            self.rest = Rest::None;
-        }
         if is_open && is_served {
+            self.rest = Rest::None;
             self.withdraw_offer(id); // what it has left
         }
         count

@@ -55,6 +55,7 @@ pub struct Session {
     pub(crate) credit: SendCredit,
     /// What the application wrote and is kept.
     pub(crate) held: Held,
+    /// Whether those who were told of room come.
     pub(crate) rest: Rest,
     /// The drain that this end began.
     pub(crate) draining: Option<Box<Draining>>,

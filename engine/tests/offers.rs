@@ -189,6 +189,27 @@ fn all_of_many_are_told_once_nobody_has_come_for_long() {
     assert!(fill(&mut pair, *late.last().unwrap()) > 0);
 }
 
+/// Nor do those who were told and never come keep others waiting while somebody else writes now and then.
+#[test]
+fn all_of_many_are_told_though_others_write_a_little() {
+    let mut pair = Pair::new(config(|c| (c.stream_window, c.send_buffer) = (4 << 20, 64 << 10)));
+    let [first, newcomer] = [(); 2].map(|()| pair.stream(Dir::Bi, b"x"));
+    let others = [(); 100].map(|()| pair.stream(Dir::Bi, b"x"));
+    assert!(write_some(&mut pair.service, first, 0, 1 << 20).is_ok());
+    for id in others {
+        assert_eq!(write_some(&mut pair.service, id, 0, 1), Err(WriteError::Blocked));
+    }
+    told(&mut pair);
+    let mut all_told = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        let _ = write_some(&mut pair.service, newcomer, 0, 100);
+        while pair.transmit(Side::Client) > 0 {}
+        pair.advance(Duration::from_millis(3));
+        all_told.extend(told(&mut pair));
+    }
+    assert!(others.iter().all(|id| all_told.contains(id)), "{} were told", all_told.len());
+}
+
 /// A write that is cancelled leaves a stream that was told and never comes.
 #[test]
 fn whoever_does_not_write_takes_nothing_from_others() {

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use quinn::congestion::CubicConfig;
@@ -20,8 +21,11 @@ use super::target::PIECE;
 use crate::transports::contender::tcp;
 use crate::transports::trust::{HOST, Trust};
 
-/// How many bytes may be on their way: more than any line of the laboratory holds.
-const WINDOW: u32 = 16 << 20;
+/// How many bytes may be on their way: as on our links, and more than any line of the laboratory holds.
+const WINDOW: u32 = 4 << 20;
+
+/// After how long a silence it is asked whether the other end is there: our links ask as often.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// How many streams may be open.
 const STREAMS: u32 = 4096;
@@ -113,8 +117,14 @@ async fn serve(incoming: quinn::Incoming, target: SocketAddr) -> anyhow::Result<
 }
 
 async fn copy(mut socket: TcpStream, (send, recv): (SendStream, RecvStream)) -> io::Result<()> {
-    copy_bidirectional_with_sizes(&mut socket, &mut join(recv, send), PIECE, PIECE).await?;
-    Ok(())
+    let mut stream = join(recv, send);
+    let copied = copy_bidirectional_with_sizes(&mut socket, &mut stream, PIECE, PIECE).await;
+    if copied.is_err() {
+        // What was accepted is not carried on, as it is not with ours.
+        let _ = stream.into_inner().1.reset(VarInt::from_u32(0));
+        socket.set_zero_linger()?;
+    }
+    copied.map(drop)
 }
 
 fn transport() -> Arc<TransportConfig> {
@@ -123,6 +133,7 @@ fn transport() -> Arc<TransportConfig> {
         .congestion_controller_factory(Arc::new(CubicConfig::default()))
         .stream_receive_window(VarInt::from_u32(WINDOW))
         .send_window(WINDOW.into())
+        .keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS));
     Arc::new(transport)
 }

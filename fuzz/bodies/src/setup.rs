@@ -102,7 +102,7 @@ impl Setup {
                 config.grace = Duration::MAX;
                 config
             }
-            // What a link to a hub has, which counts on what the peer has yet to declare.
+            // What users have, and what goes out before the peer has declared itself: as on a link to a hub, unless it can resume.
             _ => {
                 let mut config = Config::default();
                 config.early_window = EARLY_WINDOW;

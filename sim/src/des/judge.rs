@@ -64,7 +64,7 @@ pub(super) struct Bounds {
 
 const REST: u64 = 10_000_000_000;
 
-/// A window is at most so large, at most doubles, and is small again after a rest. `read` is how far the reader is.
+/// A window is at most so large, at most doubles, and after a rest is at most twice what it was at first. `read` is how far the reader is.
 pub(super) fn tune_bounded(raised: Raised, read: u64, before: u64, bounds: Bounds) -> Verdict {
     let Bounds { first, most } = bounds;
     let window = raised.to.saturating_sub(read);
@@ -74,7 +74,7 @@ pub(super) fn tune_bounded(raised: Raised, read: u64, before: u64, bounds: Bound
         format!("a window of {window} bytes, after one of {before}")
     })?;
     let has_rested = raised.after > REST;
-    unless(has_rested && window > first.max(from.saturating_sub(read)), || {
+    unless(has_rested && window > (2 * first).max(from.saturating_sub(read)), || {
         format!("a window of {window} bytes after a rest of {} s", raised.after / 1_000_000_000)
     })
 }
@@ -350,7 +350,7 @@ mod tests {
         for (raised, read, before) in [
             (raised(500, 1101, 5), 100, 900),
             (raised(64, 229, 5), 100, 64),
-            (raised(1064, 1164, REST + 1), 1064, 64),
+            (raised(1064, 1193, REST + 1), 1064, 900),
         ] {
             assert!(tune_bounded(raised, read, before, bounds).is_err(), "{raised:?}");
         }
