@@ -48,11 +48,11 @@ struct Received {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Tuned {
     size: u64,
-    /// When a limit was last announced; or when bytes came, the first of all, or the first after a [rest](IDLE).
+    /// When a limit was last announced; or when bytes came, the first of all, or the first [so long](IDLE) after that.
     since: Instant,
 }
 
-/// A window that has not been used for so long starts again with its first size: the path may have changed, and
+/// A window for which no limit was announced for so long starts again with its first size: the path may have changed, and
 /// memory is better promised to who needs it.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -95,7 +95,8 @@ impl Received {
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Tuned {
-    /// Bytes come, the first of all or some more. After a rest the window is as large as at `first`.
+    /// Bytes come, the first of all or some more. If no limit was announced for [long](IDLE), the window is as large as at
+    /// `first`.
     fn handle_arrival(&mut self, now: Instant, first: u64, are_first: bool) {
         if now.saturating_duration_since(self.since) > IDLE {
             (self.size, self.since) = (first, now);

@@ -82,7 +82,7 @@ impl Way {
         match self {
             Self::Direct => "TCP from the near end to the target, not encrypted",
             Self::BareQuic => {
-                "quinn, with the same congestion controller and large windows: one connection from the near end to the far one, \
+                "quinn, with the same congestion controller and windows of 4 MiB: one connection from the near end to the far one, \
                  without a hub, whose streams are the connections"
             }
             Self::Tunnels(_) => {
@@ -106,8 +106,8 @@ impl Way {
                 Ok(Open { address, cold: start.elapsed(), parts: Parts::Nothing })
             }
             Self::BareQuic => {
-                let (start, ends) = (Instant::now(), stage.bare_quic()?);
-                let address = ends.near.address;
+                let ends = stage.bare_quic()?;
+                let (address, start) = (ends.near.address, Instant::now());
                 stage.near(|| Ok(target::request(address)?)).context("the first request")?;
                 Ok(Open { address, cold: start.elapsed(), parts: Parts::BareQuic { _ends: ends } })
             }

@@ -27,7 +27,7 @@ pub(crate) struct Stage {
     runtimes: Runtimes,
 }
 
-/// QUIC without a hub. Dropping it ends it.
+/// QUIC without a hub. When it is dropped it takes no more connections, and ends with those that it has.
 pub(crate) struct BareQuic {
     pub(crate) near: bare_quic::NearEnd,
     _far: bare_quic::FarEnd,

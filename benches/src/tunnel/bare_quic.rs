@@ -30,7 +30,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How many streams may be open.
 const STREAMS: u32 = 4096;
 
-/// The end that accepts, and leads to the target. Dropping it ends it.
+/// The end that accepts, and leads to the target. When it is dropped nobody new is accepted, and who is there stays until the
+/// other end goes.
 #[derive(Debug)]
 pub(crate) struct FarEnd {
     address: SocketAddr,
@@ -38,7 +39,7 @@ pub(crate) struct FarEnd {
     task: JoinHandle<()>,
 }
 
-/// The end that connects. Dropping it ends it.
+/// The end that connects. When it is dropped nobody new is accepted; it goes with the last connection to it.
 #[derive(Debug)]
 pub(crate) struct NearEnd {
     /// A local port, each connection to which is a stream.
