@@ -64,7 +64,8 @@ pub(super) struct Bounds {
 
 const REST: u64 = 10_000_000_000;
 
-/// A window is at most so large, at most doubles, and after a rest is at most twice what it was at first. `read` is how far the reader is.
+/// A window is at most so large, at most doubles, and after a rest is at most twice what it was at first: what comes first may
+/// double it (PROTOCOL §4.6). `read` is how far the reader is.
 pub(super) fn tune_bounded(raised: Raised, read: u64, before: u64, bounds: Bounds) -> Verdict {
     let Bounds { first, most } = bounds;
     let window = raised.to.saturating_sub(read);
