@@ -478,7 +478,7 @@ impl Session {
                 self.forget(id);
             }
         }
-        self.held = Held::default();
+        (self.held, self.rest) = (Held::default(), Rest::None);
     }
 
     /// Gives back what is kept for the next time: there has been nothing to do for a while.

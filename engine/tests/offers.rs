@@ -189,6 +189,26 @@ fn all_of_many_are_told_once_nobody_has_come_for_long() {
     assert!(fill(&mut pair, *late.last().unwrap()) > 0);
 }
 
+/// Who comes too late then, and is refused, hears again, though nobody else comes.
+#[test]
+fn who_was_told_with_all_others_and_is_refused_is_told_again() {
+    let mut pair = pair();
+    let (first, _) = waiting_in_vain::<100>(&mut pair);
+    arrive_at_once(&mut pair, &[first]);
+    told(&mut pair);
+    pair.advance(Duration::from_millis(10));
+    let late = told(&mut pair);
+    let [quick, slow] = [late[0], *late.last().unwrap()];
+    assert!(fill(&mut pair, quick) > 0);
+    assert_eq!(fill(&mut pair, slow), 0);
+    arrive_at_once(&mut pair, &[quick]);
+    let mut again = told(&mut pair);
+    pair.advance(Duration::from_millis(10));
+    again.extend(told(&mut pair));
+    assert!(again.contains(&slow), "{again:?}");
+    assert!(fill(&mut pair, slow) > 0);
+}
+
 /// Nor do those who were told and never come keep others waiting while somebody else writes now and then.
 #[test]
 fn all_of_many_are_told_though_others_write_a_little() {
