@@ -498,8 +498,10 @@ impl Dialler {
     }
 
     fn udp(&self, address: SocketAddr) -> io::Result<quic::Endpoint> {
-        let (socket, runtime) = self.environment.network.bind_udp(unspecified(address))?;
-        quic::Endpoint::with_socket(socket, runtime, None, &self.environment.tls)
+        let network = &*self.environment.network;
+        let socket = network.bind_udp(unspecified(address))?;
+        let has_large_datagrams = quic::carries_large_datagrams(network, address);
+        quic::Endpoint::client(socket, has_large_datagrams, &self.environment.tls)
     }
 
     /// What is to be said of a way that is given up when time is up.

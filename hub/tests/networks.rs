@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ struct Field {
     has_tcp: AtomicBool,
     is_dark: Arc<AtomicBool>,
     tries: Mutex<Vec<Try>>,
+    /// The largest datagram that came from the endpoint, and from the hub.
+    largest: Arc<[AtomicUsize; 2]>,
     /// The endpoint's address in it: another one is another network.
     address: Mutex<IpAddr>,
 }
@@ -62,6 +64,10 @@ impl Network for Field {
         Some(*self.address.lock().unwrap())
     }
 
+    fn max_udp_payload_size(&self, peer: SocketAddr) -> Option<u16> {
+        TcpNetwork.max_udp_payload_size(peer)
+    }
+
     fn bind_udp(&self, address: SocketAddr) -> io::Result<towline_transports::UdpSocket> {
         TcpNetwork.bind_udp(address)
     }
@@ -78,21 +84,24 @@ impl Field {
             has_tcp: false.into(),
             is_dark: Arc::default(),
             tries: Mutex::default(),
+            largest: Arc::default(),
             address: Mutex::new([10, 0, 0, 1].into()),
         });
-        let is_dark = field.is_dark.clone();
+        let (is_dark, largest) = (field.is_dark.clone(), field.largest.clone());
         tokio::spawn(async move {
-            let (mut out, mut back) = ([0; 2048], [0; 2048]);
+            let (mut out, mut back) = ([0; 8192], [0; 8192]);
             let mut client = None;
             loop {
                 tokio::select! {
                     Ok((count, from)) = outside.recv_from(&mut out) => {
                         client = Some(from);
+                        largest[0].fetch_max(count, Ordering::Relaxed);
                         if !is_dark.load(Ordering::Relaxed) {
                             let _ = inside.send(&out[..count]).await;
                         }
                     }
                     Ok(count) = inside.recv(&mut back), if client.is_some() => {
+                        largest[1].fetch_max(count, Ordering::Relaxed);
                         if !is_dark.load(Ordering::Relaxed) {
                             let _ = outside.send_to(&back[..count], client.unwrap()).await;
                         }
@@ -229,7 +238,24 @@ async fn who_has_only_quic_is_back_with_udp() {
     assert!(!field.tries().contains(&Try::Tcp));
 }
 
-/// The same at rest, where it waits for an answer to its keepalive, and asks no more often.
+/// Both look at their own way to the other, which here carries more than an Ethernet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_quic_both_ends_send_large_datagrams_where_their_ways_carry_them() {
+    let world = World::new();
+    let hub = world.hub().await;
+    let field = Field::before(&hub).await;
+    echo(with_only_quic(&world, &hub, &field).await);
+    let service = world.service("ops", &hub);
+    let mut tunnel = service.open("press-7", "echo").await.unwrap();
+    let all_large = async {
+        while field.largest.iter().any(|largest| largest.load(Ordering::Relaxed) < 6_000) {
+            carries(&mut tunnel).await.unwrap();
+        }
+    };
+    timeout(HANG, all_large).await.expect("a probe in a round trip is enough");
+}
+
+/// Who may use nothing but QUIC notices at rest as well, where it waits for an answer to its keepalive, and asks no more often.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_only_quic_notices_at_rest_as_well() {
     let world = World::new();

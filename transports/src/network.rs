@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use quinn::{AsyncUdpSocket, Runtime};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -45,6 +46,14 @@ pub trait Network: std::fmt::Debug + Send + Sync + 'static {
     /// This machine's own address on the way to `peer`: it tells one network from another. `None` if there is no way, or
     /// this network cannot tell.
     fn local_address(&self, peer: IpAddr) -> Option<IpAddr> {
+        let _ = peer;
+        None
+    }
+
+    /// The largest datagram that the way to `peer` carries as far as this machine can see, in bytes without the headers
+    /// of UDP and IP: less may get through, if a part of the path carries less. `None` if there is no way, or this
+    /// network cannot tell.
+    fn max_udp_payload_size(&self, peer: SocketAddr) -> Option<u16> {
         let _ = peer;
         None
     }
@@ -97,6 +106,10 @@ const MAX_UNSENT: u32 = 64 << 10;
 /// devices of a hub that was restarted come at the same time.
 const BACKLOG: u32 = 1 << 16;
 
+/// How many bytes that have come the system should keep for a UDP socket. What comes while there is no room is lost, and has to
+/// be sent again; what waits there holds up what comes behind it, so that more is not better.
+const UDP_BUFFER: usize = 1 << 20;
+
 /// The system's TCP and UDP. Its TCP sockets do not wait to coalesce small writes (`TCP_NODELAY`), and hold little that
 /// could still be overtaken: 64 KiB.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,20 +139,45 @@ impl Network for TcpNetwork {
     }
 
     fn local_address(&self, peer: IpAddr) -> Option<IpAddr> {
-        let any = match peer {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        way_to((peer, 9).into()).ok()?.local_addr().ok().map(|address| address.ip())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn max_udp_payload_size(&self, peer: SocketAddr) -> Option<u16> {
+        use rustix::net::sockopt;
+        let way = way_to(peer).ok()?;
+        let (mtu, headers) = match peer {
+            SocketAddr::V4(_) => (sockopt::ip_mtu(way).ok()?, 20 + 8),
+            SocketAddr::V6(_) => (sockopt::ipv6_mtu(way).ok()?, 40 + 8),
         };
-        // To connect a UDP socket looks the way up, and sends nothing.
-        let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
-        socket.connect((peer, 9)).ok()?;
-        socket.local_addr().ok().map(|address| address.ip())
+        Some(u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX))
     }
 
     fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
-        let runtime = Arc::new(quinn::TokioRuntime);
-        Ok((runtime.wrap_udp_socket(std::net::UdpSocket::bind(address)?)?, runtime))
+        wrap_udp(std::net::UdpSocket::bind(address)?)
     }
+}
+
+/// To connect a UDP socket looks the way up, and sends nothing.
+fn way_to(peer: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let any = match peer {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = std::net::UdpSocket::bind((any, 0))?;
+    socket.connect(peer)?;
+    Ok(socket)
+}
+
+/// For QUIC: with as much room for what comes as the system gives it, up to [`UDP_BUFFER`].
+pub(crate) fn wrap_udp(socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
+    let options = SockRef::from(&socket);
+    if options.recv_buffer_size().is_ok_and(|size| size < UDP_BUFFER) {
+        // Linux gives what it allows, `net.core.rmem_max`; others may refuse, and what they have given does.
+        let _ = options.set_recv_buffer_size(UDP_BUFFER);
+    }
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Ok((runtime.wrap_udp_socket(socket)?, runtime))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -159,7 +197,7 @@ fn prepare(stream: TcpStream) -> io::Result<Box<dyn Socket>> {
     stream.set_nodelay(true)?;
     // A system or a sandbox that does not know it does without.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT);
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT);
     Ok(Box::new(stream))
 }
 
@@ -191,6 +229,17 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_way_to_this_machine_carries_what_its_interface_does() {
+        let mtu: u32 = std::fs::read_to_string("/sys/class/net/lo/mtu").unwrap().trim().parse().unwrap();
+        let size = |address: &str| TcpNetwork.max_udp_payload_size(address.parse().unwrap()).map(u32::from);
+        // No packet of IPv4 is longer.
+        assert_eq!(size("127.0.0.1:9"), Some(mtu.min(65_535) - 28));
+        // A machine may have no IPv6.
+        assert!(size("[::1]:9").is_none_or(|size| size == mtu - 48));
+    }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]

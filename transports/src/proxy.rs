@@ -271,6 +271,10 @@ impl Network for ProxyNetwork {
         self.network.local_address(peer)
     }
 
+    fn max_udp_payload_size(&self, peer: SocketAddr) -> Option<u16> {
+        self.network.max_udp_payload_size(peer)
+    }
+
     fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         self.network.bind_udp(address)
     }

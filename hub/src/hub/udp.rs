@@ -148,6 +148,8 @@ async fn accept(inner: &Arc<Inner>, endpoint: &quic::Endpoint) {
             continue;
         }
         let address = incoming.remote_address();
+        let is_large = quic::carries_large_datagrams(&*inner.environment.network, address);
+        let incoming = if is_large { incoming.with_large_datagrams() } else { incoming };
         welcome(inner, Newcomer::Quic(Box::new(incoming)), address).await;
     }
 }

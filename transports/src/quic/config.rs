@@ -1,19 +1,22 @@
 //! What an end of a QUIC connection wants and allows.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TimeSource, TransportConfig, VarInt,
+    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TimeSource,
+    TransportConfig, VarInt,
 };
 use rustls::crypto::SecureRandom;
 use rustls::time_provider::TimeProvider;
 use towline_engine::Config;
 
 use super::ALPN_QUIC;
+use crate::Network;
 use crate::crypto::{hkdf, hmac};
 use crate::tls::{self, ConfigError, Credentials, Environment};
 
@@ -21,6 +24,8 @@ use crate::tls::{self, ConfigError, Credentials, Environment};
 #[derive(Clone)]
 pub struct ClientConfig {
     pub(super) quinn: quinn::ClientConfig,
+    /// The same, for a way that carries large datagrams.
+    pub(super) large: quinn::ClientConfig,
     pub(super) limits: Arc<Config>,
     /// How many streams a link has at rest, if it is watched.
     pub(super) watched: Option<usize>,
@@ -47,6 +52,8 @@ impl ClientConfig {
 #[derive(Clone)]
 pub struct ServerConfig {
     pub(super) quinn: quinn::ServerConfig,
+    /// The same, for a way that carries large datagrams.
+    pub(super) large: Arc<quinn::ServerConfig>,
     pub(super) limits: Arc<Config>,
 }
 
@@ -85,7 +92,9 @@ pub fn client_config(
     quinn.transport_config(Arc::new(transport(&limits)));
     let random = environment.provider.secure_random;
     quinn.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&entropy::<INITIAL_ID>(random))));
-    Ok(ClientConfig { quinn, limits: Arc::new(limits), watched: None })
+    let mut large = quinn.clone();
+    large.transport_config(Arc::new(with_large_datagrams(transport(&limits))));
+    Ok(ClientConfig { quinn, large, limits: Arc::new(limits), watched: None })
 }
 
 /// What the end that accepts needs. It asks for a certificate and takes no connection without one.
@@ -109,7 +118,9 @@ pub fn server_config(
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size(INCOMING_BUFFER)
         .incoming_buffer_size_total(INCOMING_BUFFER * MAX_INCOMING as u64 / 8);
-    Ok(ServerConfig { quinn, limits: Arc::new(limits) })
+    let mut large = quinn.clone();
+    large.transport_config(Arc::new(with_large_datagrams(transport(&limits))));
+    Ok(ServerConfig { quinn, large: Arc::new(large), limits: Arc::new(limits) })
 }
 
 fn no_initial_suite() -> ConfigError {
@@ -170,6 +181,14 @@ fn transport(limits: &Config) -> TransportConfig {
     transport
 }
 
+/// Looks for datagrams of up to [`LARGE_DATAGRAM`], and not just for what an Ethernet carries.
+fn with_large_datagrams(mut transport: TransportConfig) -> TransportConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(LARGE_DATAGRAM);
+    transport.mtu_discovery_config(Some(discovery));
+    transport
+}
+
 /// As large as a session's may grow: a reader that stalls then holds at most a quarter of the link's.
 fn stream_window(limits: &Config) -> u64 {
     limits.max_stream_window.min(limits.session_window / 4).max(limits.stream_window)
@@ -199,6 +218,19 @@ impl TimeSource for Calendar {
 /// How many streams of a kind the peer may have open at first. quinn keeps an entry for each that is allowed, open or
 /// not, so the limit follows the use, up to that of the [`Config`].
 pub(super) const STREAMS_AT_FIRST: u64 = 16;
+
+/// How many bytes a datagram has at most on a way that carries more than an Ethernet, without the headers of UDP and IP. What
+/// each costs is nearly the same, so the larger they are, the less a byte costs.
+///
+/// quinn hands the system ten at a time as one (UDP GSO), and more than 64 KiB at once the system drops, of which quinn does
+/// not hear.
+pub const LARGE_DATAGRAM: u16 = 6_500;
+
+/// Whether the way to `peer` carries as much, as far as this machine can see. To look for more than it carries would be in
+/// vain, and a peer could say that it had got it.
+pub fn carries_large_datagrams(network: &dyn Network, peer: SocketAddr) -> bool {
+    network.max_udp_payload_size(peer).is_some_and(|size| size >= LARGE_DATAGRAM)
+}
 
 /// How many connections may wait for [`accept`](super::Endpoint::accept).
 const MAX_INCOMING: usize = 1 << 10;

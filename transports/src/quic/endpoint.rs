@@ -2,18 +2,19 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
+use quinn::{AsyncUdpSocket, Runtime};
 use rustls::pki_types::CertificateDer;
 use towline_engine::{Code, Config};
 
-use super::config::{ClientConfig, ServerConfig, endpoint_config};
+use super::config::{ClientConfig, LARGE_DATAGRAM, ServerConfig, endpoint_config};
 use super::error::{handshake_error, other_protocol, varint_of};
 use super::{ALPN_QUIC, link};
 use crate::Link;
+use crate::network::{self, wrap_udp};
 use crate::tls::{Environment, HandshakeError};
 
 /// From how many handshakes under way on, a newcomer must first show that its address is its own (a Retry, RFC 9000
@@ -30,6 +31,10 @@ pub struct Endpoint {
     /// How many handshakes of others are under way.
     under_way: Arc<AtomicUsize>,
     retry_from: usize,
+    /// Whether this end looks for large datagrams where it connects.
+    has_large_datagrams: bool,
+    /// What those are accepted with on whose way it looks for them.
+    large: Arc<Mutex<Option<Arc<quinn::ServerConfig>>>>,
 }
 
 impl Endpoint {
@@ -44,11 +49,13 @@ impl Endpoint {
         server: Option<ServerConfig>,
         environment: &Environment,
     ) -> io::Result<Self> {
-        let runtime = Arc::new(TokioRuntime);
-        Self::with_socket(runtime.wrap_udp_socket(socket)?, runtime, server, environment)
+        let (socket, runtime) = wrap_udp(socket)?;
+        Self::with_socket(socket, runtime, server, environment)
     }
 
     /// As [`new`](Self::new), on any socket, with any runtime: for simulators.
+    ///
+    /// With a `server`, datagrams of up to [`LARGE_DATAGRAM`] may come; without, those that an Ethernet carries.
     ///
     /// # Errors
     ///
@@ -59,14 +66,52 @@ impl Endpoint {
         server: Option<ServerConfig>,
         environment: &Environment,
     ) -> io::Result<Self> {
+        let takes_large_datagrams = server.is_some();
+        Self::build((socket, runtime), server, takes_large_datagrams, environment)
+    }
+
+    /// An endpoint that only connects. If the way to its peers [carries](super::carries_large_datagrams) as much, its
+    /// datagrams may have up to [`LARGE_DATAGRAM`] bytes, and such may come; whether they do, the rest of the path and the peer
+    /// decide.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_socket`](Self::with_socket).
+    pub fn client(
+        socket: network::UdpSocket,
+        has_large_datagrams: bool,
+        environment: &Environment,
+    ) -> io::Result<Self> {
+        let endpoint = Self::build(socket, None, has_large_datagrams, environment)?;
+        Ok(Self { has_large_datagrams, ..endpoint })
+    }
+
+    fn build(
+        (socket, runtime): network::UdpSocket,
+        server: Option<ServerConfig>,
+        takes_large_datagrams: bool,
+        environment: &Environment,
+    ) -> io::Result<Self> {
         let limits = server.as_ref().map(|server| server.limits.clone()).unwrap_or_default();
+        let large = server.as_ref().map(|server| server.large.clone());
+        let mut config = endpoint_config(environment);
+        if takes_large_datagrams {
+            config.max_udp_payload_size(LARGE_DATAGRAM).expect("QUIC allows between 1,200 and 65,527");
+        }
         let inner = quinn::Endpoint::new_with_abstract_socket(
-            endpoint_config(environment),
+            config,
             server.map(|server| server.quinn),
             socket,
             runtime,
         )?;
-        Ok(Self { inner, limits, under_way: Arc::default(), retry_from: RETRY_FROM })
+        Ok(Self {
+            inner,
+            limits,
+            under_way: Arc::default(),
+            retry_from: RETRY_FROM,
+            has_large_datagrams: false,
+            large: Arc::new(Mutex::new(large)),
+        })
     }
 
     /// Asks newcomers for a proof of their address from this many handshakes under way on, rather than from
@@ -91,7 +136,8 @@ impl Endpoint {
         name: &str,
         config: &ClientConfig,
     ) -> impl Future<Output = Result<Connection, HandshakeError>> + Send + use<> {
-        let connecting = self.inner.connect_with(config.quinn.clone(), address, name);
+        let quinn = if self.has_large_datagrams { &config.large } else { &config.quinn };
+        let connecting = self.inner.connect_with(quinn.clone(), address, name);
         let (limits, watched) = (config.limits.clone(), config.watched);
         async move {
             let impossible = |error| HandshakeError::Io(io::Error::new(io::ErrorKind::InvalidInput, error));
@@ -109,7 +155,8 @@ impl Endpoint {
             let inner = self.inner.accept().await?;
             if self.under_way.load(Ordering::Relaxed) < self.retry_from || inner.remote_address_validated() {
                 let under_way = UnderWay::new(self.under_way.clone());
-                return Some(Incoming { inner, limits: self.limits.clone(), under_way });
+                let (limits, large) = (self.limits.clone(), self.large.clone());
+                return Some(Incoming { inner, limits, large, has_large_datagrams: false, under_way });
             }
             tracing::debug!(address = %inner.remote_address(), "asked for a proof of its address");
             // Whoever showed no proof may be asked for one.
@@ -120,6 +167,7 @@ impl Endpoint {
     /// Accepts connections as `server` says from now on. Those that are up stay as they are; and so do the limits.
     pub fn set_server(&self, server: &ServerConfig) {
         self.inner.set_server_config(Some(server.quinn.clone()));
+        *self.large.lock().expect("nothing panics while it holds the lock") = Some(server.large.clone());
     }
 
     /// Goes on with another socket, for instance after this machine's address has changed; connections that this end
@@ -129,7 +177,7 @@ impl Endpoint {
     ///
     /// The socket does not do. The old one stays.
     pub fn rebind(&self, socket: UdpSocket) -> io::Result<()> {
-        self.inner.rebind(socket)
+        self.inner.rebind_abstract(wrap_udp(socket)?.0)
     }
 
     /// As [`rebind`](Self::rebind), with any socket.
@@ -183,6 +231,8 @@ impl Drop for UnderWay {
 pub struct Incoming {
     inner: quinn::Incoming,
     limits: Arc<Config>,
+    large: Arc<Mutex<Option<Arc<quinn::ServerConfig>>>>,
+    has_large_datagrams: bool,
     under_way: UnderWay,
 }
 
@@ -197,6 +247,13 @@ impl Incoming {
         self.inner.remote_address_validated()
     }
 
+    /// The way to whoever asks [carries](super::carries_large_datagrams) datagrams of [`LARGE_DATAGRAM`] bytes, so this
+    /// end may look for such.
+    #[must_use]
+    pub fn with_large_datagrams(self) -> Self {
+        Self { has_large_datagrams: true, ..self }
+    }
+
     /// Shakes hands. It takes as long as the peer lets it, up to the idle timeout: the deadline is the caller's.
     /// Cancelling it ends the attempt.
     ///
@@ -204,8 +261,13 @@ impl Incoming {
     ///
     /// The peer shows no acceptable certificate, or does not speak [`ALPN_QUIC`].
     pub async fn handshake(self) -> Result<Connection, HandshakeError> {
-        let Self { inner, limits, under_way } = self;
-        let connection = inner.await.map_err(handshake_error)?;
+        let Self { inner, limits, large, has_large_datagrams, under_way } = self;
+        let large = large.lock().expect("nothing panics while it holds the lock").clone();
+        let connecting = match large.filter(|_| has_large_datagrams) {
+            Some(large) => inner.accept_with(large),
+            None => inner.accept(),
+        };
+        let connection = connecting.map_err(handshake_error)?.await.map_err(handshake_error)?;
         drop(under_way);
         Connection::checked(connection, limits, None)
     }

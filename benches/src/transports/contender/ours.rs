@@ -1,6 +1,6 @@
 //! Our links, with the limits that a hub and its endpoints give them, over sockets of the product's network.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -33,7 +33,7 @@ pub(crate) enum Connector {
     Tcp(SocketAddr),
     Tls(SocketAddr, Arc<ClientConfig>),
     WebSocket { address: SocketAddr, link: Arc<ClientConfig>, outer: Arc<ClientConfig> },
-    Quic { address: SocketAddr, endpoint: quic::Endpoint, config: quic::ClientConfig },
+    Quic { address: SocketAddr, endpoint: quic::Endpoint, config: Box<quic::ClientConfig> },
 }
 
 pub(crate) enum Listener {
@@ -91,8 +91,10 @@ impl Transport for Ours {
             }
             Self::Quic => {
                 let config = quic::client_config(credentials, &environment, link_config(Side::Client))?;
-                let endpoint = quic::Endpoint::new(UdpSocket::bind((HOST, 0))?, None, &environment)?;
-                Connector::Quic { address, endpoint, config }
+                let socket = TcpNetwork.bind_udp((Ipv4Addr::LOCALHOST, 0).into())?;
+                let has_large_datagrams = quic::carries_large_datagrams(&TcpNetwork, address);
+                let endpoint = quic::Endpoint::client(socket, has_large_datagrams, &environment)?;
+                Connector::Quic { address, endpoint, config: Box::new(config) }
             }
         })
     }
@@ -155,6 +157,8 @@ impl Listen for Listener {
             }
             Self::Quic(endpoint) => {
                 let incoming = endpoint.accept().await.expect(UP);
+                let is_large = quic::carries_large_datagrams(&TcpNetwork, incoming.remote_address());
+                let incoming = if is_large { incoming.with_large_datagrams() } else { incoming };
                 Box::pin(async move { Acceptor::of(incoming.handshake().await.expect(UP).start()) })
             }
         }
