@@ -188,7 +188,11 @@ fn socats(run: u32) -> Vec<PathBuf> {
     processes.filter(is_called("socat")).collect()
 }
 
-fn interrupt(run: &Child) {
+/// Unless it is over.
+fn interrupt(run: &mut Child) {
+    if run.try_wait().unwrap().is_some() {
+        return;
+    }
     let pid = nix::unistd::Pid::from_raw(run.id().try_into().unwrap());
     nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
 }
@@ -221,7 +225,7 @@ fn who_is_interrupted_ends_all_turns_and_writes_what_there_is() {
     let mut run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let is_at_work = waits_for(&mut run, |run| socats(run).len() >= 3);
     let peers = socats(run.id());
-    interrupt(&run);
+    interrupt(&mut run);
     let Some(output) = interrupted(run, is_at_work) else { return };
     assert!(are_gone(&peers), "its peers live on");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "there is a report, and no part of one");
@@ -250,7 +254,7 @@ fn who_is_interrupted_before_a_turn_is_over_writes_nothing() {
         let threads = fs::read_dir(format!("/proc/{run}/task")).into_iter().flatten().flatten();
         threads.map(|thread| thread.path()).any(|thread| is_called("line")(&thread))
     });
-    interrupt(&run);
+    interrupt(&mut run);
     let Some(output) = interrupted(run, is_at_work) else { return };
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("interrupted before a turn was over: nothing is written"), "{error}");
@@ -269,10 +273,10 @@ fn who_is_interrupted_twice_ends_at_once() {
     let mut run = run.stdout(said).stderr(Stdio::piped()).spawn().unwrap();
     let is_at_work = waits_for(&mut run, |run| socats(run).len() >= 3);
     let peers = socats(run.id());
-    interrupt(&run);
+    interrupt(&mut run);
     let is_written =
         is_at_work && waits_for(&mut run, |_| out.join("report.json").exists() && are_gone(&peers));
-    interrupt(&run);
+    interrupt(&mut run);
     let Some(output) = interrupted(run, is_written) else { return };
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("interrupted: it ends at once"), "{error}");

@@ -31,7 +31,7 @@ pub struct Versions {
     pub towline: &'static str,
     /// The compiler.
     pub rustc: Option<&'static str>,
-    /// The peers, as they say.
+    /// The peers, as they say, and the quinn that is measured without a hub.
     pub peers: Vec<(String, Option<String>)>,
 }
 
@@ -59,7 +59,11 @@ impl Versions {
     pub(super) fn of(ways: &[Way]) -> Self {
         let peers = ways.iter().filter_map(|way| match way {
             Way::Peer(peer) => Some((peer.name.to_owned(), peer.version())),
-            Way::Direct | Way::BareQuic | Way::Tunnels(_) | Way::EndToEnd(_) => None,
+            Way::BareQuic => Some((
+                way.name(),
+                option_env!("TOWLINE_BENCH_QUINN").map(|version| format!("quinn {version}")),
+            )),
+            Way::Direct | Way::Tunnels(_) | Way::EndToEnd(_) => None,
         });
         Self {
             towline: env!("CARGO_PKG_VERSION"),

@@ -1,7 +1,6 @@
 //! One QUIC connection from the near end to the far one, without a hub: each connection to a local port is a stream of it, and
 //! at the other end a connection to the target. quinn, with our links' congestion controller and windows that hold nobody up.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,6 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use super::target::PIECE;
-use crate::transports::contender::tcp;
 use crate::transports::trust::{HOST, Trust};
 
 /// How many bytes may be on their way: as on our links, and more than any line of the laboratory holds.
@@ -77,15 +75,14 @@ impl NearEnd {
         let (address, to) = (listener.local_addr()?, far.address);
         let task = tokio::spawn(async move {
             let connection = Arc::new(OnceCell::new());
-            loop {
-                let (socket, endpoint, connection) =
-                    (tcp::take(&listener).await, endpoint.clone(), connection.clone());
+            while let Ok((socket, _)) = listener.accept().await {
+                let (endpoint, connection) = (endpoint.clone(), connection.clone());
                 // Who leaves early measures nothing.
                 tokio::spawn(async move {
                     let connection: &Connection =
                         connection.get_or_try_init(|| connect(&endpoint, to)).await?;
                     let stream = connection.open_bi().await?;
-                    anyhow::Ok(copy(socket, stream).await?)
+                    copy(socket, stream).await
                 });
             }
         });
@@ -113,11 +110,12 @@ async fn serve(incoming: quinn::Incoming, target: SocketAddr) -> anyhow::Result<
     let connection = incoming.await?;
     loop {
         let stream = connection.accept_bi().await?;
-        tokio::spawn(async move { copy(tcp::dial(target).await, stream).await });
+        tokio::spawn(async move { copy(TcpStream::connect(target).await?, stream).await });
     }
 }
 
-async fn copy(mut socket: TcpStream, (send, recv): (SendStream, RecvStream)) -> io::Result<()> {
+async fn copy(mut socket: TcpStream, (send, recv): (SendStream, RecvStream)) -> anyhow::Result<()> {
+    socket.set_nodelay(true)?;
     let mut stream = join(recv, send);
     let copied = copy_bidirectional_with_sizes(&mut socket, &mut stream, PIECE, PIECE).await;
     if copied.is_err() {
@@ -125,7 +123,8 @@ async fn copy(mut socket: TcpStream, (send, recv): (SendStream, RecvStream)) -> 
         let _ = stream.into_inner().1.reset(VarInt::from_u32(0));
         socket.set_zero_linger()?;
     }
-    copied.map(drop)
+    copied?;
+    Ok(())
 }
 
 fn transport() -> Arc<TransportConfig> {
