@@ -34,6 +34,12 @@ use super::stage::round_trip;
 /// How long before a packet is due the clock is looked at all the time.
 const SPIN: Duration = Duration::from_micros(60);
 
+/// How long it goes on without a rest where there is always something to do, and how long that takes then. The kernel stops a
+/// thread in real time that takes more than 95 % of a second for the rest of it (`sched_rt_runtime_us`), and a full queue
+/// overflows meanwhile.
+const SHIFT: Duration = Duration::from_millis(1);
+const BREAK: Duration = Duration::from_micros(60);
+
 /// How many packets are read from a device before those that are due get their turn.
 const READS: usize = 64;
 
@@ -283,6 +289,10 @@ fn has_no_room(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock || matches!(errno, Some(Errno::ENOBUFS | Errno::ENOMEM))
 }
 
+fn in_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("not for 584 years")
+}
+
 /// Carries packets until it is over: what comes from the first device by the first line to the second, and back.
 /// Returns the lines, and how long packets may have waited before they were looked at.
 fn carry(
@@ -292,11 +302,12 @@ fn carry(
     passed: &AtomicU64,
 ) -> io::Result<([Line; 2], Histogram<u64>)> {
     let start = Instant::now();
-    let clock = || u64::try_from(start.elapsed().as_nanos()).expect("not for 584 years");
+    let clock = || in_nanos(start.elapsed());
     let mut packet = [0; 1 << 16];
     let mut unseen = Histogram::new_with_max(LONGEST, 3).expect("the bounds are valid");
     // When each device was known to have nothing more.
     let mut empty = [0; 2];
+    let mut rested = clock();
     while !over.load(Ordering::Acquire) {
         for (from, line) in lines.iter_mut().enumerate() {
             // Not for ever: what is due does not wait for a flood.
@@ -324,6 +335,12 @@ fn carry(
                 }
             }
         }
+        let begun = clock();
+        if begun - rested >= in_nanos(SHIFT) {
+            thread::sleep(BREAK);
+            rested = clock();
+            continue;
+        }
         let due = lines.iter().filter_map(Line::due).min();
         // Not for long at a time, since a timer is late in proportion, and somebody may end this.
         let left = due.map_or(REST, |due| Duration::from_nanos(due.saturating_sub(clock())).min(REST));
@@ -335,7 +352,11 @@ fn carry(
                 Err(error) => return Err(error.into()),
             }
             // It returns with the first packet.
-            empty = [clock(); 2];
+            let now = clock();
+            empty = [now; 2];
+            if now - begun >= in_nanos(BREAK) {
+                rested = now;
+            }
         }
     }
     Ok((lines, unseen))
