@@ -268,6 +268,20 @@ fn kind(packet: &[u8]) -> &'static str {
 }
 
 #[tokio::test]
+async fn a_hub_that_stops_does_not_take_its_port_for_failed() {
+    let log = Log::new();
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default()).await;
+    honest.hub.drain(Duration::ZERO, Duration::ZERO).await;
+    // What it has left behind hears of it.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let said = log.take();
+    assert!(!said.contains("has failed"), "{said}");
+}
+
+#[tokio::test]
 async fn who_has_no_certificate_hears_so() {
     let log = Log::new();
     let world = World::new();

@@ -115,7 +115,10 @@ async fn serve(inner: Arc<Inner>, mut opened: Option<quic::Endpoint>) {
         accept(&inner, &endpoint).await;
         drop(endpoint);
         // While anybody holds it, it has the port.
-        inner.udp.as_ref().and_then(|port| lock(port).endpoint.take());
+        let has_failed = inner.udp.as_ref().and_then(|port| lock(port).endpoint.take()).is_some();
+        if !has_failed {
+            return; // the hub parts
+        }
         tracing::warn!("no more QUIC: the UDP socket has failed; opening another one");
     }
 }
