@@ -255,7 +255,8 @@ async fn over_quic_both_ends_send_large_datagrams_where_their_ways_carry_them() 
     timeout(HANG, all_large).await.expect("a probe in a round trip is enough");
 }
 
-/// Who may use nothing but QUIC notices at rest as well, where it waits for an answer to its keepalive, and asks no more often.
+/// Who may use nothing but QUIC notices at rest as well, where it waits for an answer to its keepalive, and asks no more
+/// often.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_only_quic_notices_at_rest_as_well() {
     let world = World::new();

@@ -34,11 +34,12 @@ use super::stage::round_trip;
 /// How long before a packet is due the clock is looked at all the time.
 const SPIN: Duration = Duration::from_micros(60);
 
-/// How long it goes on without a rest where there is always something to do, and how long that takes then. The kernel stops a
-/// thread in real time that takes more than 95 % of a second for the rest of it (`sched_rt_runtime_us`), and a full queue
-/// overflows meanwhile.
-const SHIFT: Duration = Duration::from_millis(1);
-const BREAK: Duration = Duration::from_micros(60);
+/// How long the thread goes on without a rest where a packet is always about to be due.
+const MOST_AWAKE: Duration = Duration::from_millis(1);
+
+/// How long it rests then. The kernel stops a thread in real time that takes more than 95 % of a second for what is left
+/// of it (`sched_rt_runtime_us`), which is 50 ms, and queues overflow meanwhile.
+const NAP: Duration = Duration::from_micros(60);
 
 /// How many packets are read from a device before those that are due get their turn.
 const READS: usize = 64;
@@ -307,6 +308,7 @@ fn carry(
     let mut unseen = Histogram::new_with_max(LONGEST, 3).expect("the bounds are valid");
     // When each device was known to have nothing more.
     let mut empty = [0; 2];
+    // When it last had a rest.
     let mut rested = clock();
     while !over.load(Ordering::Acquire) {
         for (from, line) in lines.iter_mut().enumerate() {
@@ -336,8 +338,9 @@ fn carry(
             }
         }
         let begun = clock();
-        if begun - rested >= in_nanos(SHIFT) {
-            thread::sleep(BREAK);
+        if begun - rested >= in_nanos(MOST_AWAKE) {
+            // Not in `ppoll`, which would return at once: there is always something to read.
+            thread::sleep(NAP);
             rested = clock();
             continue;
         }
@@ -354,7 +357,7 @@ fn carry(
             // It returns with the first packet.
             let now = clock();
             empty = [now; 2];
-            if now - begun >= in_nanos(BREAK) {
+            if now - begun >= in_nanos(NAP) {
                 rested = now;
             }
         }
