@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -469,14 +469,14 @@ impl Dialler {
     }
 
     async fn over_quic(&self, progress: Progress) -> Result<Link, ConnectError> {
-        let network = &*self.environment.network;
+        let Environment { network, tls } = &self.environment;
         let addresses = network.resolve(&self.hub).await.map_err(|error| self.unreachable(error))?;
         progress.reach(Stage::Resolved);
         let name = self.name.to_str().into_owned();
         let mut failed = None;
         let count = addresses.len();
         for (n, address) in addresses.into_iter().enumerate() {
-            let endpoint = match self.udp(address) {
+            let endpoint = match quic::Endpoint::towards(network.clone(), address, tls) {
                 Ok(endpoint) => endpoint,
                 Err(error) => {
                     failed = Some(self.unreachable(error));
@@ -495,13 +495,6 @@ impl Dialler {
             }
         }
         Err(failed.unwrap_or_else(|| self.unreachable(io::ErrorKind::NotFound.into())))
-    }
-
-    fn udp(&self, address: SocketAddr) -> io::Result<quic::Endpoint> {
-        let network = &*self.environment.network;
-        let socket = network.bind_udp(unspecified(address))?;
-        let has_large_datagrams = quic::carries_large_datagrams(network, address);
-        quic::Endpoint::client(socket, has_large_datagrams, &self.environment.tls)
     }
 
     /// What is to be said of a way that is given up when time is up.
@@ -546,13 +539,4 @@ fn reason(turn: Turn) -> &'static str {
         Turn::InOrder => "",
         Turn::Last => " (went dark in this network)",
     }
-}
-
-/// Any port of this machine's, for reaching `address`.
-fn unspecified(address: SocketAddr) -> SocketAddr {
-    let any = match address {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    SocketAddr::new(any, 0)
 }

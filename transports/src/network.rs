@@ -106,8 +106,8 @@ const MAX_UNSENT: u32 = 64 << 10;
 /// devices of a hub that was restarted come at the same time.
 const BACKLOG: u32 = 1 << 16;
 
-/// How many bytes that have come the system should keep for a UDP socket. What comes while there is no room is lost, and has to
-/// be sent again; what waits there holds up what comes behind it, so that more is not better.
+/// How many bytes that have come the system should keep for a UDP socket. What comes while there is no room is lost,
+/// and has to be sent again; what waits there holds up what comes behind it, so that more is not better.
 const UDP_BUFFER: usize = 1 << 20;
 
 /// The system's TCP and UDP. Its TCP sockets do not wait to coalesce small writes (`TCP_NODELAY`), and hold little that
@@ -160,13 +160,18 @@ impl Network for TcpNetwork {
 
 /// To connect a UDP socket looks the way up, and sends nothing.
 fn way_to(peer: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let any = match peer {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let socket = std::net::UdpSocket::bind((any, 0))?;
+    let socket = std::net::UdpSocket::bind(unspecified(peer.ip()))?;
     socket.connect(peer)?;
     Ok(socket)
+}
+
+/// Any port of this machine's, for reaching `peer`.
+pub(crate) fn unspecified(peer: IpAddr) -> SocketAddr {
+    let any = match peer {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(any, 0)
 }
 
 /// For QUIC: with as much room for what comes as the system gives it, up to [`UDP_BUFFER`].

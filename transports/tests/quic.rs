@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use common::tapped::Tapped;
 use common::{Authority, config, environment, pattern, quic_client, quic_pair, quic_server, socket};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::udp::{RecvMeta, Transmit};
@@ -20,7 +20,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::yield_now;
 use towline_transports::quic::{self, ALPN_QUIC, AsyncUdpSocket, Connection, Endpoint, Runtime};
 use towline_transports::tls::{self, Credentials, HandshakeError};
-use towline_transports::{Code, Config, Link, LinkClosed, ReadError};
+use towline_transports::{Code, Config, LinkClosed, ReadError};
 
 /// Both ends of a handshake. Why the client is refused it learns only afterwards.
 async fn handshake(
@@ -444,166 +444,6 @@ async fn nobody_at_the_address_is_an_error_of_the_world() {
     assert!(matches!(outcome, Err(HandshakeError::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
     let outcome = quic_client().connect(nobody, "", &limits).await;
     assert!(matches!(outcome, Err(HandshakeError::Io(error)) if error.kind() == io::ErrorKind::InvalidInput));
-}
-
-/// A socket on which somebody sees what is sent, and says whether it is.
-struct Tapped<F> {
-    socket: Arc<dyn AsyncUdpSocket>,
-    tap: F,
-}
-
-impl<F: Fn(&Transmit<'_>) -> bool> Tapped<F> {
-    fn new(tap: F) -> Arc<Self> {
-        Arc::new(Self { socket: quinn::TokioRuntime.wrap_udp_socket(socket()).unwrap(), tap })
-    }
-}
-
-impl<F> fmt::Debug for Tapped<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.socket.fmt(f)
-    }
-}
-
-impl<F: Fn(&Transmit<'_>) -> bool + Send + Sync + 'static> AsyncUdpSocket for Tapped<F> {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn quinn::UdpPoller>> {
-        self.socket.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if (self.tap)(transmit) { self.socket.try_send(transmit) } else { Ok(()) }
-    }
-
-    fn poll_recv(
-        &self,
-        context: &mut Context<'_>,
-        buffers: &mut [io::IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        self.socket.poll_recv(context, buffers, meta)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.socket.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.socket.may_fragment()
-    }
-}
-
-/// The size of the largest datagram that a socket has sent, and of the largest batch that it has handed to the system.
-#[derive(Clone, Debug, Default)]
-struct Sizes(Arc<[AtomicUsize; 2]>);
-
-impl Sizes {
-    fn socket(&self) -> towline_transports::UdpSocket {
-        let Self(sizes) = self.clone();
-        let socket = Tapped::new(move |transmit| {
-            let datagram = transmit.segment_size.unwrap_or(transmit.contents.len());
-            sizes[0].fetch_max(datagram, Ordering::SeqCst);
-            sizes[1].fetch_max(transmit.contents.len(), Ordering::SeqCst);
-            true
-        });
-        (socket, Arc::new(quinn::TokioRuntime))
-    }
-
-    fn datagram(&self) -> usize {
-        self.0[0].load(Ordering::SeqCst)
-    }
-
-    fn batch(&self) -> usize {
-        self.0[1].load(Ordering::SeqCst)
-    }
-}
-
-/// A device and its hub, each of which may think that its way to the other carries large datagrams; the endpoint that
-/// connected; and what each of them sends.
-async fn sized(device_is_large: bool, hub_is_large: bool) -> (Link, Link, Endpoint, [Sizes; 2]) {
-    let authority = Authority::new();
-    let sizes = [Sizes::default(), Sizes::default()];
-    let (socket, runtime) = sizes[1].socket();
-    let server = quic::server_config(authority.issue("hub.test"), &environment(), Config::default()).unwrap();
-    let server = Endpoint::with_socket(socket, runtime, Some(server), &environment()).unwrap();
-    let client = Endpoint::client(sizes[0].socket(), device_is_large, &environment()).unwrap();
-    let limits = quic::client_config(authority.issue("device"), &environment(), Config::default()).unwrap();
-    let connect = client.connect(server.local_addr().unwrap(), "hub.test", &limits);
-    let accept = async {
-        let incoming = server.accept().await.unwrap();
-        let incoming = if hub_is_large { incoming.with_large_datagrams() } else { incoming };
-        incoming.handshake().await.unwrap()
-    };
-    let (device, hub) = tokio::join!(connect, accept);
-    (device.unwrap().start(), hub.start(), client, sizes)
-}
-
-/// Echoes `length` bytes.
-async fn echo(device: &Link, hub: &Link, length: usize) {
-    let content = pattern(length);
-    let (mut send, mut recv) = device.open_bi().await.unwrap();
-    let ask = async {
-        send.write_all(&content).await.unwrap();
-        send.finish().unwrap();
-    };
-    let answer = async {
-        let (mut send, mut recv) = hub.accept_bi().await.unwrap();
-        send.write_all(&recv.read_to_end(length).await.unwrap()).await.unwrap();
-        send.finish().unwrap();
-    };
-    let ((), (), arrived) = tokio::join!(ask, answer, recv.read_to_end(length));
-    assert!(arrived.unwrap() == content);
-}
-
-/// Echoes until datagrams are so large: there is a probe in a round trip at most, when nothing else is to be sent.
-async fn until_sizes(device: &Link, hub: &Link, sizes: &[Sizes; 2], wanted: [usize; 2]) {
-    let reached = async {
-        while sizes.iter().zip(wanted).any(|(sizes, wanted)| sizes.datagram() < wanted) {
-            echo(device, hub, 100).await;
-        }
-    };
-    let reached = tokio::time::timeout(Duration::from_secs(60), reached).await;
-    assert!(reached.is_ok(), "{sizes:?} instead of {wanted:?}");
-}
-
-/// Each end looks for large ones if its own way carries them and the other end takes them; and the system, which takes 64 KiB at
-/// once and drops what is more, gets no more.
-#[tokio::test]
-async fn datagrams_are_as_large_as_both_ends_have_it_and_the_system_takes() {
-    const SMALL: usize = 1_440;
-    const LARGE: usize = quic::LARGE_DATAGRAM as usize;
-    for (device_is_large, hub_is_large, wanted) in [
-        (true, true, [LARGE, LARGE]),
-        (true, false, [LARGE, SMALL]),
-        (false, true, [SMALL, SMALL]),
-        (false, false, [SMALL, SMALL]),
-    ] {
-        let (device, hub, _endpoint, sizes) = sized(device_is_large, hub_is_large).await;
-        until_sizes(&device, &hub, &sizes, wanted.map(|size| size - 20)).await;
-        echo(&device, &hub, 4 << 20).await;
-        for (sizes, wanted) in sizes.iter().zip(wanted) {
-            let most = if wanted == LARGE { LARGE } else { 1_472 };
-            assert!(sizes.datagram() <= most, "{device_is_large}, {hub_is_large}: {sizes:?}");
-            assert!(sizes.batch() <= 65_507, "{sizes:?}");
-        }
-    }
-}
-
-/// quinn sees by its losses that the new way does not carry what the old one did.
-#[tokio::test]
-async fn a_client_that_moves_to_a_way_for_smaller_datagrams_loses_nothing() {
-    let (device, hub, endpoint, sizes) = sized(true, true).await;
-    until_sizes(&device, &hub, &sizes, [6_000, 6_000]).await;
-    let narrow = Tapped::new(|transmit| transmit.segment_size.unwrap_or(transmit.contents.len()) <= 1_472);
-    endpoint.rebind_with_socket(narrow).unwrap();
-    echo(&device, &hub, 1 << 20).await;
-    echo(&device, &hub, 1 << 20).await;
 }
 
 /// On sockets that were handed in, as a simulator does. Each seventh time that datagrams are sent, these are lost.

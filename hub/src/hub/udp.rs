@@ -54,7 +54,9 @@ impl UdpPort {
         let (socket, runtime) = environment.network.bind_udp(self.address)?;
         let config = Some(self.config.clone());
         let endpoint = quic::Endpoint::with_socket(socket, runtime, config, &environment.tls)?;
-        let endpoint = endpoint.retry_from(quic::RETRY_FROM.min(inner.limits.unauthenticated / 8));
+        let endpoint = endpoint
+            .retry_from(quic::RETRY_FROM.min(inner.limits.unauthenticated / 8))
+            .over(environment.network.clone());
         Ok(self.endpoint.insert(endpoint).clone())
     }
 }
@@ -151,8 +153,6 @@ async fn accept(inner: &Arc<Inner>, endpoint: &quic::Endpoint) {
             continue;
         }
         let address = incoming.remote_address();
-        let is_large = quic::carries_large_datagrams(&*inner.environment.network, address);
-        let incoming = if is_large { incoming.with_large_datagrams() } else { incoming };
         welcome(inner, Newcomer::Quic(Box::new(incoming)), address).await;
     }
 }

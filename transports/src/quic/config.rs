@@ -23,15 +23,24 @@ use crate::tls::{self, ConfigError, Credentials, Environment};
 /// What the end that connects needs. Made by [`client_config`].
 #[derive(Clone)]
 pub struct ClientConfig {
-    pub(super) quinn: quinn::ClientConfig,
-    /// The same, for a way that carries large datagrams.
-    pub(super) large: quinn::ClientConfig,
+    quinn: quinn::ClientConfig,
+    /// For a way that carries large datagrams.
+    large: Arc<TransportConfig>,
     pub(super) limits: Arc<Config>,
     /// How many streams a link has at rest, if it is watched.
     pub(super) watched: Option<usize>,
 }
 
 impl ClientConfig {
+    /// What quinn is told of a way that carries large datagrams, or does not.
+    pub(super) fn for_way(&self, is_large: bool) -> quinn::ClientConfig {
+        let mut quinn = self.quinn.clone();
+        if is_large {
+            quinn.transport_config(self.large.clone());
+        }
+        quinn
+    }
+
     /// What quinn is told: for a simulator, which drives quinn's connections by itself.
     pub fn quinn(&self) -> &quinn::ClientConfig {
         &self.quinn
@@ -92,8 +101,7 @@ pub fn client_config(
     quinn.transport_config(Arc::new(transport(&limits)));
     let random = environment.provider.secure_random;
     quinn.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&entropy::<INITIAL_ID>(random))));
-    let mut large = quinn.clone();
-    large.transport_config(Arc::new(with_large_datagrams(transport(&limits))));
+    let large = Arc::new(with_large_datagrams(transport(&limits)));
     Ok(ClientConfig { quinn, large, limits: Arc::new(limits), watched: None })
 }
 
@@ -219,16 +227,16 @@ impl TimeSource for Calendar {
 /// not, so the limit follows the use, up to that of the [`Config`].
 pub(super) const STREAMS_AT_FIRST: u64 = 16;
 
-/// How many bytes a datagram has at most on a way that carries more than an Ethernet, without the headers of UDP and IP. What
-/// each costs is nearly the same, so the larger they are, the less a byte costs.
+/// How many bytes a datagram has at most on a way that carries more than an Ethernet, without the headers of UDP and IP.
+/// What each costs is nearly the same, so the larger they are, the less a byte costs.
 ///
-/// quinn hands the system ten at a time as one (UDP GSO), and more than 64 KiB at once the system drops, of which quinn does
-/// not hear.
+/// quinn hands the system ten at a time as one (UDP GSO), and more than 64 KiB at once the system drops, of which quinn
+/// does not hear.
 pub const LARGE_DATAGRAM: u16 = 6_500;
 
 /// Whether the way to `peer` carries as much, as far as this machine can see. To look for more than it carries would be in
 /// vain, and a peer could say that it had got it.
-pub fn carries_large_datagrams(network: &dyn Network, peer: SocketAddr) -> bool {
+pub(super) fn carries_large_datagrams(network: &dyn Network, peer: SocketAddr) -> bool {
     network.max_udp_payload_size(peer).is_some_and(|size| size >= LARGE_DATAGRAM)
 }
 

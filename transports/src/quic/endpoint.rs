@@ -3,19 +3,19 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{AsyncUdpSocket, Runtime};
 use rustls::pki_types::CertificateDer;
 use towline_engine::{Code, Config};
 
-use super::config::{ClientConfig, LARGE_DATAGRAM, ServerConfig, endpoint_config};
+use super::config::{ClientConfig, LARGE_DATAGRAM, ServerConfig, carries_large_datagrams, endpoint_config};
 use super::error::{handshake_error, other_protocol, varint_of};
 use super::{ALPN_QUIC, link};
-use crate::Link;
-use crate::network::{self, wrap_udp};
+use crate::network::{self, unspecified, wrap_udp};
 use crate::tls::{Environment, HandshakeError};
+use crate::{Link, Network};
 
 /// From how many handshakes under way on, a newcomer must first show that its address is its own (a Retry, RFC 9000
 /// §8.1.2), which costs it a round trip, and this end nothing that it would have to remember.
@@ -31,9 +31,9 @@ pub struct Endpoint {
     /// How many handshakes of others are under way.
     under_way: Arc<AtomicUsize>,
     retry_from: usize,
-    /// Whether this end looks for large datagrams where it connects.
-    has_large_datagrams: bool,
-    /// What those are accepted with on whose way it looks for them.
+    /// Knows how large a datagram the way to a peer carries.
+    network: Option<Arc<dyn Network>>,
+    /// What those are accepted with whose way carries large ones.
     large: Arc<Mutex<Option<Arc<quinn::ServerConfig>>>>,
 }
 
@@ -55,7 +55,8 @@ impl Endpoint {
 
     /// As [`new`](Self::new), on any socket, with any runtime: for simulators.
     ///
-    /// With a `server`, datagrams of up to [`LARGE_DATAGRAM`] may come; without, those that an Ethernet carries.
+    /// With a `server`, datagrams of up to [`LARGE_DATAGRAM`](super::LARGE_DATAGRAM) may come; without, those that an Ethernet
+    /// carries.
     ///
     /// # Errors
     ///
@@ -70,20 +71,26 @@ impl Endpoint {
         Self::build((socket, runtime), server, takes_large_datagrams, environment)
     }
 
-    /// An endpoint that only connects. If the way to its peers [carries](super::carries_large_datagrams) as much, its
-    /// datagrams may have up to [`LARGE_DATAGRAM`] bytes, and such may come; whether they do, the rest of the path and the peer
-    /// decide.
+    /// An endpoint that only connects, on a socket of `network` for reaching `peer`, and is [`over`](Self::over) that network.
     ///
     /// # Errors
     ///
-    /// As [`with_socket`](Self::with_socket).
-    pub fn client(
-        socket: network::UdpSocket,
-        has_large_datagrams: bool,
+    /// As [`Network::bind_udp`].
+    pub fn towards(
+        network: Arc<dyn Network>,
+        peer: SocketAddr,
         environment: &Environment,
     ) -> io::Result<Self> {
-        let endpoint = Self::build(socket, None, has_large_datagrams, environment)?;
-        Ok(Self { has_large_datagrams, ..endpoint })
+        let socket = network.bind_udp(unspecified(peer.ip()))?;
+        let takes_large_datagrams = carries_large_datagrams(&*network, peer);
+        Ok(Self::build(socket, None, takes_large_datagrams, environment)?.over(network))
+    }
+
+    /// Asks `network` how large a datagram the way to a peer carries. Where that is more than an Ethernet, datagrams may have
+    /// up to [`LARGE_DATAGRAM`](super::LARGE_DATAGRAM) bytes; whether they do, the rest of the path and the peer decide.
+    #[must_use]
+    pub fn over(self, network: Arc<dyn Network>) -> Self {
+        Self { network: Some(network), ..self }
     }
 
     fn build(
@@ -109,7 +116,7 @@ impl Endpoint {
             limits,
             under_way: Arc::default(),
             retry_from: RETRY_FROM,
-            has_large_datagrams: false,
+            network: None,
             large: Arc::new(Mutex::new(large)),
         })
     }
@@ -136,8 +143,8 @@ impl Endpoint {
         name: &str,
         config: &ClientConfig,
     ) -> impl Future<Output = Result<Connection, HandshakeError>> + Send + use<> {
-        let quinn = if self.has_large_datagrams { &config.large } else { &config.quinn };
-        let connecting = self.inner.connect_with(quinn.clone(), address, name);
+        let is_large = self.has_large_datagrams(address);
+        let connecting = self.inner.connect_with(config.for_way(is_large), address, name);
         let (limits, watched) = (config.limits.clone(), config.watched);
         async move {
             let impossible = |error| HandshakeError::Io(io::Error::new(io::ErrorKind::InvalidInput, error));
@@ -155,8 +162,9 @@ impl Endpoint {
             let inner = self.inner.accept().await?;
             if self.under_way.load(Ordering::Relaxed) < self.retry_from || inner.remote_address_validated() {
                 let under_way = UnderWay::new(self.under_way.clone());
-                let (limits, large) = (self.limits.clone(), self.large.clone());
-                return Some(Incoming { inner, limits, large, has_large_datagrams: false, under_way });
+                let is_large = self.has_large_datagrams(inner.remote_address());
+                let large = if is_large { self.large().clone() } else { None };
+                return Some(Incoming { inner, limits: self.limits.clone(), large, under_way });
             }
             tracing::debug!(address = %inner.remote_address(), "asked for a proof of its address");
             // Whoever showed no proof may be asked for one.
@@ -167,7 +175,15 @@ impl Endpoint {
     /// Accepts connections as `server` says from now on. Those that are up stay as they are; and so do the limits.
     pub fn set_server(&self, server: &ServerConfig) {
         self.inner.set_server_config(Some(server.quinn.clone()));
-        *self.large.lock().expect("nothing panics while it holds the lock") = Some(server.large.clone());
+        *self.large() = Some(server.large.clone());
+    }
+
+    fn large(&self) -> MutexGuard<'_, Option<Arc<quinn::ServerConfig>>> {
+        self.large.lock().expect("nothing panics while it holds the lock")
+    }
+
+    fn has_large_datagrams(&self, peer: SocketAddr) -> bool {
+        self.network.as_deref().is_some_and(|network| carries_large_datagrams(network, peer))
     }
 
     /// Goes on with another socket, for instance after this machine's address has changed; connections that this end
@@ -231,8 +247,8 @@ impl Drop for UnderWay {
 pub struct Incoming {
     inner: quinn::Incoming,
     limits: Arc<Config>,
-    large: Arc<Mutex<Option<Arc<quinn::ServerConfig>>>>,
-    has_large_datagrams: bool,
+    /// What it is accepted with, if its way carries large datagrams.
+    large: Option<Arc<quinn::ServerConfig>>,
     under_way: UnderWay,
 }
 
@@ -247,13 +263,6 @@ impl Incoming {
         self.inner.remote_address_validated()
     }
 
-    /// The way to whoever asks [carries](super::carries_large_datagrams) datagrams of [`LARGE_DATAGRAM`] bytes, so this
-    /// end may look for such.
-    #[must_use]
-    pub fn with_large_datagrams(self) -> Self {
-        Self { has_large_datagrams: true, ..self }
-    }
-
     /// Shakes hands. It takes as long as the peer lets it, up to the idle timeout: the deadline is the caller's.
     /// Cancelling it ends the attempt.
     ///
@@ -261,9 +270,8 @@ impl Incoming {
     ///
     /// The peer shows no acceptable certificate, or does not speak [`ALPN_QUIC`].
     pub async fn handshake(self) -> Result<Connection, HandshakeError> {
-        let Self { inner, limits, large, has_large_datagrams, under_way } = self;
-        let large = large.lock().expect("nothing panics while it holds the lock").clone();
-        let connecting = match large.filter(|_| has_large_datagrams) {
+        let Self { inner, limits, large, under_way } = self;
+        let connecting = match large {
             Some(large) => inner.accept_with(large),
             None => inner.accept(),
         };

@@ -17,10 +17,7 @@ mod stream;
 
 /// For a simulator: by what a path that has gone dark is known.
 pub use crate::silence::{Pace, Silence, Verdict};
-pub use config::{
-    ClientConfig, LARGE_DATAGRAM, ServerConfig, carries_large_datagrams, client_config, endpoint_config,
-    server_config,
-};
+pub use config::{ClientConfig, LARGE_DATAGRAM, ServerConfig, client_config, endpoint_config, server_config};
 pub use endpoint::{Connection, Endpoint, Incoming, RETRY_FROM};
 /// For a simulator: what a socket and a runtime are to QUIC.
 pub use quinn::{AsyncUdpSocket, Runtime};

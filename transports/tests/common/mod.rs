@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+pub mod tapped;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Our links, with the limits that a hub and its endpoints give them, over sockets of the product's network.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -57,7 +57,7 @@ impl Transport for Ours {
             let config = quic::server_config(credentials, &environment, link_config(Side::Server))?;
             let endpoint = quic::Endpoint::new(UdpSocket::bind((HOST, 0))?, Some(config), &environment)?;
             // Nobody here is a stranger.
-            let endpoint = endpoint.retry_from(usize::MAX);
+            let endpoint = endpoint.retry_from(usize::MAX).over(Arc::new(TcpNetwork));
             let address = endpoint.local_addr()?;
             return Ok((Listener::Quic(endpoint), address));
         }
@@ -91,9 +91,7 @@ impl Transport for Ours {
             }
             Self::Quic => {
                 let config = quic::client_config(credentials, &environment, link_config(Side::Client))?;
-                let socket = TcpNetwork.bind_udp((Ipv4Addr::LOCALHOST, 0).into())?;
-                let has_large_datagrams = quic::carries_large_datagrams(&TcpNetwork, address);
-                let endpoint = quic::Endpoint::client(socket, has_large_datagrams, &environment)?;
+                let endpoint = quic::Endpoint::towards(Arc::new(TcpNetwork), address, &environment)?;
                 Connector::Quic { address, endpoint, config: Box::new(config) }
             }
         })
@@ -157,8 +155,6 @@ impl Listen for Listener {
             }
             Self::Quic(endpoint) => {
                 let incoming = endpoint.accept().await.expect(UP);
-                let is_large = quic::carries_large_datagrams(&TcpNetwork, incoming.remote_address());
-                let incoming = if is_large { incoming.with_large_datagrams() } else { incoming };
                 Box::pin(async move { Acceptor::of(incoming.handshake().await.expect(UP).start()) })
             }
         }
