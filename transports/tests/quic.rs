@@ -4,21 +4,17 @@
 mod common;
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::tapped::Tapped;
 use common::{Authority, config, environment, pattern, quic_client, quic_pair, quic_server, socket};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::udp::{RecvMeta, Transmit};
 use rustls::{CertificateError, Error};
 use tokio::io::AsyncReadExt;
 use tokio::task::yield_now;
-use towline_transports::quic::{self, ALPN_QUIC, AsyncUdpSocket, Connection, Endpoint, Runtime};
+use towline_transports::quic::{self, ALPN_QUIC, Connection, Endpoint};
 use towline_transports::tls::{self, Credentials, HandshakeError};
 use towline_transports::{Code, Config, LinkClosed, ReadError};
 
@@ -288,16 +284,19 @@ async fn a_client_that_moves_loses_nothing() {
 #[tokio::test]
 async fn a_watched_link_that_goes_dark_ends_and_says_so() {
     let authority = Authority::new();
-    let server = quic_server(authority.issue("hub.test"), config(|c| c.keep_alive = None));
+    let is_dark = Arc::new(AtomicBool::new(false));
+    let is_lost = is_dark.clone();
+    let socket = Tapped::new(move |_| !is_lost.load(Ordering::Relaxed));
+    let limits = config(|c| c.keep_alive = None);
+    let server = quic::server_config(authority.issue("hub.test"), &environment(), limits).unwrap();
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let server = Endpoint::with_socket(socket, runtime, Some(server), &environment()).unwrap();
     let limits = config(|c| {
         c.keep_alive = None;
         c.idle_timeout = Duration::from_secs(600);
     });
     let limits = quic::client_config(authority.issue("device"), &environment(), limits).unwrap().watched(1);
-    let is_dark = Arc::new(AtomicBool::new(false));
-    let socket = quinn::TokioRuntime.wrap_udp_socket(socket()).unwrap();
-    let socket = Arc::new(Dark { socket, is_dark: is_dark.clone() });
-    let client = Endpoint::with_socket(socket, Arc::new(quinn::TokioRuntime), None, &environment()).unwrap();
+    let client = quic_client();
     let connect = client.connect(server.local_addr().unwrap(), "hub.test", &limits);
     let accept = async { server.accept().await.unwrap().handshake().await.unwrap() };
     let (ours, theirs) = tokio::join!(connect, accept);
@@ -326,41 +325,6 @@ async fn a_watched_link_that_goes_dark_ends_and_says_so() {
     // What this end sends still gets there.
     let closed = hub.closed().await;
     assert!(matches!(&closed, LinkClosed::Peer { reason, .. } if reason.contains("UDP")), "{closed}");
-}
-
-/// A socket that can be told to hear nothing any more.
-#[derive(Debug)]
-struct Dark {
-    socket: Arc<dyn AsyncUdpSocket>,
-    is_dark: Arc<AtomicBool>,
-}
-
-impl AsyncUdpSocket for Dark {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn quinn::UdpPoller>> {
-        self.socket.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.socket.try_send(transmit)
-    }
-
-    fn poll_recv(
-        &self,
-        context: &mut Context<'_>,
-        buffers: &mut [io::IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            let received = std::task::ready!(self.socket.poll_recv(context, buffers, meta));
-            if !self.is_dark.load(Ordering::Relaxed) {
-                return Poll::Ready(received);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
 }
 
 /// More than the places of the first moment, and none is given before there is use for it.
