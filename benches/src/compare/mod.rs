@@ -25,8 +25,8 @@ use towline::Transport;
 use towline_sim::profile::Profile;
 use towline_sim::scenario::Share;
 
-use crate::lab;
 use crate::lab::stage::{Stage, find, round_trip};
+use crate::lab::{self, TRIES};
 use crate::process;
 use crate::report;
 use crate::tunnel::peers::{self, Missing};
@@ -40,9 +40,6 @@ use workload::Workload;
 
 /// What of the packets a lossy line loses, each way: 1 %, in millionths.
 const LOSS: Share = Share(10_000);
-
-/// How often a turn is taken in which packets were late, before its way has no figures.
-const TRIES: usize = 3;
 
 /// A line that ways are measured over, and what is done there.
 struct Course {

@@ -14,7 +14,7 @@ use towline_sim::profile::Profile;
 use towline_sim::scenario::{Rate, Share, Size, Span};
 
 use super::line::Counts;
-use super::wire::{Lab, Report, in_real_time};
+use super::wire::{Lab, Report, TRIES, in_real_time};
 use crate::report::{self, progress};
 use crate::stats::percentile;
 
@@ -49,8 +49,12 @@ pub struct Row {
     pub late_p99_us: f64,
     /// How long one packet in a hundred may have waited before that counts, in microseconds.
     pub unseen_p99_us: f64,
+    /// Whether the packets were on time.
+    pub on_time: bool,
     /// Whether it is near enough, and the packets were on time.
     pub holds: bool,
+    /// How often it was measured: more than once if packets were late, which says something of the machine and not of the line.
+    pub tries: usize,
 }
 
 /// What is sent: so many datagrams, so many together every so often, of so many bytes with their headers.
@@ -115,12 +119,25 @@ pub fn measure(quick: bool, seed: u64) -> anyhow::Result<Vec<Row>> {
     let bar = progress(steps.len());
     let mut rows = Vec::new();
     for step in steps {
-        rows.extend(step()?);
+        rows.extend(in_time(step)?);
         bar.set_message(rows.last().map_or_else(String::new, |row| row.what.clone()));
         bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(rows)
+}
+
+/// Takes a step, once more if packets were late: what it gives then is worth nothing.
+fn in_time(step: Step<'_>) -> anyhow::Result<Vec<Row>> {
+    let mut tries = 0;
+    loop {
+        let mut rows = step()?;
+        tries += 1;
+        rows.iter_mut().for_each(|row| row.tries = tries);
+        if tries == TRIES || rows.iter().all(|row| row.on_time) {
+            return Ok(rows);
+        }
+    }
 }
 
 /// Prints what was measured.
@@ -133,9 +150,13 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
         return report::json(&rows);
     }
     let mut table =
-        report::table(["line", "should be", "is", "within", "late p99 us", "unseen p99 us", ""], 1);
-    for Row { what, wanted, measured, within, late_p99_us, unseen_p99_us, holds } in rows {
-        let verdict = if *holds { "holds" } else { "DOES NOT HOLD" };
+        report::table(["line", "should be", "is", "within", "late p99 us", "unseen p99 us", "tries", ""], 1);
+    for Row { what, wanted, measured, within, late_p99_us, unseen_p99_us, on_time, holds, tries } in rows {
+        let verdict = match (holds, on_time) {
+            (true, _) => "holds",
+            (false, true) => "DOES NOT HOLD",
+            (false, false) => "PACKETS WERE LATE",
+        };
         table.add_row([
             what.clone(),
             format!("{wanted:.3}"),
@@ -143,6 +164,7 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
             format!("{within:.3}"),
             format!("{late_p99_us:.0}"),
             format!("{unseen_p99_us:.0}"),
+            tries.to_string(),
             verdict.to_owned(),
         ]);
     }
@@ -201,7 +223,9 @@ fn queue(seed: u64, count: usize) -> anyhow::Result<Row> {
     // 16 Mbit/s.
     let noted = run(seed, spec, Load { count, together: 2, every: Duration::from_millis(1), length })?;
     let Counts { carried, overflowed, .. } = noted.line.up;
-    if overflowed == 0 || (carried + overflowed, carried) != (count as u64, noted.came.len() as u64) {
+    let adds_up =
+        overflowed > 0 && (carried + overflowed, carried) == (count as u64, noted.came.len() as u64);
+    if !adds_up && noted.line.is_punctual() {
         bail!(
             "{count} datagrams were sent, {} came, and the line says {:?}",
             noted.came.len(),
@@ -274,7 +298,8 @@ fn lost(
 ) -> anyhow::Result<Row> {
     let Noted { came, line, .. } = run(seed, spec, Load::many(count))?;
     let Counts { carried, lost, overflowed, dropped, .. } = line.up;
-    if (carried + lost, carried, overflowed + dropped) != (count as u64, came.len() as u64, 0) {
+    let adds_up = (carried + lost, carried, overflowed + dropped) == (count as u64, came.len() as u64, 0);
+    if !adds_up && line.is_punctual() {
         bail!("{what}: {count} datagrams were sent, {} came, and the line says {:?}", came.len(), line.up);
     }
     Ok(share(what, wanted, 1.0 - came.len() as f64 / count as f64, together, count, &line))
@@ -287,15 +312,16 @@ fn share(what: String, wanted: f64, measured: f64, together: f64, count: usize, 
 }
 
 fn row(what: String, wanted: f64, measured: f64, within: f64, line: &Report) -> Row {
-    let holds = (measured - wanted).abs() <= within && line.is_punctual();
+    let on_time = line.is_punctual();
+    let holds = (measured - wanted).abs() <= within && on_time;
     let Report { late_p99_us, unseen_p99_us, .. } = *line;
-    Row { what, wanted, measured, within, late_p99_us, unseen_p99_us, holds }
+    Row { what, wanted, measured, within, late_p99_us, unseen_p99_us, on_time, holds, tries: 1 }
 }
 
-/// As [`run`], over a line that loses nothing.
+/// As [`run`], over a line that loses nothing, unless a kernel did.
 fn run_whole(seed: u64, spec: LinkSpec, load: Load) -> anyhow::Result<Noted> {
     let noted = run(seed, spec, load)?;
-    if noted.came.len() != load.count {
+    if noted.came.len() != load.count && noted.line.is_punctual() {
         bail!("{} datagrams were sent, and {} came", load.count, noted.came.len());
     }
     Ok(noted)

@@ -60,6 +60,9 @@ const REST: Duration = Duration::from_millis(50);
 /// How late one packet in a hundred may be; a run in which more are is worth nothing.
 const MOST_LATE: Duration = Duration::from_millis(1);
 
+/// How often something is measured in which packets are late each time, before the machine is said to be too busy.
+pub(crate) const TRIES: usize = 3;
+
 /// The fastest line that two processors carry with the ends of it, in bits a second.
 pub(super) const FASTEST: u64 = 200_000_000;
 
