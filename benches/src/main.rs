@@ -171,7 +171,7 @@ Example, how long 1,000 devices take to come back to another hub:
     /// machine
     #[command(after_help = "\
 Needs /dev/net/tun and iproute2; root, or a system that allows user namespaces. With other work on the machine, packets are \
-late: that row is measured again, three times at most, and what is late then does not hold.
+late: that line is measured again, three times in all, and what is late then does not hold.
 
 Example, in two thirds of a minute:
   towline-bench calibrate --quick")]

@@ -106,7 +106,7 @@ pub(crate) enum NoEntry {
 
 impl Door {
     pub(crate) fn new(keys: Keys) -> Self {
-        Self { keys: Mutex::new(keys), websockets: Places::new(WEBSOCKETS) }
+        Self { keys: Mutex::new(keys), websockets: Places::for_the_newest(WEBSOCKETS) }
     }
 
     /// Has other keys for whoever comes from now on.
@@ -153,7 +153,10 @@ impl Door {
     ) -> Result<TlsPipe<impl Pipe + use<>>, NoEntry> {
         let outer = websocket::accept_outer(hello, self.keys().web).await.map_err(links_as_well)?;
         let upgrade = Box::pin(serve_http(outer)).await?;
-        self.websockets.visit(self.meet_inside(upgrade)).await.ok_or(NoEntry::Displaced)?
+        let place = self.websockets.take().await;
+        let pipe = place.visit(self.meet_inside(upgrade)).await.ok_or(NoEntry::Displaced)??;
+        place.pass();
+        Ok(pipe)
     }
 
     /// Runs the TLS of a link inside of a WebSocket.

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -25,12 +25,13 @@ use towline_transports::tls::{ConfigError, Credentials};
 use towline_transports::{Link, Listener, RecvStream, SendStream, Socket, quic};
 
 use crate::codes;
-use crate::core::{Action, Core, Limits, LinkId, Lobby, Visitor};
+use crate::core::{Action, Core, Limits, LinkId};
 use crate::door::{self, Arrival, Door, Keys};
 use crate::endpoint::{SetupError, hub_link_config};
 use crate::environment::Environment;
 use crate::identity::{BadIdentity, Identity, Role};
 use crate::message::{self, Accepted, Answer, Goodbye, MessageError, Request};
+use crate::places::{Place, Places};
 use crate::policy::Policy;
 use crate::refusal::{Refusal, RefusalCode};
 
@@ -118,8 +119,8 @@ struct Inner {
     state: Mutex<State>,
     /// When the core's time began.
     start: Instant,
-    /// As many as the lobby has room for: who had to go gives back a descriptor before the next one is let in.
-    seats: Arc<Semaphore>,
+    /// For those who have not shown who they are. Who had to go gives back a descriptor before the next one is let in.
+    lobby: Places,
     /// The core has a new deadline.
     rescheduled: Notify,
     tasks: TaskTracker,
@@ -130,9 +131,6 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     core: Core,
-    lobby: Lobby,
-    /// Ends the handshakes of those in the lobby.
-    visitors: BTreeMap<Visitor, CancellationToken>,
     links: BTreeMap<LinkId, Peer>,
     next_link: u64,
     /// Services that wait for an answer.
@@ -169,11 +167,9 @@ impl Hub {
         let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let running = CancellationToken::new();
-        let seats = Arc::new(Semaphore::new(limits.unauthenticated.clamp(1, Semaphore::MAX_PERMITS)));
+        let lobby = Places::new(limits.unauthenticated);
         let state = State {
             core: Core::new(limits.clone(), policy),
-            lobby: Lobby::new(limits.unauthenticated),
-            visitors: BTreeMap::new(),
             links: BTreeMap::new(),
             next_link: 1,
             waiting: Waiting::default(),
@@ -186,7 +182,7 @@ impl Hub {
             environment,
             state: Mutex::new(state),
             start: Instant::now(),
-            seats,
+            lobby,
             rescheduled: Notify::new(),
             tasks: TaskTracker::new(),
             accepting: running.child_token(),
@@ -221,7 +217,7 @@ impl Hub {
             devices: state.core.online(),
             links: state.links.len(),
             tunnels: state.core.tunnels(),
-            unauthenticated: state.lobby.len(),
+            unauthenticated: self.inner.lobby.taken(),
         }
     }
 
@@ -318,39 +314,18 @@ async fn accept_connections(inner: Arc<Inner>, mut listener: Box<dyn Listener>) 
             Err(error) => {
                 // Most likely there is no descriptor left: let go of the visitor who has waited longest.
                 tracing::warn!(%error, "cannot accept a connection");
-                evict(&inner);
+                inner.lobby.evict();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Gives a connection a place in the lobby, and a task.
+/// Gives a connection a place in the lobby, and a task. While there is no place, those behind it are in the system's queue.
 async fn welcome(inner: &Arc<Inner>, newcomer: Newcomer, address: SocketAddr) {
-    let (visitor, evicted) = arrive(inner);
-    let seat = inner.seats.clone().acquire_owned().await.expect("it is never closed");
-    inner.spawn(receive(inner.clone(), newcomer, address, visitor, evicted, seat));
-}
-
-/// Lets go of the visitor who has waited longest.
-fn evict(inner: &Inner) {
-    let mut state = inner.lock();
-    if let Some(visitor) = state.lobby.evict() {
-        state.visitors.remove(&visitor).as_ref().map(CancellationToken::cancel);
+    if let Some(place) = inner.accepting.run_until_cancelled(inner.lobby.take()).await {
+        inner.spawn(receive(inner.clone(), newcomer, address, place));
     }
-}
-
-/// A connection has come. Returns its place in the lobby, and what tells it to go.
-fn arrive(inner: &Inner) -> (Visitor, CancellationToken) {
-    let mut state = inner.lock();
-    let (visitor, goes) = state.lobby.arrive();
-    if let Some(goes) = goes {
-        tracing::debug!("too many unauthenticated connections; the oldest is dropped");
-        state.visitors.remove(&goes).as_ref().map(CancellationToken::cancel);
-    }
-    let evicted = CancellationToken::new();
-    state.visitors.insert(visitor, evicted.clone());
-    (visitor, evicted)
 }
 
 /// Somebody who has shown who they are and said hello.
@@ -383,24 +358,14 @@ enum Newcomer {
 }
 
 /// A connection, from its first byte to its last.
-async fn receive(
-    inner: Arc<Inner>,
-    newcomer: Newcomer,
-    address: SocketAddr,
-    visitor: Visitor,
-    evicted: CancellationToken,
-    seat: OwnedSemaphorePermit,
-) {
-    let admitted = evicted.run_until_cancelled(admit(&inner, newcomer, address)).await;
-    {
-        let mut state = inner.lock();
-        state.lobby.leave(visitor);
-        state.visitors.remove(&visitor);
-    }
-    drop(seat);
+async fn receive(inner: Arc<Inner>, newcomer: Newcomer, address: SocketAddr, place: Place) {
+    let admitted = place.visit(admit(&inner, newcomer, address)).await;
     match admitted {
         // In a task of its own: what a handshake needs is not kept for as long as the link lives.
-        Some(Some(admitted)) => inner.spawn(serve(inner.clone(), admitted)),
+        Some(Some(admitted)) => {
+            place.pass();
+            inner.spawn(serve(inner.clone(), admitted));
+        }
         Some(None) => {}
         None => tracing::debug!(%address, "dropped for a newer connection"),
     }

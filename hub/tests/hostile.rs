@@ -14,7 +14,7 @@ use towline::agent::{self, Target};
 use towline::core::Limits;
 use towline::message::{self, Answer, Goodbye, Hello, List, Open, Profile, Request};
 use towline::refusal::{MAX_TEXT, Refusal, RefusalCode};
-use towline::{Device, Hub, OpenError, Service, codes, link_config};
+use towline::{Device, Hub, OpenError, Service, Transport, codes, link_config};
 use towline_transports::tls::{self, Credentials};
 use towline_transports::{Config, Link, LinkClosed, Network, RecvStream, SendStream, Side, TcpNetwork};
 
@@ -394,7 +394,9 @@ async fn targets_that_refuse_hang_or_cannot_be_routed() {
 #[tokio::test]
 async fn the_oldest_of_too_many_visitors_is_dropped_first() {
     let world = World::new();
-    let honest = Honest::new(&world, Limits::default().unauthenticated(5)).await;
+    // Nobody goes since its time is over.
+    let limits = Limits::default().unauthenticated(5).handshake(Duration::from_secs(600));
+    let honest = Honest::new(&world, limits).await;
     let first = honest.dial().await;
     let mut others = Vec::new();
     for _ in 0..5 {
@@ -402,5 +404,24 @@ async fn the_oldest_of_too_many_visitors_is_dropped_first() {
     }
     is_hung_up_on(first).await;
     assert!(honest.hub.stats().unauthenticated <= 5);
+    honest.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_to_a_full_hub_waits_and_nobody_is_dropped_in_the_middle_of_a_handshake() {
+    let world = World::new();
+    let honest = Honest::new(&world, Limits::default().unauthenticated(1)).await;
+    let mut visits = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let mut config = world.endpoint(&format!("service/visitor-{number}"), &honest.hub);
+        config.route.transport = Some(Transport::Tls);
+        let service = Service::new(config, world.environment.clone()).unwrap();
+        visits.spawn(async move { service.open("press-7", "echo").await.map(|_| ()) });
+    }
+    // Over one way, so that who is dropped has none.
+    for outcome in timeout(SOON, visits.join_all()).await.unwrap() {
+        outcome.unwrap();
+    }
+    until(|| honest.hub.stats().unauthenticated == 0).await;
     honest.check().await;
 }

@@ -248,6 +248,16 @@ fn a_hub_that_has_crashed_is_missed_and_found_again() {
     }
 }
 
+/// Its first packet comes again, to a process that has never seen it.
+#[test]
+fn who_is_caught_in_a_handshake_by_a_crash_is_let_in_by_the_next_process() {
+    let mut scenario = with_fault(FaultKind::Crash, "hub", Span::millis(50), Some(Span::millis(500)));
+    scenario.hubs[0].handshake = Span::millis(100);
+    let (outcome, events) = played(&scenario, 2);
+    assert_eq!(downs(&events), []);
+    assert_eq!(outcome.figures["links"], 2);
+}
+
 #[test]
 fn a_drained_hub_says_goodbye_over_quic() {
     let scenario = with_fault(FaultKind::Drain, "hub", Span::millis(600), None);

@@ -38,7 +38,8 @@ pub(crate) struct HubArgs {
     /// How many tunnels to one device may be live at a time
     #[arg(long, default_value_t = TUNNELS_PER_DEVICE, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     tunnels_per_device: u32,
-    /// How many connections may be in the handshake; one more, and the oldest of them is dropped
+    /// How many connections may be in the handshake; one more waits while enough of them get through, or
+    /// else the oldest of them is dropped
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
     unauthenticated: u16,
     /// How long live tunnels have to end when the hub is stopped, such as 30s or 5m; at most a day

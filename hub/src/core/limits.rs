@@ -20,8 +20,8 @@ pub struct Limits {
     ///
     /// More cost more: a hub may have to keep a stream window, 64 KiB or more, for each, on every link.
     pub tunnels_per_device: u32,
-    /// How many connections may be on their way through the handshake; one more, and the oldest of them is
-    /// dropped. Default: 1,000.
+    /// How many connections may be on their way through the handshake; one more waits while enough
+    /// of them get through, or else the oldest of them is dropped ([`Lobby`](super::Lobby)). Default: 1,000.
     pub unauthenticated: usize,
     /// How long a connection has to show who it is: TLS and the hello. Default: 10 s.
     pub handshake: Duration,

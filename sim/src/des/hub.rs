@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use towline::core::{Action, Core, Limits, LinkId, Lobby};
+use towline::core::{Action, Core, Limits, LinkId, Lobby, Visitor};
 use towline::identity::{self, Identity};
 use towline::message::{Accepted, Answer, Hello, Open, Profile, VERSION};
 use towline::policy::AllowAll;
 use towline::refusal::{Refusal, RefusalCode};
-use towline_engine::Epoch;
+use towline_engine::{Epoch, Instant};
 
 use super::endpoint::{KEEP_ALIVE, nanos};
 use super::network::{Body, Way};
@@ -23,6 +23,9 @@ impl Hub {
             core,
             lobby,
             visitors: BTreeMap::new(),
+            outside: Default::default(),
+            spoken: Default::default(),
+            lets_in_at: u64::MAX,
             at_work: None,
             handshakes: Default::default(),
             timeout_at: u64::MAX,
@@ -75,19 +78,65 @@ impl World<'_> {
         }
     }
 
-    /// Somebody knocks. Who waits longest may have to go.
+    /// Somebody knocks. The system answers, whether there is room or not.
     pub(super) fn admit(&mut self, conn: usize) {
         let hub = self.conns[conn].hub;
-        let (visitor, goes) = self.hub(hub).lobby.arrive();
-        self.hub(hub).visitors.insert(visitor, conn);
-        self.conns[conn].far = Far::Waiting(visitor);
-        if let Some(gone) = goes.and_then(|goes| self.hub(hub).visitors.remove(&goes)) {
-            self.sink.sometimes("lobby_was_full", true);
-            self.hub_link_over(gone, "evicted");
-        }
-        let handshake = nanos(Limits::default().handshake);
-        self.queue.push(self.now + handshake, Task::HandshakeDue(conn, Way::ToEndpoint));
+        self.hub(hub).outside.push_back(conn);
+        self.let_in(hub);
         self.send(conn, Way::ToEndpoint, Body::SynAck);
+    }
+
+    /// Lets in who waits for a place, as long as there are some. The oldest may have to go.
+    pub(super) fn let_in(&mut self, hub: usize) {
+        while let Some(&conn) = self.hosts[hub].hub.as_ref().and_then(|hub| hub.outside.front()) {
+            if self.conns[conn].far != Far::Unknown {
+                self.hub(hub).outside.pop_front();
+                self.hub(hub).spoken.remove(&conn);
+                continue;
+            }
+            let now = Instant::from_nanos(self.now);
+            let (visitor, goes) = match self.hub(hub).lobby.arrive(now) {
+                Ok(place) => place,
+                Err(until) => {
+                    self.sink.sometimes("lobby_was_full", true);
+                    return self.let_in_at(hub, until.as_nanos());
+                }
+            };
+            self.hub(hub).outside.pop_front();
+            self.hub(hub).visitors.insert(visitor, conn);
+            self.conns[conn].far = Far::Waiting(visitor);
+            if let Some(gone) = goes.and_then(|goes| self.hub(hub).visitors.remove(&goes)) {
+                self.hub_link_over(gone, "evicted");
+            }
+            let handshake = nanos(Limits::default().handshake);
+            self.queue.push(self.now + handshake, Task::HandshakeDue(conn, Way::ToEndpoint));
+            if self.hub(hub).spoken.remove(&conn) {
+                self.shake_hands(conn);
+            }
+        }
+    }
+
+    /// Somebody has left the lobby.
+    fn leave(&mut self, hub: usize, visitor: Visitor) {
+        self.hub(hub).lobby.leave(visitor);
+        self.hub(hub).visitors.remove(&visitor);
+        if !self.hub(hub).outside.is_empty() {
+            self.let_in_at(hub, self.now);
+        }
+    }
+
+    fn let_in_at(&mut self, hub: usize, at: u64) {
+        if at < self.hub(hub).lets_in_at {
+            self.hub(hub).lets_in_at = at;
+            self.queue.push(at, Task::LetIn(hub));
+        }
+    }
+
+    pub(super) fn lobby_timeout(&mut self, hub: usize) {
+        if self.hosts[hub].is_alive {
+            self.hub(hub).lets_in_at = u64::MAX;
+            self.let_in(hub);
+        }
     }
 
     pub(super) fn hub_handshake_due(&mut self, conn: usize) {
@@ -101,9 +150,13 @@ impl World<'_> {
         hub.is_alive && hub.process == self.conns[conn].processes[1]
     }
 
-    /// The processor works, one handshake after the other.
+    /// The processor works, one handshake after the other, of those who are in the lobby.
     pub(super) fn shake_hands(&mut self, conn: usize) {
         let hub = self.conns[conn].hub;
+        if self.conns[conn].far == Far::Unknown {
+            self.hub(hub).spoken.insert(conn);
+            return;
+        }
         self.hub(hub).handshakes.push_back(conn);
         self.work(hub);
     }
@@ -146,8 +199,10 @@ impl World<'_> {
         let link = LinkId(conn as u64);
         let answer = self.hub(hub).core.handle_hello(now, link, identity, String::new(), hello);
         if let Far::Waiting(visitor) = far {
-            self.hub(hub).lobby.leave(visitor);
-            self.hub(hub).visitors.remove(&visitor);
+            if answer.is_ok() {
+                self.hub(hub).lobby.pass(visitor);
+            }
+            self.leave(hub, visitor);
         }
         match answer {
             Ok(()) => {
@@ -223,8 +278,7 @@ impl World<'_> {
         }
         let now = self.clock(hub);
         if let Far::Waiting(visitor) = far {
-            self.hub(hub).lobby.leave(visitor);
-            self.hub(hub).visitors.remove(&visitor);
+            self.leave(hub, visitor);
         }
         self.hub(hub).core.handle_link_closed(now, LinkId(conn as u64));
         for tunnel in self.conns[conn].tunnels.clone() {

@@ -206,6 +206,8 @@ impl World<'_> {
             return;
         }
         self.conns[conn].processes[1] = process;
+        // To this process it is a stranger.
+        self.conns[conn].far = Far::Unknown;
         self.server(hub, process).knocking.insert(conn, incoming);
         self.admit(conn);
         self.shake_hands(conn);

@@ -71,6 +71,8 @@ pub(super) enum Task {
     Hop(Box<Packet>),
     /// An endpoint tries to reach a hub; if it is still the same process.
     Connect(usize, u32),
+    /// A hub looks again whether there is room in its lobby.
+    LetIn(usize),
     /// The hub's processor is done with a handshake.
     Greet(usize),
     /// An end of a connection looks whether the other is alive.
@@ -144,6 +146,12 @@ pub(super) struct Hub {
     pub(super) core: Core,
     pub(super) lobby: Lobby,
     pub(super) visitors: BTreeMap<Visitor, usize>,
+    /// Who finds no room in the lobby: the system's queue.
+    pub(super) outside: VecDeque<usize>,
+    /// Whose first words have come of those.
+    pub(super) spoken: BTreeSet<usize>,
+    /// When it is next looked whether there is room.
+    pub(super) lets_in_at: u64,
     /// Whose handshake its processor works at, and who waits for that.
     pub(super) at_work: Option<usize>,
     pub(super) handshakes: VecDeque<usize>,
@@ -404,6 +412,7 @@ impl<'a> World<'a> {
         match task {
             Task::Hop(packet) => self.hop(packet),
             Task::Connect(host, process) => self.connect(host, process),
+            Task::LetIn(hub) => self.lobby_timeout(hub),
             Task::Greet(conn) => self.greet(conn),
             Task::Alive(conn, way) => self.look_alive(conn, way),
             Task::Quic(conn, end) => self.quic_timer(conn, end),
@@ -450,7 +459,7 @@ impl<'a> World<'a> {
     fn host_of(&self, task: &Task) -> Option<usize> {
         match task {
             Task::Hop(packet) => packet.is_at_its_end(self).then(|| packet.receiver(self)),
-            Task::Connect(host, _) | Task::HubTimeout(host) => Some(*host),
+            Task::Connect(host, _) | Task::LetIn(host) | Task::HubTimeout(host) => Some(*host),
             Task::Greet(conn) => Some(self.conns[*conn].hub),
             Task::Quic(conn, end) => Some(self.side_of(*conn, Way::ALL[*end])),
             Task::Path(conn, _) => Some(self.conns[*conn].endpoint),
