@@ -26,7 +26,7 @@ use towline_sim::profile::Profile;
 use towline_sim::scenario::Share;
 
 use crate::lab::stage::{Stage, find, round_trip};
-use crate::lab::{self, TRIES};
+use crate::lab::{self, TRIES, in_time};
 use crate::process;
 use crate::report;
 use crate::tunnel::peers::{self, Missing};
@@ -165,20 +165,15 @@ struct Taken {
     late: usize,
 }
 
-/// One turn; once more if packets were late, as what it gives then is worth nothing.
+/// One turn; again if packets were late.
 fn take_in_time(course: &Course, way: &Way, options: &Options, round: usize) -> anyhow::Result<Taken> {
-    let mut late = 0;
-    loop {
-        let (samples, failed, line) = take(course, way, options, round)?;
-        if line.is_punctual() {
-            return Ok(Taken { samples, failed, line, late });
-        }
-        late += 1;
-        if late == TRIES {
-            let why = format!("packets were late {TRIES} times in a row: is the machine busy?");
-            return Ok(Taken { samples: Vec::new(), failed: Some(why), line, late });
-        }
+    let turn = || take(course, way, options, round);
+    let ((samples, failed, line), tries) = in_time(turn, |(_, _, line)| line.is_punctual())?;
+    if line.is_punctual() {
+        return Ok(Taken { samples, failed, line, late: tries - 1 });
     }
+    let why = format!("packets were late {TRIES} times in a row: is the machine busy?");
+    Ok(Taken { samples: Vec::new(), failed: Some(why), line, late: tries })
 }
 
 /// One turn, on a line of its own. All ways of a round have the same draws.

@@ -14,7 +14,7 @@ use towline_sim::profile::Profile;
 use towline_sim::scenario::{Rate, Share, Size, Span};
 
 use super::line::Counts;
-use super::wire::{Lab, Report, TRIES, in_real_time};
+use super::wire::{Lab, Report, in_real_time, in_time};
 use crate::report::{self, progress};
 use crate::stats::percentile;
 
@@ -119,25 +119,13 @@ pub fn measure(quick: bool, seed: u64) -> anyhow::Result<Vec<Row>> {
     let bar = progress(steps.len());
     let mut rows = Vec::new();
     for step in steps {
-        rows.extend(in_time(step)?);
+        let (taken, tries) = in_time(step, |rows| rows.iter().all(|row| row.on_time))?;
+        rows.extend(taken.into_iter().map(|row| Row { tries, ..row }));
         bar.set_message(rows.last().map_or_else(String::new, |row| row.what.clone()));
         bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(rows)
-}
-
-/// Takes a step, once more if packets were late: what it gives then is worth nothing.
-fn in_time(step: Step<'_>) -> anyhow::Result<Vec<Row>> {
-    let mut tries = 0;
-    loop {
-        let mut rows = step()?;
-        tries += 1;
-        rows.iter_mut().for_each(|row| row.tries = tries);
-        if tries == TRIES || rows.iter().all(|row| row.on_time) {
-            return Ok(rows);
-        }
-    }
 }
 
 /// Prints what was measured.
