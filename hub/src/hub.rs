@@ -321,7 +321,8 @@ async fn accept_connections(inner: Arc<Inner>, mut listener: Box<dyn Listener>) 
     }
 }
 
-/// Gives a connection a place in the lobby, and a task. While there is no place, those behind it are in the system's queue.
+/// Gives a connection a place in the lobby, and a task. While there is no place, those behind it are in the queue of the
+/// system, or of QUIC.
 async fn welcome(inner: &Arc<Inner>, newcomer: Newcomer, address: SocketAddr) {
     if let Some(place) = inner.accepting.run_until_cancelled(inner.lobby.take()).await {
         inner.spawn(receive(inner.clone(), newcomer, address, place));

@@ -394,7 +394,7 @@ async fn targets_that_refuse_hang_or_cannot_be_routed() {
 #[tokio::test]
 async fn the_oldest_of_too_many_visitors_is_dropped_first() {
     let world = World::new();
-    // Nobody goes since its time is over.
+    // Nobody is dropped because its handshake takes too long.
     let limits = Limits::default().unauthenticated(5).handshake(Duration::from_secs(600));
     let honest = Honest::new(&world, limits).await;
     let first = honest.dial().await;
@@ -414,11 +414,11 @@ async fn who_comes_to_a_full_hub_waits_and_nobody_is_dropped_in_the_middle_of_a_
     let mut visits = tokio::task::JoinSet::new();
     for number in 0..20 {
         let mut config = world.endpoint(&format!("service/visitor-{number}"), &honest.hub);
+        // Who is dropped has no other way in.
         config.route.transport = Some(Transport::Tls);
         let service = Service::new(config, world.environment.clone()).unwrap();
         visits.spawn(async move { service.open("press-7", "echo").await.map(|_| ()) });
     }
-    // Over one way, so that who is dropped has none.
     for outcome in timeout(SOON, visits.join_all()).await.unwrap() {
         outcome.unwrap();
     }

@@ -29,7 +29,7 @@ pub struct Visitor(u64);
 pub struct Lobby {
     room: usize,
     /// Whether whoever comes may have to wait.
-    waits: bool,
+    is_patient: bool,
     next: u64,
     /// Since when each is here.
     visitors: BTreeMap<Visitor, Instant>,
@@ -37,14 +37,14 @@ pub struct Lobby {
     crush: Option<Crush>,
 }
 
-/// There is no room.
+/// How it goes while there is no room.
 #[derive(Clone, Debug)]
 struct Crush {
-    /// Since when it is looked.
+    /// Since when those who get through are counted.
     since: Instant,
-    /// How many have got through since then.
+    /// How many have.
     passed: usize,
-    /// Whether whoever comes waits.
+    /// Whether whoever comes waits until they are counted anew.
     waits: bool,
     /// When somebody last found no room, or is to ask again.
     last: Instant,
@@ -53,12 +53,12 @@ struct Crush {
 impl Lobby {
     /// An empty lobby with room for `room` connections, at least one.
     pub fn new(room: usize) -> Self {
-        Self { room: room.max(1), waits: true, next: 0, visitors: BTreeMap::new(), crush: None }
+        Self { room: room.max(1), is_patient: true, next: 0, visitors: BTreeMap::new(), crush: None }
     }
 
     /// The same, in which nobody ever waits: the oldest goes at once. For a room so small that to wait would be to be locked out.
     pub fn for_the_newest(room: usize) -> Self {
-        Self { waits: false, ..Self::new(room) }
+        Self { is_patient: false, ..Self::new(room) }
     }
 
     /// A connection arrives. Returns its number, and that of the one that has to go for it.
@@ -76,19 +76,23 @@ impl Lobby {
 
     /// Somebody has found no room. Returns who goes, or when to ask again.
     fn press(&mut self, now: Instant) -> Result<Option<Visitor>, Instant> {
-        let Some((_, &oldest)) = self.visitors.first_key_value().filter(|_| self.waits) else {
-            return Ok(self.evict());
-        };
+        let again = if self.is_patient { self.waits_until(now) } else { now };
+        if now < again { Err(again) } else { Ok(self.evict()) }
+    }
+
+    /// Until when whoever has found no room waits.
+    fn waits_until(&mut self, now: Instant) -> Instant {
+        let oldest = self.visitors.first_key_value().map_or(now, |(_, &since)| since);
         let crush = self.crush.take().filter(|crush| now < crush.last + LOOK);
         let mut crush = crush.unwrap_or(Crush { since: now, passed: 0, waits: true, last: now });
         if now >= crush.since + LOOK {
             let waits = crush.passed >= self.room.div_ceil(PART);
             crush = Crush { since: now, passed: 0, waits, last: now };
         }
-        let again = if crush.waits { crush.since + LOOK } else { oldest + MOMENT };
-        crush.last = now.max(again);
+        let until = if crush.waits { crush.since + LOOK } else { oldest + MOMENT };
+        crush.last = now.max(until);
         self.crush = Some(crush);
-        if now < again { Err(again) } else { Ok(self.evict()) }
+        until
     }
 
     /// Lets the oldest go, to make room for something more important.
@@ -137,15 +141,20 @@ mod tests {
         (lobby, visitors.into_iter().map(|(visitor, _)| visitor).collect())
     }
 
+    /// Somebody comes. Who goes, or when to ask again.
+    fn comes(lobby: &mut Lobby, millis: u64) -> Result<Option<Visitor>, Instant> {
+        lobby.arrive(at(millis)).map(|(_, goes)| goes)
+    }
+
     #[test]
     fn after_a_while_in_vain_the_oldest_goes_first_and_who_left_does_not() {
         let (mut lobby, visitors) = full(3);
-        assert_eq!(lobby.arrive(at(100)), Err(at(2100)));
+        assert_eq!(comes(&mut lobby, 100), Err(at(2100)));
         lobby.leave(visitors[0]);
-        assert_eq!(lobby.arrive(at(200)).unwrap().1, None, "there was room");
-        assert_eq!(lobby.arrive(at(2099)), Err(at(2100)));
-        assert_eq!(lobby.arrive(at(2100)).unwrap().1, Some(visitors[1]));
-        assert_eq!(lobby.arrive(at(2100)).unwrap().1, Some(visitors[2]));
+        assert_eq!(comes(&mut lobby, 200), Ok(None), "there was room");
+        assert_eq!(comes(&mut lobby, 2099), Err(at(2100)));
+        assert_eq!(comes(&mut lobby, 2100), Ok(Some(visitors[1])));
+        assert_eq!(comes(&mut lobby, 2100), Ok(Some(visitors[2])));
         assert_eq!(lobby.len(), 3);
     }
 
@@ -155,7 +164,7 @@ mod tests {
         let mut now = 0;
         // Two in each two seconds.
         for _ in 0..20 {
-            assert!(lobby.arrive(at(now)).is_err());
+            assert!(comes(&mut lobby, now).is_err());
             lobby.pass(visitors.remove(0));
             let (visitor, goes) = lobby.arrive(at(now)).unwrap();
             assert_eq!(goes, None);
@@ -163,45 +172,45 @@ mod tests {
             now += 1000;
         }
         // Then one, though others leave.
-        assert!(lobby.arrive(at(now)).is_err());
+        assert!(comes(&mut lobby, now).is_err());
         lobby.pass(visitors.remove(0));
         for _ in 0..3 {
             visitors.push(lobby.arrive(at(now)).unwrap().0);
             lobby.leave(visitors.remove(0));
         }
         visitors.push(lobby.arrive(at(now + 1900)).unwrap().0);
-        assert!(lobby.arrive(at(now + 1900)).is_err());
-        assert_eq!(lobby.arrive(at(now + 2000)).unwrap().1, Some(visitors[0]));
+        assert!(comes(&mut lobby, now + 1900).is_err());
+        assert_eq!(comes(&mut lobby, now + 2000), Ok(Some(visitors[0])));
         // Once they get through again, whoever comes waits again.
         lobby.pass(visitors[1]);
         lobby.pass(visitors[2]);
         for _ in 0..2 {
-            assert_eq!(lobby.arrive(at(now + 3000)).unwrap().1, None);
+            assert_eq!(comes(&mut lobby, now + 3000), Ok(None));
         }
-        assert_eq!(lobby.arrive(at(now + 3999)).unwrap().1, Some(visitors[3]));
-        assert_eq!(lobby.arrive(at(now + 4000)), Err(at(now + 6000)));
+        assert_eq!(comes(&mut lobby, now + 3999), Ok(Some(visitors[3])));
+        assert_eq!(comes(&mut lobby, now + 4000), Err(at(now + 6000)));
     }
 
     #[test]
     fn a_lobby_that_had_room_for_a_while_is_like_a_new_one() {
         let (mut lobby, visitors) = full(2);
-        assert_eq!(lobby.arrive(at(0)), Err(at(2000)));
+        assert_eq!(comes(&mut lobby, 0), Err(at(2000)));
         // Whoever was to ask again then has not.
-        assert_eq!(lobby.arrive(at(4000)), Err(at(6000)));
-        assert_eq!(lobby.arrive(at(6000)).unwrap().1, Some(visitors[0]));
-        assert_eq!(lobby.arrive(at(7999)).unwrap().1, Some(visitors[1]));
-        assert_eq!(lobby.arrive(at(9999)), Err(at(11_999)), "nobody has come in vain for two seconds");
+        assert_eq!(comes(&mut lobby, 4000), Err(at(6000)));
+        assert_eq!(comes(&mut lobby, 6000), Ok(Some(visitors[0])));
+        assert_eq!(comes(&mut lobby, 7999), Ok(Some(visitors[1])));
+        assert_eq!(comes(&mut lobby, 9999), Err(at(11_999)), "nobody has come in vain for two seconds");
     }
 
     #[test]
     fn those_who_have_waited_do_not_drive_each_other_out() {
         let (mut lobby, _) = full(2);
-        assert!(lobby.arrive(at(0)).is_err());
+        assert!(comes(&mut lobby, 0).is_err());
         for _ in 0..2 {
-            assert!(lobby.arrive(at(2000)).unwrap().1.is_some());
+            assert!(comes(&mut lobby, 2000).is_ok_and(|goes| goes.is_some()));
         }
-        assert_eq!(lobby.arrive(at(2100)), Err(at(2250)));
-        assert!(lobby.arrive(at(2250)).unwrap().1.is_some());
+        assert_eq!(comes(&mut lobby, 2100), Err(at(2250)));
+        assert!(comes(&mut lobby, 2250).is_ok_and(|goes| goes.is_some()));
     }
 
     #[test]
@@ -209,7 +218,7 @@ mod tests {
         let mut lobby = Lobby::for_the_newest(2);
         let first = lobby.arrive(at(0)).unwrap().0;
         lobby.arrive(at(0)).unwrap();
-        assert_eq!(lobby.arrive(at(0)).unwrap().1, Some(first));
+        assert_eq!(comes(&mut lobby, 0), Ok(Some(first)));
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl World<'_> {
 
     /// Lets in who waits for a place, as long as there are some. The oldest may have to go.
     pub(super) fn let_in(&mut self, hub: usize) {
-        while let Some(&conn) = self.hosts[hub].hub.as_ref().and_then(|hub| hub.outside.front()) {
+        while let Some(&conn) = self.hub(hub).outside.front() {
             if self.conns[conn].far != Far::Unknown {
                 self.hub(hub).outside.pop_front();
                 self.hub(hub).spoken.remove(&conn);
