@@ -57,6 +57,7 @@ impl Session {
         if !self.is_closed() {
             assert_eq!(unread, self.window.unread(), "every unread byte is a stream's");
         }
+        assert!(self.kept_credit.bytes() <= self.credit.available(), "only what there is can be kept");
         if let Some(pipe) = &self.pipe {
             pipe.liveness.invariants();
         }
@@ -123,6 +124,7 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
     }
     session.window.digest(now, &mut digest);
     session.credit.digest(&mut digest);
+    session.kept_credit.digest(now, &mut digest);
     digest.number(u64::from(session.rest == Rest::AllTold));
     digest.option(session.rest.is_over_at().map(|at| left(at, now)));
     session.streams.digest(&mut digest);

@@ -142,6 +142,7 @@ mod fingerprint;
 mod flow;
 mod frame;
 mod id;
+mod kept_credit;
 mod line;
 mod liveness;
 mod offers;

@@ -127,7 +127,7 @@ impl Session {
         }
         let enough = if self.queue_limit() < u64::MAX { (useful / 8).max(WORTH_A_CALL) } else { u64::MAX };
         let offered = in_bytes(self.streams.offered());
-        let free = self.free_room().min(self.credit.available());
+        let free = self.free_room();
         if useful.saturating_sub(self.held.patient() + offered) >= enough.min(useful / 2) {
             self.offer_in_turn(free.saturating_sub(offered));
         }
@@ -141,9 +141,10 @@ impl Session {
         self.streams.waiting_for_room() > FEW
     }
 
-    /// Looks for how long none of those who were told of room has come, where many others wait. To be called with the time
-    /// whenever that may have begun.
+    /// Looks for how long none of those who were told of room has come, where many others wait, or credit is kept for who was.
+    /// To be called with the time whenever that may have begun.
     pub(crate) fn watch_rest(&mut self, now: Instant) {
+        self.kept_credit.watch(now);
         self.rest = match self.rest {
             _ if self.streams.waiting_for_room() == 0 => Rest::None,
             Rest::None if self.is_at_rest() && self.do_many_wait() => Rest::Since(now),
@@ -153,11 +154,22 @@ impl Session {
 
     /// Whether nothing is held but what is interactive, and there is room.
     fn is_at_rest(&self) -> bool {
-        self.held.patient() == 0 && self.free_room().min(self.credit.available()) > 0
+        self.held.patient() == 0 && self.free_room() > 0
+    }
+
+    /// Who was told of room by now was told long enough ago.
+    pub(crate) fn end_waits(&mut self, now: Instant) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.kept_credit.lapses_at()) && self.kept_credit.let_go() > 0 {
+            self.offer_room();
+        }
+        if is_due(self.rest.is_over_at()) {
+            self.end_rest();
+        }
     }
 
     /// That was long enough: nothing is offered any more, and all are told; or the next, if others hold something meanwhile.
-    pub(crate) fn end_rest(&mut self) {
+    fn end_rest(&mut self) {
         while self.streams.offered() > 0 {
             self.streams.age_offers();
         }

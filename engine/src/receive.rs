@@ -300,6 +300,7 @@ impl Session {
     pub(crate) fn on_max_data(&mut self, limit: u64) -> bool {
         let is_news = self.credit.raise(limit);
         if is_news {
+            self.kept_credit.handle_credit(self.credit.available());
             if let Some(pipe) = &mut self.pipe {
                 pipe.data_blocked_owed = false;
             }

@@ -19,6 +19,7 @@ use crate::event::SessionNews;
 use crate::flow::{SendCredit, SessionWindow};
 use crate::frame::{Close, CloseKind};
 use crate::id::{ByDir, Code, Dir, Epoch, Side, StreamId};
+use crate::kept_credit::KeptCredit;
 use crate::liveness::Rtt;
 use crate::offers::Rest;
 use crate::params::StreamLimits;
@@ -53,6 +54,8 @@ pub struct Session {
     pub(crate) window: SessionWindow,
     /// What the peer promised us on all streams together.
     pub(crate) credit: SendCredit,
+    /// What of that is kept for interactive streams.
+    pub(crate) kept_credit: KeptCredit,
     /// What the application wrote and is kept.
     pub(crate) held: Held,
     /// Whether those who were told of room come.
@@ -175,6 +178,7 @@ impl Session {
             ),
             credit: SendCredit::default(),
             held: Held::default(),
+            kept_credit: KeptCredit::default(),
             rest: Rest::default(),
             draining: None,
             peer_drains: false,
@@ -252,7 +256,7 @@ impl Session {
                     }
                 }
                 Timer::Drain => self.end_drain(),
-                Timer::Room => self.end_rest(),
+                Timer::Room => self.end_waits(now),
                 Timer::Grace => {
                     let kind = CloseKind::Transport { code: SESSION_EXPIRED, frame_type: 0 };
                     let reason = Bytes::from_static(b"the session was given up before it was resumed");
@@ -378,8 +382,9 @@ impl Session {
         };
         let grace = self.resume.as_ref().and_then(|resume| Some((resume.gone_at?, Timer::Grace)));
         let drain = self.draining.as_ref().map(|draining| (draining.deadline, Timer::Drain));
-        let room = self.rest.is_over_at().map(|at| (at, Timer::Room));
-        let anyway = [close, grace, drain, room].into_iter().flatten().min();
+        let [rest, kept] =
+            [self.rest.is_over_at(), self.kept_credit.lapses_at()].map(|at| Some((at?, Timer::Room)));
+        let anyway = [close, grace, drain, rest, kept].into_iter().flatten().min();
         let Some(pipe) = &self.pipe else { return anyway };
         let idle_timeout = self.config.idle_timeout_with(pipe.peer.map(|peer| peer.max_idle_timeout));
         let idle = idle_timeout.map(|timeout| (pipe.liveness.dead_at(timeout), Timer::Idle));
@@ -525,6 +530,6 @@ mod tests {
     #[test]
     fn sizes() {
         let sizes = [size_of::<Session>(), size_of::<Entry>()];
-        assert!(sizes[0] <= 960 && sizes[1] <= 208, "{sizes:?}");
+        assert!(sizes[0] <= 968 && sizes[1] <= 208, "{sizes:?}");
     }
 }

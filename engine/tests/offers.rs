@@ -351,6 +351,74 @@ fn keys_that_wait_for_credit_are_not_told_of_the_buffer() {
     assert_eq!(write_some(&mut pair.service, keys, 1, 1), Ok(1));
 }
 
+/// A session of which bulk has taken all the credit, so that a key has found none; and then more has come.
+fn credit_comes() -> (Pair, [StreamId; 2]) {
+    let limits = |c: &mut Config| (c.stream_window, c.session_window) = (256 << 10, 256 << 10);
+    let mut pair = Pair::new(config(limits));
+    let [bulk, keys] = [(); 2].map(|()| pair.stream(Dir::Bi, b"x"));
+    pair.service.stream(keys).unwrap().set_urgency(Urgency::Interactive);
+    write_all(&mut pair, bulk);
+    key_waits(&mut pair, [bulk, keys]);
+    (pair, [bulk, keys])
+}
+
+/// Writes until there is no credit, and all goes out. Returns how much that is.
+fn write_all(pair: &mut Pair, id: StreamId) -> usize {
+    let mut written = 0;
+    while let Ok(count) = write_some(&mut pair.service, id, 1, 1 << 18) {
+        written += count;
+        pair.run();
+    }
+    written
+}
+
+fn key_waits(pair: &mut Pair, [bulk, keys]: [StreamId; 2]) {
+    assert_eq!(write_some(&mut pair.service, keys, 1, 1), Err(WriteError::Blocked));
+    told(pair);
+    assert!(read_all(&mut pair.device, bulk).0.len() > 64 << 10);
+    pair.run();
+    let told = told(pair);
+    assert!(told.contains(&keys) && told.contains(&bulk), "{told:?}");
+}
+
+/// Bulk takes all the session's credit whenever there is some, and always comes first. A key waits for it once, and no more.
+#[test]
+fn keys_are_not_outrun_where_credit_is_what_all_wait_for() {
+    let (mut pair, [bulk, keys]) = credit_comes();
+    for round in 0..4 {
+        let written = write_all(&mut pair, bulk);
+        assert!(written > 64 << 10, "round {round}: {written} bytes of bulk");
+        assert_eq!(write_some(&mut pair.service, keys, 1, 1), Ok(1), "round {round}");
+        assert!(told(&mut pair).contains(&bulk), "round {round}: what the key has left is for bulk");
+        write_all(&mut pair, bulk);
+        pair.advance(Duration::from_secs(1)); // what comes in small pieces is work, of which a second bears so much
+        key_waits(&mut pair, [bulk, keys]);
+    }
+}
+
+#[test]
+fn credit_is_kept_for_keys_though_more_comes_before_them() {
+    let (mut pair, [bulk, keys]) = credit_comes();
+    write_all(&mut pair, bulk);
+    assert!(read_all(&mut pair.device, bulk).0.len() > 64 << 10);
+    pair.run();
+    assert!(write_all(&mut pair, bulk) > 64 << 10);
+    assert_eq!(write_some(&mut pair.service, keys, 1, 1), Ok(1));
+}
+
+/// A key that never comes keeps bulk from nothing for longer than a moment, whether or not the peer gives more.
+#[test]
+fn what_is_kept_for_keys_that_do_not_come_is_for_all() {
+    let (mut pair, [bulk, _]) = credit_comes();
+    write_all(&mut pair, bulk);
+    told(&mut pair);
+    pair.advance(Duration::from_millis(9));
+    assert_eq!((told(&mut pair), write_all(&mut pair, bulk)), (vec![], 0));
+    pair.advance(Duration::from_millis(1));
+    assert_eq!(told(&mut pair), [bulk]);
+    assert_eq!(write_all(&mut pair, bulk), 16 << 10);
+}
+
 /// Where the room is less than what a record carries, whoever takes all of it has had its turn.
 #[test]
 fn little_room_is_taken_in_turns_as_well() {
