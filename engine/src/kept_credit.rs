@@ -38,7 +38,9 @@ enum Kept {
 impl KeptCredit {
     /// An interactive stream has found no credit.
     pub(crate) fn want(&mut self) {
-        self.0.get_or_insert_with(|| Box::new(Kept::Wanted));
+        if self.bytes() == 0 {
+            self.0 = Some(Box::new(Kept::Wanted));
+        }
     }
 
     /// More has come, and `available` is what there is now.
@@ -46,9 +48,10 @@ impl KeptCredit {
         let part = u16::try_from(available / INTERACTIVE_PART).unwrap_or(MOST).min(MOST);
         if let Some(kept) = &mut self.0 {
             **kept = match **kept {
-                Kept::Wanted | Kept::Fresh(_) => Kept::Fresh(part),
+                Kept::Wanted => Kept::Fresh(part),
+                Kept::Fresh(kept) => Kept::Fresh(kept.max(part)),
                 // Whoever it is for has yet to come, and has no more time for that.
-                Kept::Since(_, since) => Kept::Since(part, since),
+                Kept::Since(kept, since) => Kept::Since(kept.max(part), since),
             };
         }
     }
@@ -125,6 +128,8 @@ mod tests {
         assert_eq!(kept.lapses_at(), None);
         kept.watch(NOW);
         kept.handle_credit(800);
+        kept.handle_credit(80);
+        kept.want();
         kept.watch(NOW + PATIENCE);
         assert_eq!((kept.bytes(), kept.lapses_at()), (100, Some(NOW + PATIENCE)));
     }

@@ -98,6 +98,9 @@ impl Session {
         }
         // Who was told, and came too late, is not to wait for all others once more.
         let is_first = urgency == Urgency::Interactive || send.offer.is_open();
+        if urgency == Urgency::Interactive && self.credit.available() == 0 {
+            self.kept_credit.want();
+        }
         if self.rest == Rest::AllTold {
             self.rest = Rest::None; // this one is to be told again
         }
@@ -113,7 +116,8 @@ impl Session {
     /// what was offered lapses when nothing is held here for the second time; where many wait, once that has [taken
     /// long](Self::watch_rest).
     pub(crate) fn offer_room(&mut self) {
-        if self.streams.waiting_for_room() == 0 || self.held.all() > self.config.send_buffer / 2 {
+        let is_early = self.held.all() > self.config.send_buffer / 2;
+        if self.streams.waiting_for_room() == 0 || is_early && self.kept_credit.bytes() == 0 {
             return;
         }
         while self.session_room(Urgency::Interactive, 0) > 0
@@ -121,13 +125,16 @@ impl Session {
         {
             self.offer_next(MOST_RECORDS);
         }
+        if is_early {
+            return; // only who typed was to hear of credit
+        }
         let (is_at_rest, useful) = (self.held.patient() == 0, self.useful_buffer());
         if is_at_rest && !self.do_many_wait() {
             self.streams.age_offers();
         }
         let enough = if self.queue_limit() < u64::MAX { (useful / 8).max(WORTH_A_CALL) } else { u64::MAX };
         let offered = in_bytes(self.streams.offered());
-        let free = self.free_room();
+        let free = self.free_room().min(self.free_credit());
         if useful.saturating_sub(self.held.patient() + offered) >= enough.min(useful / 2) {
             self.offer_in_turn(free.saturating_sub(offered));
         }
@@ -154,7 +161,7 @@ impl Session {
 
     /// Whether nothing is held but what is interactive, and there is room.
     fn is_at_rest(&self) -> bool {
-        self.held.patient() == 0 && self.free_room() > 0
+        self.held.patient() == 0 && self.free_room().min(self.free_credit()) > 0
     }
 
     /// Who was told of room by now was told long enough ago.
@@ -166,6 +173,7 @@ impl Session {
         if is_due(self.rest.is_over_at()) {
             self.end_rest();
         }
+        self.watch_rest(now);
     }
 
     /// That was long enough: nothing is offered any more, and all are told; or the next, if others hold something meanwhile.

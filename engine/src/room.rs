@@ -142,21 +142,17 @@ impl Session {
     /// Notes that the stream's writer got less than it wanted, and what for.
     pub(crate) fn wait_to_write(&mut self, id: StreamId) {
         let session_credit = self.credit.available();
-        let Some(entry) = self.streams.get_mut(id) else { return };
-        let (urgency, Some(send)) = (entry.urgency, &mut entry.send) else { return };
+        let Some(send) = self.streams.get_mut(id).and_then(|entry| entry.send.as_mut()) else { return };
         if core::mem::replace(&mut send.waiting, true) {
             return; // and the peer was told the first time
         }
         if send.credit.available() == 0 {
             send.blocked_owed = true;
             self.streams.schedule(id);
-        } else if session_credit == 0 {
-            if urgency == Urgency::Interactive {
-                self.kept_credit.want();
-            }
-            if let Some(pipe) = &mut self.pipe {
-                pipe.data_blocked_owed = true;
-            }
+        } else if session_credit == 0
+            && let Some(pipe) = &mut self.pipe
+        {
+            pipe.data_blocked_owed = true;
         }
         self.offer_room_to(id);
     }
@@ -234,27 +230,29 @@ impl Session {
     pub(crate) fn session_room(&self, urgency: Urgency, offered: u8) -> u64 {
         let others = in_bytes(self.streams.offered().saturating_sub(offered.into()));
         let is_contended = self.streams.waiting_for_room() > 0 || others > 0;
-        let free = self.free_room();
-        match urgency {
-            Urgency::Interactive => {
-                self.config.send_buffer.saturating_sub(self.held.all).min(self.credit.available())
-            }
-            Urgency::Normal | Urgency::Bulk if !is_contended => free,
-            Urgency::Normal | Urgency::Bulk if offered > 0 => free.min(in_bytes(offered)),
-            // Never nothing: who was told, and is refused, would be told again, without end.
+        let room = match urgency {
+            Urgency::Interactive => self.config.send_buffer.saturating_sub(self.held.all),
+            Urgency::Normal | Urgency::Bulk if !is_contended => self.free_room(),
+            Urgency::Normal | Urgency::Bulk if offered > 0 => self.free_room().min(in_bytes(offered)),
             Urgency::Normal | Urgency::Bulk if self.held.patient() == 0 => {
-                free.saturating_sub(others).max(free.min(WORTH_A_CALL))
+                // Never nothing: who was told, and is refused, would be told again, without end.
+                self.free_room().saturating_sub(others).max(self.free_room().min(WORTH_A_CALL))
             }
             Urgency::Normal | Urgency::Bulk => 0,
-        }
+        };
+        room.min(if urgency == Urgency::Interactive { self.credit.available() } else { self.free_credit() })
     }
 
-    /// How much room and credit there is for streams that are not interactive.
+    /// How much room there is for streams that are not interactive.
     pub(crate) fn free_room(&self) -> u64 {
         let all = self.config.send_buffer;
         let part = (all - all / INTERACTIVE_PART).saturating_sub(self.held.all);
-        let useful = self.useful_buffer().saturating_sub(self.held.patient());
-        part.min(useful).min(self.credit.available().saturating_sub(self.kept_credit.bytes()))
+        part.min(self.useful_buffer().saturating_sub(self.held.patient()))
+    }
+
+    /// How much of the session's credit there is for them.
+    pub(crate) fn free_credit(&self) -> u64 {
+        self.credit.available() - self.kept_credit.bytes()
     }
 }
 

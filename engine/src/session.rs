@@ -150,7 +150,8 @@ pub enum Timer {
     Drain,
     /// The session has been without a pipe for so long that it is given up.
     Grace,
-    /// None of those who were told that the session has room has written for so long that all others are told as well.
+    /// None of those who were told that the session has room has written for so long that all others are told as well, or what
+    /// was kept for them is for all.
     Room,
 }
 
@@ -483,7 +484,7 @@ impl Session {
                 self.forget(id);
             }
         }
-        (self.held, self.rest) = (Held::default(), Rest::None);
+        (self.held, self.rest, self.kept_credit) = (Held::default(), Rest::None, KeptCredit::default());
     }
 
     /// Gives back what is kept for the next time: there has been nothing to do for a while.

@@ -419,6 +419,32 @@ fn what_is_kept_for_keys_that_do_not_come_is_for_all() {
     assert_eq!(write_all(&mut pair, bulk), 16 << 10);
 }
 
+/// Bulk hears of room once half of the buffer is free. Who waits for credit and not for room hears when that comes.
+#[test]
+fn keys_hear_of_credit_though_the_buffer_is_full() {
+    let limits = |c: &mut Config| {
+        (c.stream_window, c.session_window, c.send_buffer) = (200 << 10, 200 << 10, 40 << 10);
+    };
+    let mut pair = Pair::new(config(limits));
+    let [bulk, keys] = [(); 2].map(|()| pair.stream(Dir::Bi, b"x"));
+    pair.service.stream(keys).unwrap().set_urgency(Urgency::Interactive);
+    let mut left = (200 << 10) - 2;
+    while left > 30 << 10 {
+        left -= write_some(&mut pair.service, bulk, 1, left - (30 << 10)).unwrap();
+        pair.run();
+    }
+    assert_eq!(write_some(&mut pair.service, bulk, 1, 1 << 20), Ok(30 << 10));
+    assert_eq!(write_some(&mut pair.service, keys, 1, 1), Err(WriteError::Blocked));
+    told(&mut pair);
+    assert!(read_all(&mut pair.device, bulk).0.len() > 100 << 10);
+    while pair.transmit(Side::Server) > 0 {}
+    while pair.on_the_wire(Side::Server) > 0 {
+        pair.deliver(Side::Server, 1 << 10);
+    }
+    assert_eq!(told(&mut pair), [keys]);
+    assert_eq!(write_some(&mut pair.service, keys, 1, 1), Ok(1));
+}
+
 /// Where the room is less than what a record carries, whoever takes all of it has had its turn.
 #[test]
 fn little_room_is_taken_in_turns_as_well() {
