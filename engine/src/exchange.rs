@@ -148,7 +148,7 @@ impl Session {
                 return self.on_refused(now, &refusal);
             }
             (Step::Session, Frame::SessionState(state)) => {
-                self.on_session_state(state)?;
+                self.on_session_state(now, state)?;
                 Step::Streams(None)
             }
             (Step::Streams(last), Frame::StreamState { id, received, limit }) => {
@@ -189,7 +189,7 @@ impl Session {
         Ok(())
     }
 
-    fn on_session_state(&mut self, state: SessionState) -> Result<(), Violation> {
+    fn on_session_state(&mut self, now: Instant, state: SessionState) -> Result<(), Violation> {
         for dir in [Dir::Bi, Dir::Uni] {
             if *state.opened.get(dir) > self.streams.local_opened(dir) {
                 return Err(Violation::ResumeState);
@@ -199,7 +199,7 @@ impl Session {
         if let Some(exchange) = self.exchange() {
             exchange.seen = state.opened;
         }
-        self.on_max_data(state.max_data);
+        self.on_max_data(now, state.max_data);
         Ok(())
     }
 

@@ -124,7 +124,9 @@ pub(crate) fn of_session(session: &Session, now: Instant, mut digest: Digest) ->
     }
     session.window.digest(now, &mut digest);
     session.credit.digest(&mut digest);
-    session.kept_credit.digest(now, &mut digest);
+    let kept = &session.kept_credit;
+    digest.numbers(&[u64::from(kept.is_wanted()), kept.bytes()]);
+    digest.option(kept.lapses_at().map(|at| left(at, now)));
     digest.number(u64::from(session.rest == Rest::AllTold));
     digest.option(session.rest.is_over_at().map(|at| left(at, now)));
     session.streams.digest(&mut digest);

@@ -8,18 +8,13 @@
 //! give more only to who has used what there was.
 
 use alloc::boxed::Box;
-use core::time::Duration;
 
-use crate::fingerprint::Digest;
-use crate::liveness::in_nanos;
+use crate::offers::PATIENCE;
 use crate::room::INTERACTIVE_PART;
 use crate::time::Instant;
 
 /// The most that is kept: about a record.
 const MOST: u16 = 16 << 10;
-
-/// How long it is kept: many times what it takes for somebody who was woken to write.
-const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What is kept. In a box, since few sessions ever have any.
 #[derive(Clone, Debug, Default)]
@@ -29,8 +24,6 @@ pub(crate) struct KeptCredit(Option<Box<Kept>>);
 enum Kept {
     /// Nothing yet, but an interactive stream has found no credit.
     Wanted,
-    /// So many bytes. Nobody has looked at the clock yet.
-    Fresh(u16),
     /// So many bytes, since then.
     Since(u16, Instant),
 }
@@ -44,24 +37,14 @@ impl KeptCredit {
     }
 
     /// More has come, and `available` is what there is now.
-    pub(crate) fn handle_credit(&mut self, available: u64) {
+    pub(crate) fn handle_credit(&mut self, now: Instant, available: u64) {
         let part = u16::try_from(available / INTERACTIVE_PART).unwrap_or(MOST).min(MOST);
         if let Some(kept) = &mut self.0 {
             **kept = match **kept {
-                Kept::Wanted => Kept::Fresh(part),
-                Kept::Fresh(kept) => Kept::Fresh(kept.max(part)),
+                Kept::Wanted => Kept::Since(part, now),
                 // Whoever it is for has yet to come, and has no more time for that.
                 Kept::Since(kept, since) => Kept::Since(kept.max(part), since),
             };
-        }
-    }
-
-    /// To be called with the time whenever more may have come.
-    pub(crate) fn watch(&mut self, now: Instant) {
-        if let Some(kept) = &mut self.0
-            && let Kept::Fresh(bytes) = **kept
-        {
-            **kept = Kept::Since(bytes, now);
         }
     }
 
@@ -79,15 +62,13 @@ impl KeptCredit {
     pub(crate) fn bytes(&self) -> u64 {
         match self.0.as_deref() {
             None | Some(Kept::Wanted) => 0,
-            Some(Kept::Fresh(bytes) | Kept::Since(bytes, _)) => u64::from(*bytes),
+            Some(Kept::Since(bytes, _)) => u64::from(*bytes),
         }
     }
 
-    /// Feeds what decides about the future to `digest`, with times relative to `now`.
-    pub(crate) fn digest(&self, now: Instant, digest: &mut Digest) {
-        let left = self.lapses_at().map(|at| in_nanos(at.saturating_duration_since(now)));
-        digest.numbers(&[u64::from(self.0.is_some()), self.bytes()]);
-        digest.option(left);
+    /// Whether an interactive stream has found none, and none has come since.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.0.is_some()
     }
 }
 
@@ -100,13 +81,13 @@ mod tests {
     #[test]
     fn a_part_is_kept_for_who_has_found_none() {
         let mut kept = KeptCredit::default();
-        kept.handle_credit(1 << 20);
+        kept.handle_credit(NOW, 1 << 20);
         assert_eq!(kept.bytes(), 0, "nobody needs it");
         for (available, part) in [(7, 0), (800, 100), (128 << 10, 16 << 10), (u64::MAX, 16 << 10)] {
             kept.want();
-            kept.handle_credit(available);
+            kept.handle_credit(NOW, available);
             assert_eq!((kept.bytes(), kept.let_go()), (part, part));
-            kept.handle_credit(available);
+            kept.handle_credit(NOW, available);
             assert_eq!(kept.bytes(), 0, "that was once");
         }
     }
@@ -116,7 +97,7 @@ mod tests {
         let mut kept = KeptCredit::default();
         kept.want();
         assert_eq!(kept.let_go(), 0);
-        kept.handle_credit(800);
+        kept.handle_credit(NOW, 800);
         assert_eq!(kept.bytes(), 0);
     }
 
@@ -124,13 +105,11 @@ mod tests {
     fn more_that_comes_makes_it_no_longer() {
         let mut kept = KeptCredit::default();
         kept.want();
-        kept.handle_credit(80);
         assert_eq!(kept.lapses_at(), None);
-        kept.watch(NOW);
-        kept.handle_credit(800);
-        kept.handle_credit(80);
+        kept.handle_credit(NOW, 80);
+        kept.handle_credit(NOW + PATIENCE / 2, 800);
+        kept.handle_credit(NOW + PATIENCE, 80);
         kept.want();
-        kept.watch(NOW + PATIENCE);
         assert_eq!((kept.bytes(), kept.lapses_at()), (100, Some(NOW + PATIENCE)));
     }
 }

@@ -26,9 +26,9 @@ pub(crate) const WORTH_A_CALL: u64 = 1 << 10;
 /// what there is to write.
 const FEW: usize = 16;
 
-/// How long nothing is held, though more than [`FEW`] wait, before all of them are told as well: many times what it takes for
-/// somebody who was woken to write.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// How long nothing is held, though more than [`FEW`] wait, before all of them are told as well; and how long credit is kept for
+/// who was told of it. Many times what it takes for somebody who was woken to write.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Whether those who were told of room come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +110,8 @@ impl Session {
 
     /// Tells those who wait for the session that it has room again, once half of it is empty, and not with every record. They
     /// hear in the order in which they came, each of its part, and only as many as there is room for, so that whoever is woken
-    /// finds some. Where bulk gives way, half would be less than the path takes, so an eighth is enough.
+    /// finds some. Where bulk gives way, half would be less than the path takes, so an eighth is enough. Interactive streams
+    /// for which credit is kept hear at once: it is not kept for long.
     ///
     /// Who was told may never write, as its write was cancelled. So all hear once nothing is held that is not interactive, and
     /// what was offered lapses when nothing is held here for the second time; where many wait, once that has [taken
@@ -126,7 +127,7 @@ impl Session {
             self.offer_next(MOST_RECORDS);
         }
         if is_early {
-            return; // only who typed was to hear of credit
+            return;
         }
         let (is_at_rest, useful) = (self.held.patient() == 0, self.useful_buffer());
         if is_at_rest && !self.do_many_wait() {
@@ -134,7 +135,7 @@ impl Session {
         }
         let enough = if self.queue_limit() < u64::MAX { (useful / 8).max(WORTH_A_CALL) } else { u64::MAX };
         let offered = in_bytes(self.streams.offered());
-        let free = self.free_room().min(self.free_credit());
+        let free = self.free();
         if useful.saturating_sub(self.held.patient() + offered) >= enough.min(useful / 2) {
             self.offer_in_turn(free.saturating_sub(offered));
         }
@@ -148,10 +149,9 @@ impl Session {
         self.streams.waiting_for_room() > FEW
     }
 
-    /// Looks for how long none of those who were told of room has come, where many others wait, or credit is kept for who was.
-    /// To be called with the time whenever that may have begun.
+    /// Looks for how long none of those who were told of room has come, where many others wait. To be called with the time
+    /// whenever that may have begun.
     pub(crate) fn watch_rest(&mut self, now: Instant) {
-        self.kept_credit.watch(now);
         self.rest = match self.rest {
             _ if self.streams.waiting_for_room() == 0 => Rest::None,
             Rest::None if self.is_at_rest() && self.do_many_wait() => Rest::Since(now),
@@ -161,19 +161,31 @@ impl Session {
 
     /// Whether nothing is held but what is interactive, and there is room.
     fn is_at_rest(&self) -> bool {
-        self.held.patient() == 0 && self.free_room().min(self.free_credit()) > 0
+        self.held.patient() == 0 && self.free() > 0
     }
 
-    /// Who was told of room by now was told long enough ago.
+    /// When it is long enough ago that somebody was told of room, or of credit.
+    pub(crate) fn waits_end_at(&self) -> Option<Instant> {
+        [self.rest.is_over_at(), self.kept_credit.lapses_at()].into_iter().flatten().min()
+    }
+
+    /// That [time](Self::waits_end_at) has come.
     pub(crate) fn end_waits(&mut self, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if is_due(self.kept_credit.lapses_at()) && self.kept_credit.let_go() > 0 {
-            self.offer_room();
+        if is_due(self.kept_credit.lapses_at()) {
+            self.let_go_of_credit();
         }
         if is_due(self.rest.is_over_at()) {
             self.end_rest();
         }
         self.watch_rest(now);
+    }
+
+    /// What was kept of the credit is for all.
+    pub(crate) fn let_go_of_credit(&mut self) {
+        if self.kept_credit.let_go() > 0 {
+            self.offer_room();
+        }
     }
 
     /// That was long enough: nothing is offered any more, and all are told; or the next, if others hold something meanwhile.

@@ -189,7 +189,7 @@ impl Session {
         self.pipe = Some(Pipe::new(now, self.config.max_record_size, exchange));
         // Only of a session that has but this pipe.
         if let Some(agreed) = self.config.early_parameters() {
-            self.raise_limits(&agreed);
+            self.raise_limits(now, &agreed);
         }
         self.offer_room();
         self.watch_rest(now);

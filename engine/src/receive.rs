@@ -35,7 +35,7 @@ impl Session {
         let pipe = self.pipe.as_ref().expect("input comes from a pipe");
         if pipe.peer.is_none() {
             return match item {
-                Item::Frame(Frame::Parameters(parameters)) => self.on_parameters(*parameters),
+                Item::Frame(Frame::Parameters(parameters)) => self.on_parameters(now, *parameters),
                 Item::Frame(_) | Item::Stream(_) => Err(Violation::ParametersOutOfPlace),
             };
         }
@@ -52,7 +52,7 @@ impl Session {
                 Frame::StopSending { id, code } => self.on_stop_sending(now, id, code),
                 Frame::Stream(_) => unreachable!("the record reader takes STREAM apart"),
                 Frame::MaxData { limit } => {
-                    let is_news = self.on_max_data(limit);
+                    let is_news = self.on_max_data(now, limit);
                     self.charge_unless(is_news, now)
                 }
                 Frame::MaxStreamData { id, limit } => {
@@ -99,7 +99,7 @@ impl Session {
         }
     }
 
-    fn on_parameters(&mut self, mut parameters: Parameters) -> Result<(), Violation> {
+    fn on_parameters(&mut self, now: Instant, mut parameters: Parameters) -> Result<(), Violation> {
         let pipe = self.pipe.as_mut().expect("input comes from a pipe");
         let Parameters { max_record_size, max_idle_timeout, .. } = parameters;
         pipe.peer = Some(PipeLimits { max_record_size, max_idle_timeout });
@@ -115,13 +115,13 @@ impl Session {
         let offer = parameters.resume.take();
         self.resume = offer.and_then(|theirs| self.agree(theirs)).map(Box::new);
         self.streams.acknowledges = self.resume.is_some();
-        self.raise_limits(&parameters);
+        self.raise_limits(now, &parameters);
         Ok(())
     }
 
     /// Learns what the peer allows at first, or is held to. What has begun before has the new limits as well.
-    pub(crate) fn raise_limits(&mut self, parameters: &Parameters) {
-        self.on_max_data(parameters.initial_max_data);
+    pub(crate) fn raise_limits(&mut self, now: Instant, parameters: &Parameters) {
+        self.on_max_data(now, parameters.initial_max_data);
         for dir in [Dir::Bi, Dir::Uni] {
             self.on_max_streams(dir, parameters.initial_max_streams(dir));
         }
@@ -297,10 +297,10 @@ impl Session {
     }
 
     /// Returns whether that is news.
-    pub(crate) fn on_max_data(&mut self, limit: u64) -> bool {
+    pub(crate) fn on_max_data(&mut self, now: Instant, limit: u64) -> bool {
         let is_news = self.credit.raise(limit);
         if is_news {
-            self.kept_credit.handle_credit(self.credit.available());
+            self.kept_credit.handle_credit(now, self.credit.available());
             if let Some(pipe) = &mut self.pipe {
                 pipe.data_blocked_owed = false;
             }

@@ -115,8 +115,8 @@ impl Session {
             self.rest = Rest::None;
             self.withdraw_offer(id); // what it has left
         }
-        if urgency == Urgency::Interactive && count > 0 && self.kept_credit.let_go() > 0 {
-            self.offer_room();
+        if urgency == Urgency::Interactive && count > 0 {
+            self.let_go_of_credit();
         }
         count
     }
@@ -240,19 +240,20 @@ impl Session {
             }
             Urgency::Normal | Urgency::Bulk => 0,
         };
-        room.min(if urgency == Urgency::Interactive { self.credit.available() } else { self.free_credit() })
+        let kept = if urgency == Urgency::Interactive { 0 } else { self.kept_credit.bytes() };
+        room.min(self.credit.available() - kept)
     }
 
     /// How much room there is for streams that are not interactive.
-    pub(crate) fn free_room(&self) -> u64 {
+    fn free_room(&self) -> u64 {
         let all = self.config.send_buffer;
         let part = (all - all / INTERACTIVE_PART).saturating_sub(self.held.all);
         part.min(self.useful_buffer().saturating_sub(self.held.patient()))
     }
 
-    /// How much of the session's credit there is for them.
-    pub(crate) fn free_credit(&self) -> u64 {
-        self.credit.available() - self.kept_credit.bytes()
+    /// How much of that has credit.
+    pub(crate) fn free(&self) -> u64 {
+        self.free_room().min(self.credit.available() - self.kept_credit.bytes())
     }
 }
 

@@ -178,8 +178,8 @@ impl Session {
                 Share::new(config.budget.clone()),
             ),
             credit: SendCredit::default(),
-            held: Held::default(),
             kept_credit: KeptCredit::default(),
+            held: Held::default(),
             rest: Rest::default(),
             draining: None,
             peer_drains: false,
@@ -383,9 +383,8 @@ impl Session {
         };
         let grace = self.resume.as_ref().and_then(|resume| Some((resume.gone_at?, Timer::Grace)));
         let drain = self.draining.as_ref().map(|draining| (draining.deadline, Timer::Drain));
-        let [rest, kept] =
-            [self.rest.is_over_at(), self.kept_credit.lapses_at()].map(|at| Some((at?, Timer::Room)));
-        let anyway = [close, grace, drain, rest, kept].into_iter().flatten().min();
+        let room = self.waits_end_at().map(|at| (at, Timer::Room));
+        let anyway = [close, grace, drain, room].into_iter().flatten().min();
         let Some(pipe) = &self.pipe else { return anyway };
         let idle_timeout = self.config.idle_timeout_with(pipe.peer.map(|peer| peer.max_idle_timeout));
         let idle = idle_timeout.map(|timeout| (pipe.liveness.dead_at(timeout), Timer::Idle));

@@ -351,32 +351,22 @@ fn keys_that_wait_for_credit_are_not_told_of_the_buffer() {
     assert_eq!(write_some(&mut pair.service, keys, 1, 1), Ok(1));
 }
 
-/// A session of which bulk has taken all the credit, so that a key has found none; and then more has come.
-fn credit_comes() -> (Pair, [StreamId; 2]) {
-    let limits = |c: &mut Config| (c.stream_window, c.session_window) = (256 << 10, 256 << 10);
-    let mut pair = Pair::new(config(limits));
-    let [bulk, keys] = [(); 2].map(|()| pair.stream(Dir::Bi, b"x"));
-    pair.service.stream(keys).unwrap().set_urgency(Urgency::Interactive);
-    write_all(&mut pair, bulk);
-    key_waits(&mut pair, [bulk, keys]);
-    (pair, [bulk, keys])
+/// A session of which bulk takes all the credit that there is, and somebody types beside it.
+fn pair_short_of_credit(window: u64, send_buffer: u64) -> (Pair, [StreamId; 2]) {
+    let mut pair = Pair::new(config(|c| {
+        (c.stream_window, c.session_window, c.send_buffer) = (window, window, send_buffer);
+    }));
+    pair.cut = 1 << 20;
+    let ids = [Urgency::Normal, Urgency::Interactive].map(|urgency| opened(&mut pair, urgency));
+    (pair, ids)
 }
 
-/// Writes until there is no credit, and all goes out. Returns how much that is.
-fn write_all(pair: &mut Pair, id: StreamId) -> usize {
-    let mut written = 0;
-    while let Ok(count) = write_some(&mut pair.service, id, 1, 1 << 18) {
-        written += count;
-        pair.run();
-    }
-    written
-}
-
-fn key_waits(pair: &mut Pair, [bulk, keys]: [StreamId; 2]) {
+/// Bulk takes all the credit, so that a key finds none. Then bulk is read, so that more comes, of which both are told.
+fn credit_comes(pair: &mut Pair, [bulk, keys]: [StreamId; 2]) {
+    fill(pair, bulk);
     assert_eq!(write_some(&mut pair.service, keys, 1, 1), Err(WriteError::Blocked));
     told(pair);
-    assert!(read_all(&mut pair.device, bulk).0.len() > 64 << 10);
-    pair.run();
+    arrive_at_once(pair, &[bulk]);
     let told = told(pair);
     assert!(told.contains(&keys) && told.contains(&bulk), "{told:?}");
 }
@@ -384,63 +374,55 @@ fn key_waits(pair: &mut Pair, [bulk, keys]: [StreamId; 2]) {
 /// Bulk takes all the session's credit whenever there is some, and always comes first. A key waits for it once, and no more.
 #[test]
 fn keys_are_not_outrun_where_credit_is_what_all_wait_for() {
-    let (mut pair, [bulk, keys]) = credit_comes();
-    for round in 0..4 {
-        let written = write_all(&mut pair, bulk);
-        assert!(written > 64 << 10, "round {round}: {written} bytes of bulk");
+    let (mut pair, [bulk, keys]) = pair_short_of_credit(256 << 10, SEND_BUFFER);
+    for round in 0..20 {
+        credit_comes(&mut pair, [bulk, keys]);
+        assert!(fill(&mut pair, bulk) > 64 << 10, "round {round}");
         assert_eq!(write_some(&mut pair.service, keys, 1, 1), Ok(1), "round {round}");
         assert!(told(&mut pair).contains(&bulk), "round {round}: what the key has left is for bulk");
-        write_all(&mut pair, bulk);
-        pair.advance(Duration::from_secs(1)); // what comes in small pieces is work, of which a second bears so much
-        key_waits(&mut pair, [bulk, keys]);
     }
 }
 
 #[test]
 fn credit_is_kept_for_keys_though_more_comes_before_them() {
-    let (mut pair, [bulk, keys]) = credit_comes();
-    write_all(&mut pair, bulk);
-    assert!(read_all(&mut pair.device, bulk).0.len() > 64 << 10);
-    pair.run();
-    assert!(write_all(&mut pair, bulk) > 64 << 10);
+    let (mut pair, [bulk, keys]) = pair_short_of_credit(256 << 10, SEND_BUFFER);
+    credit_comes(&mut pair, [bulk, keys]);
+    fill(&mut pair, bulk);
+    arrive_at_once(&mut pair, &[bulk]);
+    assert!(fill(&mut pair, bulk) > 64 << 10);
     assert_eq!(write_some(&mut pair.service, keys, 1, 1), Ok(1));
 }
 
 /// A key that never comes keeps bulk from nothing for longer than a moment, whether or not the peer gives more.
 #[test]
 fn what_is_kept_for_keys_that_do_not_come_is_for_all() {
-    let (mut pair, [bulk, _]) = credit_comes();
-    write_all(&mut pair, bulk);
+    let (mut pair, ids) = pair_short_of_credit(256 << 10, SEND_BUFFER);
+    credit_comes(&mut pair, ids);
+    let [bulk, _] = ids;
+    fill(&mut pair, bulk);
     told(&mut pair);
     pair.advance(Duration::from_millis(9));
-    assert_eq!((told(&mut pair), write_all(&mut pair, bulk)), (vec![], 0));
+    assert_eq!((told(&mut pair), fill(&mut pair, bulk)), (vec![], 0));
     pair.advance(Duration::from_millis(1));
     assert_eq!(told(&mut pair), [bulk]);
-    assert_eq!(write_all(&mut pair, bulk), 16 << 10);
+    assert_eq!(fill(&mut pair, bulk), 16 << 10);
 }
 
 /// Bulk hears of room once half of the buffer is free. Who waits for credit and not for room hears when that comes.
 #[test]
 fn keys_hear_of_credit_though_the_buffer_is_full() {
-    let limits = |c: &mut Config| {
-        (c.stream_window, c.session_window, c.send_buffer) = (200 << 10, 200 << 10, 40 << 10);
-    };
-    let mut pair = Pair::new(config(limits));
-    let [bulk, keys] = [(); 2].map(|()| pair.stream(Dir::Bi, b"x"));
-    pair.service.stream(keys).unwrap().set_urgency(Urgency::Interactive);
-    let mut left = (200 << 10) - 2;
-    while left > 30 << 10 {
-        left -= write_some(&mut pair.service, bulk, 1, left - (30 << 10)).unwrap();
+    const PART: usize = 34 << 10;
+    let (mut pair, [bulk, keys]) = pair_short_of_credit(6 * PART as u64 + 2, 40 << 10);
+    for _ in 0..5 {
+        assert_eq!(write_some(&mut pair.service, bulk, 1, PART), Ok(PART));
         pair.run();
     }
-    assert_eq!(write_some(&mut pair.service, bulk, 1, 1 << 20), Ok(30 << 10));
+    assert_eq!(write_some(&mut pair.service, bulk, 1, PART), Ok(PART), "held, and all the credit");
     assert_eq!(write_some(&mut pair.service, keys, 1, 1), Err(WriteError::Blocked));
     told(&mut pair);
-    assert!(read_all(&mut pair.device, bulk).0.len() > 100 << 10);
+    assert_eq!(read_all(&mut pair.device, bulk).0.len(), 1 + 5 * PART);
     while pair.transmit(Side::Server) > 0 {}
-    while pair.on_the_wire(Side::Server) > 0 {
-        pair.deliver(Side::Server, 1 << 10);
-    }
+    pair.deliver(Side::Server, usize::MAX);
     assert_eq!(told(&mut pair), [keys]);
     assert_eq!(write_some(&mut pair.service, keys, 1, 1), Ok(1));
 }
