@@ -4,8 +4,11 @@
 //! The tests look at them in a build with assertions; this command does in any.
 
 use std::collections::BTreeSet;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -30,6 +33,14 @@ struct Hash {
     hash: String,
 }
 
+impl Hash {
+    /// What it is in this build.
+    fn run(&self) -> anyhow::Result<String> {
+        let plan = files::plan(&files::scenario(&self.scenario)?, self.seed, None)?;
+        Ok(run(&plan, Sink::new())?.hash)
+    }
+}
+
 impl Golden {
     /// Runs the command.
     ///
@@ -40,9 +51,8 @@ impl Golden {
         let expected = read(&self.directory)?;
         let scenarios: BTreeSet<_> = expected.iter().map(|hash| &hash.scenario).collect();
         let mut differ = 0;
-        for Hash { scenario, seed, hash } in &expected {
-            let plan = files::plan(&files::scenario(scenario)?, *seed, None)?;
-            let found = run(&plan, Sink::new())?.hash;
+        for (Hash { scenario, seed, hash }, found) in expected.iter().zip(run_all(&expected)) {
+            let found = found?;
             if found != *hash {
                 say!("{scenario} with seed {seed} is {found} here, and {hash} elsewhere");
                 differ += 1;
@@ -55,6 +65,33 @@ impl Golden {
         say!("{} traces of {} scenarios, the same", expected.len(), scenarios.len());
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What each hash is in this build, in order; on all processors.
+fn run_all(expected: &[Hash]) -> Vec<anyhow::Result<String>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut found = Vec::new();
+        while let Some((number, it)) = take(&next, expected) {
+            found.push((number, it.run()));
+        }
+        found
+    };
+    let jobs = std::thread::available_parallelism().map_or(1, Into::into);
+    let mut all = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let join =
+            |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        threads.into_iter().flat_map(join).collect::<Vec<_>>()
+    });
+    all.sort_by_key(|(number, _)| *number);
+    all.into_iter().map(|(_, found)| found).collect()
+}
+
+/// The next that nobody has taken.
+fn take<'a, T>(next: &AtomicUsize, all: &'a [T]) -> Option<(usize, &'a T)> {
+    let number = next.fetch_add(1, Ordering::Relaxed);
+    Some((number, all.get(number)?))
 }
 
 /// All that is written down: lines of name, seed and hash; and files with the name of a scenario and a hash for each seed.
