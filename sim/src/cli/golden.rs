@@ -4,11 +4,10 @@
 //! The tests look at them in a build with assertions; this command does in any.
 
 use std::collections::BTreeSet;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -68,30 +67,19 @@ impl Golden {
 }
 
 /// What each hash is in this build, in order; on all processors.
-fn run_all(expected: &[Hash]) -> Vec<anyhow::Result<String>> {
+fn run_all(expected: &[Hash]) -> impl Iterator<Item = anyhow::Result<String>> {
+    let found: Vec<_> = expected.iter().map(|_| OnceLock::new()).collect();
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut found = Vec::new();
-        while let Some((number, it)) = take(&next, expected) {
-            found.push((number, it.run()));
+        while let number = next.fetch_add(1, Ordering::Relaxed)
+            && let Some(hash) = expected.get(number)
+        {
+            found[number].get_or_init(|| hash.run());
         }
-        found
     };
     let jobs = std::thread::available_parallelism().map_or(1, Into::into);
-    let mut all = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        let join =
-            |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-        threads.into_iter().flat_map(join).collect::<Vec<_>>()
-    });
-    all.sort_by_key(|(number, _)| *number);
-    all.into_iter().map(|(_, found)| found).collect()
-}
-
-/// The next that nobody has taken.
-fn take<'a, T>(next: &AtomicUsize, all: &'a [T]) -> Option<(usize, &'a T)> {
-    let number = next.fetch_add(1, Ordering::Relaxed);
-    Some((number, all.get(number)?))
+    std::thread::scope(|scope| (0..jobs).for_each(|_| _ = scope.spawn(work)));
+    found.into_iter().map(|found| found.into_inner().expect("all were run"))
 }
 
 /// All that is written down: lines of name, seed and hash; and files with the name of a scenario and a hash for each seed.
