@@ -12,6 +12,7 @@ use towline_engine::{Code, Config};
 
 use super::config::{ClientConfig, LARGE_DATAGRAM, ServerConfig, carries_large_datagrams, endpoint_config};
 use super::error::{handshake_error, other_protocol, varint_of};
+use super::socket::Frugal;
 use super::{ALPN_QUIC, link};
 use crate::network::{self, unspecified, wrap_udp};
 use crate::tls::{Environment, HandshakeError};
@@ -105,6 +106,7 @@ impl Endpoint {
         if takes_large_datagrams {
             config.max_udp_payload_size(LARGE_DATAGRAM).expect("QUIC allows between 1,200 and 65,527");
         }
+        let socket = Arc::new(Frugal::new(socket, config.get_max_udp_payload_size()));
         let inner = quinn::Endpoint::new_with_abstract_socket(
             config,
             server.map(|server| server.quinn),

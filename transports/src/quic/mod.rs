@@ -13,6 +13,7 @@ mod error;
 mod link;
 mod parting;
 mod silence;
+mod socket;
 mod stream;
 
 /// For a simulator: by what a path that has gone dark is known.
