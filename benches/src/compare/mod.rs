@@ -17,7 +17,7 @@ pub mod workload;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -26,7 +26,7 @@ use towline_sim::profile::Profile;
 use towline_sim::scenario::Share;
 
 use crate::lab::stage::{Stage, find, round_trip};
-use crate::lab::{self, TRIES, in_time};
+use crate::lab::{self, TRIES};
 use crate::process;
 use crate::report;
 use crate::tunnel::peers::{self, Missing};
@@ -48,12 +48,13 @@ struct Course {
     turn: fn(&Stage, &Way, Amount, &mut Vec<Samples>) -> anyhow::Result<()>,
 }
 
-/// One turn: which course, which way, and in which round.
+/// One turn: which course, which way, in which round, and how often it was taken in vain, since packets were late.
 #[derive(Clone, Copy)]
 struct Turn {
     course: usize,
     way: usize,
     round: usize,
+    tries: usize,
 }
 
 /// Measures, and writes the report. If a signal interrupts that, the report is of the turns that were over by then, and says
@@ -97,6 +98,7 @@ struct Queue {
     of: usize,
     turns: Mutex<VecDeque<Turn>>,
     results: Mutex<Vec<Vec<WayResult>>>,
+    begun: Instant,
     bar: ProgressBar,
 }
 
@@ -109,7 +111,7 @@ impl Queue {
         turns.retain(|turn| results[turn.course][turn.way].goes_on());
         let (of, bar) = (turns.len(), report::progress(turns.len()));
         let (turns, results) = (Mutex::new(turns), Mutex::new(results));
-        Self { options: options.clone(), courses, ways, of, turns, results, bar }
+        Self { options: options.clone(), courses, ways, of, turns, results, begun: Instant::now(), bar }
     }
 
     fn turns(&self) -> MutexGuard<'_, VecDeque<Turn>> {
@@ -136,16 +138,37 @@ impl Queue {
             let (course, way) = (&self.courses[turn.course], &self.ways[turn.way]);
             self.bar.set_message(format!("{}: {}", course.name, way.name()));
             if self.results()[turn.course][turn.way].goes_on() {
-                let taken = take_in_time(course, way, &self.options, turn.round);
+                let begun = Instant::now();
+                let taken = take(course, way, &self.options, turn);
                 if taken.is_err() && self.results().iter().flatten().all(WayResult::is_empty) {
                     // It is the system that lacks something: nobody else needs to try.
                     self.turns().clear();
                     return taken.map(|_| ());
                 }
+                if taken.as_ref().is_ok_and(|taken| !taken.line.is_punctual())
+                    && self.takes_again(turn, begun.elapsed())
+                {
+                    continue;
+                }
                 self.results()[turn.course][turn.way].add(taken);
             }
             self.bar.inc(1);
         }
+    }
+
+    /// Whether a turn in which packets were late, and which took so long, is to be taken again. If there is a limit of time,
+    /// those that were not taken yet come first.
+    fn takes_again(&self, turn: Turn, took: Duration) -> bool {
+        let again = Turn { tries: turn.tries + 1, ..turn };
+        if again.tries == TRIES || !self.options.has_time_for(took, self.begun.elapsed()) {
+            return false;
+        }
+        if self.options.quick {
+            self.turns().push_back(again);
+        } else {
+            self.turns().push_front(again);
+        }
+        true
     }
 
     /// Lets no more turns begin. Returns what those that are over have given.
@@ -161,40 +184,35 @@ struct Taken {
     samples: Vec<Samples>,
     failed: Option<String>,
     line: lab::Report,
-    /// How often it was taken before, and thrown away since packets were late.
+    /// How often it was thrown away, since packets were late.
     late: usize,
 }
 
-/// One turn; again if packets were late.
-fn take_in_time(course: &Course, way: &Way, options: &Options, round: usize) -> anyhow::Result<Taken> {
-    let turn = || take(course, way, options, round);
-    let ((samples, failed, line), tries) = in_time(turn, |(_, _, line)| line.is_punctual())?;
-    if line.is_punctual() {
-        return Ok(Taken { samples, failed, line, late: tries - 1 });
-    }
-    let why = format!("packets were late {TRIES} times in a row: is the machine busy?");
-    Ok(Taken { samples: Vec::new(), failed: Some(why), line, late: tries })
-}
-
-/// One turn, on a line of its own. All ways of a round have the same draws.
-fn take(
-    course: &Course,
-    way: &Way,
-    options: &Options,
-    round: usize,
-) -> anyhow::Result<(Vec<Samples>, Option<String>, lab::Report)> {
-    let seed = options.seed.wrapping_add(round as u64);
+/// One turn, on a line of its own. All ways of a round have the same draws. If packets were late, there are no samples.
+fn take(course: &Course, way: &Way, options: &Options, turn: Turn) -> anyhow::Result<Taken> {
+    let seed = options.seed.wrapping_add(turn.round as u64);
     let stage = Stage::start(&course.profile, seed).with_context(|| format!("the line {}", course.name))?;
     let mut samples = Vec::new();
     let amount = options.amount(round_trip(&course.profile));
     let done = (course.turn)(&stage, way, amount, &mut samples);
-    Ok((samples, done.err().map(|error| format!("{error:#}")), stage.stop()?))
+    let line = stage.stop()?;
+    if line.is_punctual() {
+        return Ok(Taken {
+            samples,
+            failed: done.err().map(|error| format!("{error:#}")),
+            line,
+            late: turn.tries,
+        });
+    }
+    let late = turn.tries + 1;
+    let why = format!("packets were late in each of {late} turns: is the machine busy?");
+    Ok(Taken { samples: Vec::new(), failed: Some(why), line, late })
 }
 
 /// All turns, in their order: every round has every way once, on each line, and begins with another one. If several are taken at once, the lines take
 /// turns as well, so that the long ones are not all at the end.
 fn turns(options: &Options, courses: usize, ways: usize) -> VecDeque<Turn> {
-    let turn = |course, round, way| Turn { course, way, round };
+    let turn = |course, round, way| Turn { course, way, round, tries: 0 };
     let rounds =
         || (0..options.rounds).flat_map(move |round| (0..ways).map(move |way| (round, (way + round) % ways)));
     if options.at_once() > 1 {

@@ -12,6 +12,9 @@ use super::turn::Amount;
 use crate::report;
 use crate::tunnel::peers::{self, Peer, Peers};
 
+/// How long it may take with `--quick` for a line, if there are two or more.
+const QUICK: Duration = Duration::from_secs(90);
+
 /// What `compare` is told.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
@@ -99,6 +102,12 @@ impl Options {
         !self.quick
     }
 
+    /// Whether what takes so long can be done once more, when so much time is over.
+    pub(crate) fn has_time_for(&self, took: Duration, so_far: Duration) -> bool {
+        let lines = u32::try_from(self.profiles.len()).map_or(u32::MAX, |lines| lines.max(2));
+        !self.quick || so_far + took + took / 4 < QUICK.saturating_mul(lines)
+    }
+
     /// How many turns there are at the same time.
     pub(crate) fn at_once(&self) -> usize {
         if self.quick { 3 } else { 1 }
@@ -124,5 +133,31 @@ pub fn transport(name: &str) -> Result<Transport, String> {
         "quic" => Ok(Transport::Quic),
         "wss" | "websocket" => Ok(Transport::WebSocket),
         _ => Err(format!("there is no transport {name:?}: there are tls, quic, wss")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_late_is_taken_again_while_there_is_time() {
+        let (turn, second) = (Duration::from_secs(16), Duration::from_secs(1));
+        let options = |quick, lines| Options {
+            profiles: vec!["lte".to_owned(); lines],
+            transports: Vec::new(),
+            peers: Vec::new(),
+            rounds: 1,
+            keys: 1,
+            seed: 1,
+            quick,
+        };
+        for lines in [1, 2] {
+            assert!(options(true, lines).has_time_for(turn, 159 * second));
+            assert!(!options(true, lines).has_time_for(turn, 160 * second));
+        }
+        assert!(options(true, 3).has_time_for(turn, 249 * second));
+        assert!(!options(true, 3).has_time_for(turn, 250 * second));
+        assert!(options(false, 1).has_time_for(turn, 10_000 * second));
     }
 }
