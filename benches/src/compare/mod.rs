@@ -26,7 +26,7 @@ use towline_sim::profile::Profile;
 use towline_sim::scenario::Share;
 
 use crate::lab::stage::{Stage, find, round_trip};
-use crate::lab::{self, TRIES};
+use crate::lab::{self, TRIES, in_time};
 use crate::process;
 use crate::report;
 use crate::tunnel::peers::{self, Missing};
@@ -48,13 +48,12 @@ struct Course {
     turn: fn(&Stage, &Way, Amount, &mut Vec<Samples>) -> anyhow::Result<()>,
 }
 
-/// One turn: which course, which way, in which round, and how often it was taken in vain, since packets were late.
+/// One turn: which course, which way, and in which round.
 #[derive(Clone, Copy)]
 struct Turn {
     course: usize,
     way: usize,
     round: usize,
-    tries: usize,
 }
 
 /// Measures, and writes the report. If a signal interrupts that, the report is of the turns that were over by then, and says
@@ -138,17 +137,11 @@ impl Queue {
             let (course, way) = (&self.courses[turn.course], &self.ways[turn.way]);
             self.bar.set_message(format!("{}: {}", course.name, way.name()));
             if self.results()[turn.course][turn.way].goes_on() {
-                let begun = Instant::now();
-                let taken = take(course, way, &self.options, turn);
+                let taken = self.take_in_time(turn);
                 if taken.is_err() && self.results().iter().flatten().all(WayResult::is_empty) {
                     // It is the system that lacks something: nobody else needs to try.
                     self.turns().clear();
                     return taken.map(|_| ());
-                }
-                if taken.as_ref().is_ok_and(|taken| !taken.line.is_punctual())
-                    && self.takes_again(turn, begun.elapsed())
-                {
-                    continue;
                 }
                 self.results()[turn.course][turn.way].add(taken);
             }
@@ -156,19 +149,29 @@ impl Queue {
         }
     }
 
-    /// Whether a turn in which packets were late, and which took so long, is to be taken again. If there is a limit of time,
-    /// those that were not taken yet come first.
-    fn takes_again(&self, turn: Turn, took: Duration) -> bool {
-        let again = Turn { tries: turn.tries + 1, ..turn };
-        if again.tries == TRIES || !self.options.has_time_for(took, self.begun.elapsed()) {
-            return false;
+    /// One turn; again if packets were late, and there is time.
+    fn take_in_time(&self, turn: Turn) -> anyhow::Result<Taken> {
+        let (course, way) = (&self.courses[turn.course], &self.ways[turn.way]);
+        let begun = Instant::now();
+        let ((samples, failed, line), tries) = in_time(
+            || take(course, way, &self.options, turn.round),
+            |(_, _, line)| line.is_punctual() || !self.has_time_for(begun.elapsed()),
+        )?;
+        if line.is_punctual() {
+            return Ok(Taken { samples, failed, line, late: tries - 1 });
         }
-        if self.options.quick {
-            self.turns().push_back(again);
+        let why = if tries == TRIES {
+            format!("packets were late {TRIES} times in a row: is the machine busy?")
         } else {
-            self.turns().push_front(again);
-        }
-        true
+            "packets were late, and --quick leaves no time for another turn: is the machine busy?".into()
+        };
+        Ok(Taken { samples: Vec::new(), failed: Some(why), line, late: tries })
+    }
+
+    /// Whether what takes so long may be done now, beside all turns that have not begun.
+    fn has_time_for(&self, took: Duration) -> bool {
+        let (left, so_far) = (self.turns().len(), self.begun.elapsed());
+        self.options.limit.is_none_or(|limit| time_needed(so_far, left, self.of) + took < limit)
     }
 
     /// Lets no more turns begin. Returns what those that are over have given.
@@ -184,35 +187,35 @@ struct Taken {
     samples: Vec<Samples>,
     failed: Option<String>,
     line: lab::Report,
-    /// How often it was thrown away, since packets were late.
+    /// How often it was taken before, and thrown away since packets were late.
     late: usize,
 }
 
-/// One turn, on a line of its own. All ways of a round have the same draws. If packets were late, there are no samples.
-fn take(course: &Course, way: &Way, options: &Options, turn: Turn) -> anyhow::Result<Taken> {
-    let seed = options.seed.wrapping_add(turn.round as u64);
+/// How long all takes that is asked for, when `left` of `of` turns have not begun after so long.
+fn time_needed(so_far: Duration, left: usize, of: usize) -> Duration {
+    let begun = of.saturating_sub(left).max(1);
+    so_far.mul_f64(of.max(begun) as f64 / begun as f64)
+}
+
+/// One turn, on a line of its own. All ways of a round have the same draws.
+fn take(
+    course: &Course,
+    way: &Way,
+    options: &Options,
+    round: usize,
+) -> anyhow::Result<(Vec<Samples>, Option<String>, lab::Report)> {
+    let seed = options.seed.wrapping_add(round as u64);
     let stage = Stage::start(&course.profile, seed).with_context(|| format!("the line {}", course.name))?;
     let mut samples = Vec::new();
     let amount = options.amount(round_trip(&course.profile));
     let done = (course.turn)(&stage, way, amount, &mut samples);
-    let line = stage.stop()?;
-    if line.is_punctual() {
-        return Ok(Taken {
-            samples,
-            failed: done.err().map(|error| format!("{error:#}")),
-            line,
-            late: turn.tries,
-        });
-    }
-    let late = turn.tries + 1;
-    let why = format!("packets were late in each of {late} turns: is the machine busy?");
-    Ok(Taken { samples: Vec::new(), failed: Some(why), line, late })
+    Ok((samples, done.err().map(|error| format!("{error:#}")), stage.stop()?))
 }
 
 /// All turns, in their order: every round has every way once, on each line, and begins with another one. If several are taken at once, the lines take
 /// turns as well, so that the long ones are not all at the end.
 fn turns(options: &Options, courses: usize, ways: usize) -> VecDeque<Turn> {
-    let turn = |course, round, way| Turn { course, way, round, tries: 0 };
+    let turn = |course, round, way| Turn { course, way, round };
     let rounds =
         || (0..options.rounds).flat_map(move |round| (0..ways).map(move |way| (round, (way + round) % ways)));
     if options.at_once() > 1 {
@@ -308,4 +311,28 @@ fn table(line: &Line) -> comfy_table::Table {
         table.add_row([way.way.clone(), way.legs.to_string()].into_iter().chain(cells));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many turns were late, there is time for all that are left.
+    #[test]
+    fn what_was_late_is_not_taken_again_at_the_expense_of_others() {
+        let (of, turn, limit) = (26, Duration::from_secs(5), Duration::from_secs(180));
+        for is_late in [|_| false, |taken| taken % 4 == 0, |_| true] {
+            let (mut so_far, mut again) = (Duration::ZERO, 0);
+            for taken in 1..=of {
+                so_far += turn;
+                let needed = time_needed(so_far, of - taken, of);
+                if is_late(taken) && needed + turn < limit {
+                    so_far += turn;
+                    again += 1;
+                }
+            }
+            assert!(so_far < limit, "{so_far:?}");
+            assert_eq!(again > 0, is_late(4), "{again}");
+        }
+    }
 }

@@ -271,7 +271,7 @@ const METHOD: [&str; 7] = [
      thread that gives each packet on when it would have arrived. Rate, delay, jitter, queue and losses are those of the \
      profile. How late packets were given on is recorded; a turn in which it was more than 1 ms for one in a hundred, or in \
      which a kernel dropped a packet, is thrown away and taken again; after three such turns a way has no figures. With --quick \
-     it is taken again after all others, and only if there is time.",
+     it is taken again only where that leaves time for all others.",
     "At the near end is whoever calls. At the far end are the meeting point (the hub, or the peer's server), the device, and \
      the target, a plain TCP server. So the line is between the caller and the meeting point, and what is beyond it costs \
      no time on the way.",

@@ -13,5 +13,5 @@ pub(crate) mod stage;
 mod wire;
 
 pub use namespace::{Namespace, become_root_of_own};
-pub(crate) use wire::TRIES;
 pub use wire::{Ends, Lab, Report};
+pub(crate) use wire::{TRIES, in_time};
