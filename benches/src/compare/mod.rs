@@ -14,6 +14,7 @@ mod turn;
 mod ways;
 pub mod workload;
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -45,6 +46,8 @@ const LOSS: Share = Share(10_000);
 struct Course {
     name: String,
     profile: Profile,
+    /// How long a turn takes if nothing disturbs it.
+    expected: Duration,
     turn: fn(&Stage, &Way, Amount, &mut Vec<Samples>) -> anyhow::Result<()>,
 }
 
@@ -98,6 +101,8 @@ struct Queue {
     turns: Mutex<VecDeque<Turn>>,
     results: Mutex<Vec<Vec<WayResult>>>,
     begun: Instant,
+    /// How long all turns take, one after the other, if nothing disturbs them.
+    expected: Duration,
     bar: ProgressBar,
 }
 
@@ -106,11 +111,22 @@ impl Queue {
         let results_over =
             |course: &Course| ways.iter().map(|way| WayResult::new(way, &course.profile)).collect();
         let results: Vec<Vec<WayResult>> = courses.iter().map(results_over).collect();
-        let mut turns = turns(options, courses.len(), ways.len());
+        let mut turns = turns(options, &courses, ways.len());
         turns.retain(|turn| results[turn.course][turn.way].goes_on());
         let (of, bar) = (turns.len(), report::progress(turns.len()));
+        let expected = expected(&turns, &courses);
         let (turns, results) = (Mutex::new(turns), Mutex::new(results));
-        Self { options: options.clone(), courses, ways, of, turns, results, begun: Instant::now(), bar }
+        Self {
+            options: options.clone(),
+            courses,
+            ways,
+            of,
+            turns,
+            results,
+            begun: Instant::now(),
+            expected,
+            bar,
+        }
     }
 
     fn turns(&self) -> MutexGuard<'_, VecDeque<Turn>> {
@@ -170,8 +186,8 @@ impl Queue {
 
     /// Whether what takes so long may be done now, beside all turns that have not begun.
     fn has_time_for(&self, took: Duration) -> bool {
-        let (left, so_far) = (self.turns().len(), self.begun.elapsed());
-        self.options.limit.is_none_or(|limit| time_needed(so_far, left, self.of) + took < limit)
+        let (left, so_far) = (expected(&self.turns(), &self.courses), self.begun.elapsed());
+        self.options.limit.is_none_or(|limit| time_needed(so_far, left, self.expected) + took < limit)
     }
 
     /// Lets no more turns begin. Returns what those that are over have given.
@@ -191,10 +207,15 @@ struct Taken {
     late: usize,
 }
 
-/// How long all takes that is asked for, when `left` of `of` turns have not begun after so long.
-fn time_needed(so_far: Duration, left: usize, of: usize) -> Duration {
-    let begun = of.saturating_sub(left).max(1);
-    so_far.mul_f64(of.max(begun) as f64 / begun as f64)
+/// How long turns take, one after the other, if nothing disturbs them.
+fn expected(turns: &VecDeque<Turn>, courses: &[Course]) -> Duration {
+    turns.iter().map(|turn| courses[turn.course].expected).sum()
+}
+
+/// How long all takes that is asked for, if what has begun of it took so long, and `left` is what has not. Both, and `of`, are
+/// in the time of turns that nothing disturbs.
+fn time_needed(so_far: Duration, left: Duration, of: Duration) -> Duration {
+    so_far.mul_f64(of.div_duration_f64(of - left))
 }
 
 /// One turn, on a line of its own. All ways of a round have the same draws.
@@ -212,17 +233,17 @@ fn take(
     Ok((samples, done.err().map(|error| format!("{error:#}")), stage.stop()?))
 }
 
-/// All turns, in their order: every round has every way once, on each line, and begins with another one. If several are taken at once, the lines take
-/// turns as well, so that the long ones are not all at the end.
-fn turns(options: &Options, courses: usize, ways: usize) -> VecDeque<Turn> {
-    let turn = |course, round, way| Turn { course, way, round };
+/// All turns, in their order: every round has every way once, on each line, and begins with another one. If several are taken at
+/// once, those of the slowest line come first: at the end nobody waits for a long one then.
+fn turns(options: &Options, courses: &[Course], ways: usize) -> VecDeque<Turn> {
+    let mut order: Vec<usize> = (0..courses.len()).collect();
+    if options.at_once() > 1 {
+        order.sort_by_key(|&course| Reverse(courses[course].expected));
+    }
     let rounds =
         || (0..options.rounds).flat_map(move |round| (0..ways).map(move |way| (round, (way + round) % ways)));
-    if options.at_once() > 1 {
-        rounds().flat_map(|(round, way)| (0..courses).map(move |course| turn(course, round, way))).collect()
-    } else {
-        (0..courses).flat_map(|course| rounds().map(move |(round, way)| turn(course, round, way))).collect()
-    }
+    let turns_over = |course| rounds().map(move |(round, way)| Turn { course, way, round });
+    order.into_iter().flat_map(turns_over).collect()
 }
 
 /// The lines, and each of them with losses.
@@ -230,11 +251,13 @@ fn courses(options: &Options) -> anyhow::Result<Vec<Course>> {
     let mut courses = Vec::new();
     for name in &options.profiles {
         let profile = find(name)?;
+        let expected = options.amount(round_trip(&profile)).expected(round_trip(&profile));
         let mut lossy = profile.clone();
-        courses.push(Course { name: name.clone(), profile, turn });
+        courses.push(Course { name: name.clone(), profile, expected, turn });
         if options.has_wide() {
             (lossy.up.loss, lossy.down.loss) = (LOSS, LOSS);
-            courses.push(Course { name: format!("{name}, 1 % lost"), profile: lossy, turn: lossy_turn });
+            let name = format!("{name}, 1 % lost");
+            courses.push(Course { name, profile: lossy, expected, turn: lossy_turn });
         }
     }
     Ok(courses)
@@ -320,14 +343,16 @@ mod tests {
     /// However many turns were late, there is time for all that are left.
     #[test]
     fn what_was_late_is_not_taken_again_at_the_expense_of_others() {
-        let (of, turn, limit) = (26, Duration::from_secs(5), Duration::from_secs(180));
+        let (limit, at_once) = (Duration::from_secs(180), 3);
+        let turns = [[18; 13], [8; 13]].concat().into_iter().map(Duration::from_secs);
+        let of: Duration = turns.clone().sum();
         for is_late in [|_| false, |taken| taken % 4 == 0, |_| true] {
-            let (mut so_far, mut again) = (Duration::ZERO, 0);
-            for taken in 1..=of {
-                so_far += turn;
-                let needed = time_needed(so_far, of - taken, of);
-                if is_late(taken) && needed + turn < limit {
-                    so_far += turn;
+            let (mut so_far, mut left, mut again) = (Duration::ZERO, of, 0);
+            for (taken, turn) in (1..).zip(turns.clone()) {
+                so_far += turn / at_once;
+                left -= turn;
+                if is_late(taken) && time_needed(so_far, left, of) + turn < limit {
+                    so_far += turn / at_once;
                     again += 1;
                 }
             }

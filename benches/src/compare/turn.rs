@@ -39,6 +39,17 @@ pub(crate) struct Amount {
     pub(crate) has_wide: bool,
 }
 
+impl Amount {
+    /// How long that takes over a line with such a round trip, if nothing disturbs it and there are no wide workloads.
+    pub(crate) fn expected(&self, round_trip: Duration) -> Duration {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let typed = 3 * KEY_EVERY.saturating_mul(count(self.keys));
+        let requests = REQUEST_EVERY.saturating_mul(count(self.requests));
+        // Dialling, and what ends a workload: some round trips each.
+        typed + requests + 2 * self.bulk + 16 * round_trip
+    }
+}
+
 /// What a workload of a turn gave.
 pub(crate) type Samples = (Workload, Vec<f64>);
 
