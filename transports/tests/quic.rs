@@ -280,6 +280,48 @@ async fn a_client_that_moves_loses_nothing() {
     }
 }
 
+/// The hub follows with the first datagrams, gets no proof of the new address, and goes back to the old one, on which
+/// nothing of its is under way. What it has sent to the new one must not end the link.
+#[tokio::test]
+async fn a_client_that_moves_where_nothing_gets_through_and_on_loses_nothing() {
+    const COUNT: usize = 1 << 20;
+    // By then the client's last probe is 31 probe timeouts (RFC 9002 §6.2) after its first, and the hub gives up after three.
+    const PROBES: usize = 12;
+    let (device, hub, endpoint) = quic_pair(Config::default()).await;
+    // So often that the hub has no question left of how large its datagrams may be.
+    for _ in 0..30 {
+        let (mut send, mut recv) = device.open_bi().await.unwrap();
+        send.write_all(b"x").await.unwrap();
+        send.finish().unwrap();
+        let (mut answer, mut question) = hub.accept_bi().await.unwrap();
+        assert_eq!(question.read_to_end(1).await.unwrap(), b"x");
+        answer.finish().unwrap();
+        // It has been acknowledged then.
+        assert_eq!(answer.stopped().await.unwrap(), None);
+        assert_eq!(recv.read_to_end(1).await.unwrap(), b"");
+    }
+    let (mut send, _recv) = device.open_bi().await.unwrap();
+    let (tried, mut tries) = tokio::sync::watch::channel(0);
+    let nearly_dark = Tapped::new(move |_| {
+        tried.send_modify(|tried| *tried += 1);
+        *tried.borrow() == 1
+    });
+    let content = pattern(COUNT);
+    // Enough that the hub may send all that it has to say (RFC 9000 §8.1), and no more than goes at once.
+    let (first, rest) = content.split_at(8 << 10);
+    send.write_all(first).await.unwrap();
+    endpoint.rebind_with_socket(nearly_dark).unwrap();
+    let (_answer, mut question) = hub.accept_bi().await.unwrap();
+    tries.wait_for(|tried| *tried > PROBES).await.unwrap();
+    endpoint.rebind(socket()).unwrap();
+    let ask = async {
+        send.write_all(rest).await.unwrap();
+        send.finish().unwrap();
+    };
+    let ((), arrived) = tokio::join!(ask, question.read_to_end(COUNT));
+    assert!(arrived.unwrap() == content);
+}
+
 /// A watched link asks for signs of life while somebody uses it, and ends when there is no answer.
 #[tokio::test]
 async fn a_watched_link_that_goes_dark_ends_and_says_so() {
