@@ -8,6 +8,7 @@ mod interrupt;
 mod load;
 mod machine;
 pub mod options;
+mod pace;
 mod page;
 pub mod results;
 mod turn;
@@ -32,8 +33,10 @@ use crate::process;
 use crate::report;
 use crate::tunnel::peers::{self, Missing};
 use files::Folder;
+use interrupt::End;
 pub use interrupt::INTERRUPTED;
 use options::Options;
+use pace::Pace;
 use results::{Interrupted, Line, Report, WayResult};
 use turn::{Amount, Samples, lossy_turn, turn};
 use ways::Way;
@@ -42,12 +45,16 @@ use workload::Workload;
 /// What of the packets a lossy line loses, each way: 1 %, in millionths.
 const LOSS: Share = Share(10_000);
 
+/// What three turns at once do to a fast line.
+const SHARED: &str =
+    "three turns at once keep each other from the processors: without --quick rates are higher";
+
 /// A line that ways are measured over, and what is done there.
 struct Course {
     name: String,
     profile: Profile,
-    /// How long a turn takes if nothing disturbs it.
-    expected: Duration,
+    /// How long a turn takes with `--quick`, if nothing disturbs it.
+    planned: Duration,
     turn: fn(&Stage, &Way, Amount, &mut Vec<Samples>) -> anyhow::Result<()>,
 }
 
@@ -60,31 +67,36 @@ struct Turn {
 }
 
 /// Measures, and writes the report. If a signal interrupts that, the report is of the turns that were over by then, and says
-/// so. If there was none, nothing is written, and this process ends.
+/// so. If there was none, nothing is written, and this process ends. With [`Options::limit`], what is not over by then has
+/// failed.
 ///
 /// # Errors
 ///
 /// The system lacks something, which the error names; or the report cannot be written.
 pub fn run(options: &Options, folder: Folder) -> anyhow::Result<Report> {
-    let (ways, missing) = ways(options);
     let begun = Instant::now();
+    let (ways, missing) = ways(options);
     let mut report = Report::new(options, missing, &ways)?;
-    let queue = Arc::new(Queue::new(options, courses(options)?, ways));
+    let queue = Arc::new(Queue::new(options, courses(options)?, ways, begun));
     let working = queue.clone();
-    let is_interrupted = interrupt::is_interrupted(move || working.take_all())?;
-    let results = queue.end();
+    let limit = options.limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+    let end = interrupt::wait_for(move || working.take_all(), limit)?;
+    let mut results = queue.end();
     let taken = results.iter().flatten().map(|way| way.turns).sum();
-    if is_interrupted && taken == 0 {
+    if end == End::Interrupted && taken == 0 {
         process::end_all();
         eprintln!("interrupted before a turn was over: nothing is written");
         std::process::exit(INTERRUPTED);
     }
-    report.interrupted = is_interrupted.then_some(Interrupted { taken, of: queue.of });
+    report.interrupted = (end == End::Interrupted).then_some(Interrupted { taken, of: queue.of });
+    if let (End::OutOfTime, Some(limit)) = (end, options.limit) {
+        results.iter_mut().flatten().for_each(|way| way.is_out_of_time(limit));
+    }
     let lines = queue.courses.iter().zip(results);
     report.lines = lines.map(|(course, ways)| Line::new(&course.name, &course.profile, ways)).collect();
     report.took_s = begun.elapsed().as_secs_f64().round();
     let written = files::write(&report, folder);
-    if is_interrupted {
+    if end != End::Over {
         // There are turns that still run.
         process::end_all();
     }
@@ -100,33 +112,25 @@ struct Queue {
     of: usize,
     turns: Mutex<VecDeque<Turn>>,
     results: Mutex<Vec<Vec<WayResult>>>,
+    pace: Mutex<Pace>,
     begun: Instant,
-    /// How long all turns take, one after the other, if nothing disturbs them.
-    expected: Duration,
     bar: ProgressBar,
 }
 
 impl Queue {
-    fn new(options: &Options, courses: Vec<Course>, ways: Vec<Way>) -> Self {
+    fn new(options: &Options, courses: Vec<Course>, ways: Vec<Way>, begun: Instant) -> Self {
         let results_over =
             |course: &Course| ways.iter().map(|way| WayResult::new(way, &course.profile)).collect();
         let results: Vec<Vec<WayResult>> = courses.iter().map(results_over).collect();
         let mut turns = turns(options, &courses, ways.len());
         turns.retain(|turn| results[turn.course][turn.way].goes_on());
         let (of, bar) = (turns.len(), report::progress(turns.len()));
-        let expected = expected(&turns, &courses);
+        let lines = courses.iter().enumerate().map(|(index, course)| {
+            (course.planned, turns.iter().filter(|turn| turn.course == index).count())
+        });
+        let pace = Mutex::new(Pace::new(options.limit, options.at_once(), lines));
         let (turns, results) = (Mutex::new(turns), Mutex::new(results));
-        Self {
-            options: options.clone(),
-            courses,
-            ways,
-            of,
-            turns,
-            results,
-            begun: Instant::now(),
-            expected,
-            bar,
-        }
+        Self { options: options.clone(), courses, ways, of, turns, results, pace, begun, bar }
     }
 
     fn turns(&self) -> MutexGuard<'_, VecDeque<Turn>> {
@@ -135,6 +139,10 @@ impl Queue {
 
     fn results(&self) -> MutexGuard<'_, Vec<Vec<WayResult>>> {
         self.results.lock().expect("nobody panics with it")
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().expect("nobody panics with it")
     }
 
     /// Takes all turns, several at once if that is asked for.
@@ -161,6 +169,7 @@ impl Queue {
                 }
                 self.results()[turn.course][turn.way].add(taken);
             }
+            self.pace().over(turn.course);
             self.bar.inc(1);
         }
     }
@@ -168,26 +177,32 @@ impl Queue {
     /// One turn; again if packets were late, and there is time.
     fn take_in_time(&self, turn: Turn) -> anyhow::Result<Taken> {
         let (course, way) = (&self.courses[turn.course], &self.ways[turn.way]);
-        let begun = Instant::now();
-        let ((samples, failed, line), tries) = in_time(
-            || take(course, way, &self.options, turn.round),
-            |(_, _, line)| line.is_punctual() || !self.has_time_for(begun.elapsed()),
-        )?;
+        let take = || {
+            let begun = Instant::now();
+            let taken = take(course, way, &self.options, turn.round)?;
+            self.pace().taken(turn.course, begun.elapsed());
+            Ok(taken)
+        };
+        let is_enough = |(_, _, line): &(_, _, lab::Report)| {
+            let is_enough = line.is_punctual() || !self.pace().has_time(self.begun.elapsed());
+            if !is_enough {
+                self.bar.set_message(format!("{}: {}, again", course.name, way.name()));
+            }
+            is_enough
+        };
+        let ((samples, failed, line), tries) = in_time(take, is_enough)?;
         if line.is_punctual() {
             return Ok(Taken { samples, failed, line, late: tries - 1 });
         }
-        let why = if tries == TRIES {
+        let mut why = if tries == TRIES {
             format!("packets were late {TRIES} times in a row: is the machine busy?")
         } else {
             "packets were late, and --quick leaves no time for another turn: is the machine busy?".into()
         };
+        if let Some(failed) = failed {
+            why = format!("{why} besides, {failed}");
+        }
         Ok(Taken { samples: Vec::new(), failed: Some(why), line, late: tries })
-    }
-
-    /// Whether what takes so long may be done now, beside all turns that have not begun.
-    fn has_time_for(&self, took: Duration) -> bool {
-        let (left, so_far) = (expected(&self.turns(), &self.courses), self.begun.elapsed());
-        self.options.limit.is_none_or(|limit| time_needed(so_far, left, self.expected) + took < limit)
     }
 
     /// Lets no more turns begin. Returns what those that are over have given.
@@ -205,17 +220,6 @@ struct Taken {
     line: lab::Report,
     /// How often it was taken before, and thrown away since packets were late.
     late: usize,
-}
-
-/// How long turns take, one after the other, if nothing disturbs them.
-fn expected(turns: &VecDeque<Turn>, courses: &[Course]) -> Duration {
-    turns.iter().map(|turn| courses[turn.course].expected).sum()
-}
-
-/// How long all takes that is asked for, if what has begun of it took so long, and `left` is what has not. Both, and `of`, are
-/// in the time of turns that nothing disturbs.
-fn time_needed(so_far: Duration, left: Duration, of: Duration) -> Duration {
-    so_far.mul_f64(of.div_duration_f64(of - left))
 }
 
 /// One turn, on a line of its own. All ways of a round have the same draws.
@@ -238,7 +242,7 @@ fn take(
 fn turns(options: &Options, courses: &[Course], ways: usize) -> VecDeque<Turn> {
     let mut order: Vec<usize> = (0..courses.len()).collect();
     if options.at_once() > 1 {
-        order.sort_by_key(|&course| Reverse(courses[course].expected));
+        order.sort_by_key(|&course| Reverse(courses[course].planned));
     }
     let rounds =
         || (0..options.rounds).flat_map(move |round| (0..ways).map(move |way| (round, (way + round) % ways)));
@@ -251,13 +255,13 @@ fn courses(options: &Options) -> anyhow::Result<Vec<Course>> {
     let mut courses = Vec::new();
     for name in &options.profiles {
         let profile = find(name)?;
-        let expected = options.amount(round_trip(&profile)).expected(round_trip(&profile));
+        let planned = options.amount(round_trip(&profile)).duration(round_trip(&profile));
         let mut lossy = profile.clone();
-        courses.push(Course { name: name.clone(), profile, expected, turn });
+        courses.push(Course { name: name.clone(), profile, planned, turn });
         if options.has_wide() {
             (lossy.up.loss, lossy.down.loss) = (LOSS, LOSS);
             let name = format!("{name}, 1 % lost");
-            courses.push(Course { name, profile: lossy, expected, turn: lossy_turn });
+            courses.push(Course { name, profile: lossy, planned, turn: lossy_turn });
         }
     }
     Ok(courses)
@@ -283,6 +287,11 @@ pub fn warnings(report: &Report) -> Vec<String> {
         .then(|| "this program was built without --release: figures of speed are lower".into());
     let few =
         (report.rounds < 3).then(|| format!("{} rounds: there are no ranges to speak of", report.rounds));
+    let shared = report
+        .lines
+        .iter()
+        .filter(|line| report.quick && line.is_fast)
+        .map(|line| format!("{}: {SHARED}", line.profile));
     let failed = report.lines.iter().flat_map(|line| {
         let failed = line.ways.iter().filter_map(|way| Some((&way.way, way.failed.as_ref()?)));
         failed.map(|(way, why)| format!("{}: {way} failed: {why}", line.profile))
@@ -295,7 +304,15 @@ pub fn warnings(report: &Report) -> Vec<String> {
         impossible.map(|(way, why)| format!("{}: not measured: {way}: {why}", line.profile))
     });
     let interrupted = report.interrupted.map(|interrupted| interrupted.to_string());
-    interrupted.into_iter().chain(slow).chain(few).chain(impossible).chain(failed).chain(missing).collect()
+    interrupted
+        .into_iter()
+        .chain(slow)
+        .chain(few)
+        .chain(shared)
+        .chain(impossible)
+        .chain(failed)
+        .chain(missing)
+        .collect()
 }
 
 /// Says on the terminal what was measured.
@@ -334,30 +351,4 @@ fn table(line: &Line) -> comfy_table::Table {
         table.add_row([way.way.clone(), way.legs.to_string()].into_iter().chain(cells));
     }
     table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// However many turns were late, there is time for all that are left.
-    #[test]
-    fn what_was_late_is_not_taken_again_at_the_expense_of_others() {
-        let (limit, at_once) = (Duration::from_secs(180), 3);
-        let turns = [[18; 13], [8; 13]].concat().into_iter().map(Duration::from_secs);
-        let of: Duration = turns.clone().sum();
-        for is_late in [|_| false, |taken| taken % 4 == 0, |_| true] {
-            let (mut so_far, mut left, mut again) = (Duration::ZERO, of, 0);
-            for (taken, turn) in (1..).zip(turns.clone()) {
-                so_far += turn / at_once;
-                left -= turn;
-                if is_late(taken) && time_needed(so_far, left, of) + turn < limit {
-                    so_far += turn / at_once;
-                    again += 1;
-                }
-            }
-            assert!(so_far < limit, "{so_far:?}");
-            assert_eq!(again > 0, is_late(4), "{again}");
-        }
-    }
 }

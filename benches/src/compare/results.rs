@@ -1,6 +1,7 @@
 //! What a report holds. It is written as it stands, so its names are those of the JSON.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 use towline_sim::link::LinkSpec;
@@ -14,6 +15,9 @@ use super::workload::{self, About, Figure, Workload};
 use crate::lab;
 use crate::lab::stage::rates;
 pub use crate::tunnel::peers::Missing;
+
+/// How fast a line may be of which three are carried at once: less than a third of what one may have alone.
+const FAST_MBIT_PER_S: f64 = 50.0;
 
 /// All that was measured, and how.
 #[derive(Clone, Debug, Serialize)]
@@ -80,6 +84,8 @@ pub struct Line {
     pub down: LinkSpec,
     /// In Mbit/s: up and down.
     pub rates_mbit_per_s: [f64; 2],
+    /// Whether it is so fast that turns at the same time keep each other from the processors.
+    pub is_fast: bool,
     /// How it has done: in the worst turn, and in all together.
     pub line: Option<lab::Report>,
     /// The ways.
@@ -164,13 +170,15 @@ impl Line {
         if let Some(without) = ways.iter().find(|way| way.of == Whose::Nobody).cloned() {
             ways.iter_mut().for_each(|way| way.compare_with(&without));
         }
+        let rates_mbit_per_s = rates(profile).map(|rate| rate as f64 / 1e6);
         Self {
             profile: name.into(),
             about: profile.about.clone(),
             source: profile.source.clone(),
             up: profile.up.clone(),
             down: profile.down.clone(),
-            rates_mbit_per_s: rates(profile).map(|rate| rate as f64 / 1e6),
+            rates_mbit_per_s,
+            is_fast: rates_mbit_per_s.iter().any(|&rate| rate > FAST_MBIT_PER_S),
             line: ways.iter().filter_map(|way| way.line).reduce(lab::Report::and),
             ways,
         }
@@ -214,6 +222,16 @@ impl WayResult {
     /// Whether nothing was measured, and nothing failed.
     pub(super) fn is_empty(&self) -> bool {
         self.measured.is_empty() && self.failed.is_none()
+    }
+
+    /// No more will come of it: what has had no turn by now has failed.
+    pub(super) fn is_out_of_time(&mut self, limit: Duration) {
+        if self.goes_on() && self.turns == 0 {
+            self.failed = Some(format!(
+                "its turn was not over after {} s, when --quick ends: name fewer lines, transports or peers",
+                limit.as_secs()
+            ));
+        }
     }
 
     /// Adds what a round gave, or why it gave nothing.
@@ -271,7 +289,7 @@ const METHOD: [&str; 7] = [
      thread that gives each packet on when it would have arrived. Rate, delay, jitter, queue and losses are those of the \
      profile. How late packets were given on is recorded; a turn in which it was more than 1 ms for one in a hundred, or in \
      which a kernel dropped a packet, is thrown away and taken again; after three such turns a way has no figures. With --quick \
-     it is taken again only where that leaves time for all others.",
+     it is taken again only where that leaves time for all others, unless --rounds or --keys are given.",
     "At the near end is whoever calls. At the far end are the meeting point (the hub, or the peer's server), the device, and \
      the target, a plain TCP server. So the line is between the caller and the meeting point, and what is beyond it costs \
      no time on the way.",

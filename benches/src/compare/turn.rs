@@ -41,7 +41,7 @@ pub(crate) struct Amount {
 
 impl Amount {
     /// How long that takes over a line with such a round trip, if nothing disturbs it and there are no wide workloads.
-    pub(crate) fn expected(&self, round_trip: Duration) -> Duration {
+    pub(crate) fn duration(&self, round_trip: Duration) -> Duration {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let typed = 3 * KEY_EVERY.saturating_mul(count(self.keys));
         let requests = REQUEST_EVERY.saturating_mul(count(self.requests));

@@ -63,16 +63,16 @@ const MOST_LATE: Duration = Duration::from_millis(1);
 /// How often something is measured in which packets are late each time, before the machine is said to be too busy.
 pub(crate) const TRIES: usize = 3;
 
-/// Measures; again while packets were late, [`TRIES`] times in all, since what that gives is worth nothing. Returns what the
-/// last time gave, and which time that was.
+/// Measures until that `is_enough`, [`TRIES`] times at most: again where packets were late, since what that gives is worth
+/// nothing. Returns what the last time gave, and which time that was.
 pub(crate) fn in_time<T>(
     measure: impl Fn() -> anyhow::Result<T>,
-    is_in_time: impl Fn(&T) -> bool,
+    is_enough: impl Fn(&T) -> bool,
 ) -> anyhow::Result<(T, usize)> {
     let mut tries = 1;
     loop {
         let measured = measure()?;
-        if tries == TRIES || is_in_time(&measured) {
+        if tries == TRIES || is_enough(&measured) {
             return Ok((measured, tries));
         }
         tries += 1;
