@@ -39,7 +39,7 @@ impl Wire {
     ) -> usize {
         self.bytes.clear();
         while self.bytes.len() + RECORD <= WIRE {
-            if source.poll_transmit(NOW, RECORD, &mut self.slices) == 0 {
+            if source.poll_transmit(NOW, WIRE - self.bytes.len(), &mut self.slices) == 0 {
                 break;
             }
             self.slices.drain(..).for_each(|slice| self.bytes.extend_from_slice(&slice));

@@ -39,6 +39,9 @@ pub struct Config {
     /// How many unidirectional streams the peer may have open at a time. Default: 128.
     pub max_streams_uni: u64,
     /// The largest record that the peer may send, in bytes; not below 16382. Default: 16382.
+    ///
+    /// Larger ones cost bulk less: a link of ours sends up to 64 KiB in one to a peer that takes them. A peer can make this
+    /// end keep as much, also before it is known who it is: the start of a frame that was cut, unless it is one of data.
     pub max_record_size: u64,
     /// How many bytes the peer takes before it has declared itself, on one bidirectional stream that this end opens: what
     /// the two applications have agreed on, for instance with their ALPN. They go out with this end's own parameters, which

@@ -26,7 +26,7 @@ pub const MIN_TRANSMIT: usize = 512;
 /// Data is not cut into less than this to fill a record's end.
 const MIN_FRAGMENT: usize = 256;
 
-/// The longest turn of a stream among others: a full record.
+/// The longest turn of a stream among others: a record that every peer takes.
 const QUANTUM: u64 = 16 << 10;
 
 /// Into how many records at least what may be on its way is cut, where somebody would wait for it: a key can be read only

@@ -11,7 +11,7 @@ use crate::line::Line;
 
 /// A stream's urgency: whose data goes first.
 ///
-/// Streams of one class take turns, a record's worth each. A class waits while a more urgent one has something to
+/// Streams of one class take turns, 16 KiB each. A class waits while a more urgent one has something to
 /// send, so the last word of an [`Interactive`](Self::Interactive) stream waits for at most one record of bulk; but
 /// every class that waits gets a sixteenth of what goes out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

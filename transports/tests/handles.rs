@@ -12,10 +12,10 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{config, pair, pattern, poll_once, stream};
+use common::{config, pair, pattern, poll_once, stream, tls_pair};
 use tokio::io::AsyncReadExt;
 use towline_transports::{
-    Code, Config, Link, LinkClosed, ReadError, RecvStream, SendStream, Side, Urgency, WriteError,
+    Code, Config, Link, LinkClosed, ReadError, RecvStream, SendStream, Side, Urgency, WriteError, websocket,
 };
 
 /// Counts its wakes.
@@ -38,6 +38,60 @@ impl Count {
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
+    }
+}
+
+/// A stream's worth of bytes, one way. Returns how many more the link has sent for it.
+async fn overhead(service: &Link, device: &Link, count: usize) -> u64 {
+    let ((mut send, _recv), (_answer, mut question)) = stream(service, device).await;
+    let before = service.stats().bytes_sent;
+    let content = pattern(count);
+    let write = async {
+        send.write_all(&content).await.unwrap();
+        send.finish().unwrap();
+    };
+    let ((), read) = tokio::join!(write, question.read_to_end(count));
+    assert!(read.unwrap() == content);
+    service.stats().bytes_sent - before - count as u64
+}
+
+/// What a record costs is its size, and the type, stream and offset of its frame.
+#[tokio::test(start_paused = true)]
+async fn records_are_as_large_as_the_peer_takes() {
+    const COUNT: usize = 8 << 20;
+    let mut costs = Vec::new();
+    for max_record_size in [0, 16_383, 64 << 10, u64::MAX] {
+        let limits = config(|c| {
+            c.stream_window = COUNT as u64;
+            c.max_record_size = max_record_size;
+        });
+        let (service, device) = pair(1 << 20, limits);
+        costs.push(overhead(&service, &device, COUNT).await);
+    }
+    let [small, hardly_larger, large, any] = costs[..] else { panic!() };
+    assert!(hardly_larger <= small && 2 * large < small && any <= large, "{costs:?}");
+}
+
+/// A TLS record has 16 KiB, and a message of a WebSocket 64.
+#[tokio::test]
+async fn what_is_below_carries_large_records() {
+    const COUNT: usize = 8 << 20;
+    for max_record_size in [16_390, 64 << 10, u64::MAX] {
+        let limits = config(|c| {
+            c.stream_window = COUNT as u64;
+            c.max_record_size = max_record_size;
+        });
+        let (service, device, ()) = tls_pair(limits.clone()).await;
+        overhead(&service, &device, COUNT).await;
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let bare = [websocket::SUBPROTOCOL_BARE];
+        let (ours, theirs) = tokio::join!(
+            websocket::connect(ours, "hub.test", "/", bare[0]),
+            websocket::accept(theirs, "/", &bare)
+        );
+        let service = Link::start(ours.unwrap().with_records(), Side::Client, limits.clone());
+        let device = Link::start(theirs.unwrap().with_records(), Side::Server, limits);
+        overhead(&service, &device, COUNT).await;
     }
 }
 

@@ -49,6 +49,19 @@ async fn over_tcp_as_client() -> (Link, Peer) {
     (link, peer.await.unwrap())
 }
 
+/// The peer takes records that are larger than all have to.
+async fn over_tcp_in_large_records() -> (Link, Peer) {
+    let (listener, address) = listen_for_peer().await;
+    let mut config = qmux::Config::new(Version::QMux02);
+    config.max_record_size = 1 << 20;
+    let peer = tokio::spawn(async move {
+        let config = qmux::tcp::Config::new(Version::QMux02).session_config(config);
+        config.accept(accept_for_peer(listener).await).await.unwrap()
+    });
+    let link = Link::start(dial(address).await, Side::Client, Config::default());
+    (link, peer.await.unwrap())
+}
+
 async fn over_tcp_as_server() -> (Link, Peer) {
     let (mut listener, address) = listen().await;
     let peer = tokio::spawn(qmux::tcp::Config::new(Version::QMux02).connect(address));
@@ -288,6 +301,12 @@ async fn with_qmux_over_tcp_as_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_qmux_over_tcp_as_server() {
     let (link, peer) = over_tcp_as_server().await;
+    everything(link, peer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_qmux_over_tcp_in_large_records() {
+    let (link, peer) = over_tcp_in_large_records().await;
     everything(link, peer).await;
 }
 

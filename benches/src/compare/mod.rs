@@ -180,7 +180,10 @@ impl Queue {
         let take = || {
             let begun = Instant::now();
             let taken = take(course, way, &self.options, turn.round)?;
-            self.pace().taken(turn.course, begun.elapsed());
+            // What fails early says nothing about how long others take.
+            if taken.1.is_none() {
+                self.pace().taken(turn.course, begun.elapsed());
+            }
             Ok(taken)
         };
         let is_enough = |(_, _, line): &(_, _, lab::Report)| {

@@ -48,8 +48,9 @@ impl Pace {
         self.limit.is_none_or(|limit| so_far + self.rest() < limit)
     }
 
-    /// How long it takes at most until all turns are over, if each that is not takes as long as those so far (R. L. Graham,
-    /// Bounds on multiprocessing timing anomalies, 1969): all are shared evenly, and somebody waits for the longest.
+    /// How long it takes at most until all turns are over, if each that is not takes as long as those so far have on the mean
+    /// (R. L. Graham, Bounds on multiprocessing timing anomalies, 1969): all are shared evenly, and somebody waits for the
+    /// longest.
     fn rest(&self) -> Duration {
         let (taken, took) =
             self.lines.iter().fold((Duration::ZERO, Duration::ZERO), |(taken, took), line| {
@@ -119,6 +120,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_there_is_always_time() {
-        assert!(Pace::new(None, 1, [(Duration::MAX / 2, 2)]).has_time(Duration::MAX / 2));
+        assert!(Pace::new(None, 1, [(LIMIT, 2)]).has_time(100 * LIMIT));
+        assert!(!Pace::new(Some(LIMIT), 1, [(LIMIT, 2)]).has_time(LIMIT));
     }
 }

@@ -228,7 +228,8 @@ impl WayResult {
     pub(super) fn is_out_of_time(&mut self, limit: Duration) {
         if self.goes_on() && self.turns == 0 {
             self.failed = Some(format!(
-                "its turn was not over after {} s, when --quick ends: name fewer lines, transports or peers",
+                "its turn was not over, or not taken again after packets were late, when --quick ended after {} s: name fewer lines, \
+                 transports or peers",
                 limit.as_secs()
             ));
         }

@@ -10,10 +10,7 @@ use http::{Method, Request, Response, Uri};
 
 use towline_transports::Pipe;
 
-use super::{Accept, BIG_SESSION, BIG_STREAM, Muxer, Open, Stream, UP, Windows};
-
-/// The largest frame, where windows are big.
-const BIG_FRAME: u32 = 64 << 10;
+use super::{Accept, BIG_FRAME, BIG_SESSION, BIG_STREAM, Muxer, Open, Stream, UP, Windows};
 
 /// It, with these windows.
 #[derive(Clone, Copy, Debug)]

@@ -25,7 +25,7 @@ pub(crate) use h2::H2;
 pub(crate) use pipe::MemoryPipe;
 pub(crate) use qmux::Qmux;
 pub(crate) use tokio_yamux::TokioYamux;
-pub(crate) use towline::Towline;
+pub(crate) use towline::{Towline, config};
 pub(crate) use yamux::{Yamux13, Yamux14};
 
 /// A muxer, in one of its settings.
@@ -36,9 +36,11 @@ pub enum Name {
     Pipe,
     /// The engine, both sessions pumped by hand: no tasks, no lock
     TowlineEngine,
+    /// The same, with windows of 4 MiB (stream) and 16 MiB (session), and records of 64 KiB
+    TowlineEngineBig,
     /// Links, with slices in and out
     Towline,
-    /// Links, with a stream window of 4 MiB instead of 256 KiB
+    /// Links, with windows of 4 MiB and 16 MiB, and records of 64 KiB
     TowlineBig,
     /// Links, with bytes copied in and out, as through AsyncRead and AsyncWrite
     TowlineCopy,
@@ -81,6 +83,9 @@ pub(crate) enum Windows {
 /// The window of a stream, and of all streams together, where they are big.
 pub(crate) const BIG_STREAM: u32 = 4 << 20;
 pub(crate) const BIG_SESSION: u32 = 16 << 20;
+
+/// The largest record, or frame, where windows are big.
+pub(crate) const BIG_FRAME: u32 = 64 << 10;
 
 /// Starts an end over a pipe. It may be that either waits for the other.
 pub(crate) trait Muxer<P>: Copy + Send + Sync + 'static {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use towline_transports::{Config, Link, Pipe, RecvStream, SendStream, Side};
 
-use super::{Accept, BIG_SESSION, BIG_STREAM, Muxer, Open, Stream, UP, Windows};
+use super::{Accept, BIG_FRAME, BIG_SESSION, BIG_STREAM, Muxer, Open, Stream, UP, Windows};
 
 /// How many streams may be open at a time.
 const STREAMS: u64 = 1 << 16;
@@ -44,17 +44,17 @@ impl Acceptor {
     }
 }
 
-impl Towline {
-    fn config(self) -> Config {
-        let mut config = Config::default();
-        config.max_streams_bidi = STREAMS;
-        if self.windows == Windows::Big {
-            config.stream_window = BIG_STREAM.into();
-            config.session_window = BIG_SESSION.into();
-            config.send_buffer = BIG_STREAM.into();
-        }
-        config
+/// What a session of ours is told.
+pub(crate) fn config(windows: Windows) -> Config {
+    let mut config = Config::default();
+    config.max_streams_bidi = STREAMS;
+    if windows == Windows::Big {
+        config.stream_window = BIG_STREAM.into();
+        config.session_window = BIG_SESSION.into();
+        config.send_buffer = BIG_STREAM.into();
+        config.max_record_size = BIG_FRAME.into();
     }
+    config
 }
 
 impl<P: Pipe> Muxer<P> for Towline {
@@ -62,11 +62,11 @@ impl<P: Pipe> Muxer<P> for Towline {
     type Acceptor = Acceptor;
 
     async fn opener(self, pipe: P) -> Opener {
-        Opener(Link::start(pipe, Side::Client, self.config()), self.copies)
+        Opener(Link::start(pipe, Side::Client, config(self.windows)), self.copies)
     }
 
     async fn acceptor(self, pipe: P) -> Acceptor {
-        Acceptor(Link::start(pipe, Side::Server, self.config()), self.copies)
+        Acceptor(Link::start(pipe, Side::Server, config(self.windows)), self.copies)
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use towline_engine::{Code, Config, Dir, Event, Session, StreamId};
+use towline_engine::{Code, Dir, Event, Session, StreamId};
 
 use super::streams::shares;
 use super::{ECHO, PIECE, Sample, Workload};
 use crate::alloc;
 use crate::clock;
 use crate::figures::UNIT;
+use crate::muxer::{self, Windows};
 use crate::pair::{Pair, read_all, write};
 
 /// Two sessions at work.
@@ -22,15 +23,13 @@ pub struct Bench {
 
 impl Default for Bench {
     fn default() -> Self {
-        let mut config = Config::default();
-        config.max_streams_bidi = 1 << 16;
-        Self { pair: Pair::new(config), source: Bytes::from(vec![7; PIECE]) }
+        Self::new(Windows::Default)
     }
 }
 
 /// As [`run`](super::run), of the engine.
-pub(crate) fn run(workload: Workload, warm_up: u64, times: u64) -> Sample {
-    let mut bench = Bench::default();
+pub(crate) fn run(windows: Windows, workload: Workload, warm_up: u64, times: u64) -> Sample {
+    let mut bench = Bench::new(windows);
     bench.work(workload, warm_up);
     let before = bench.wire_bytes();
     let (heap, cpu, wall) = (alloc::heap(), clock::thread_cpu(), Instant::now());
@@ -40,6 +39,10 @@ pub(crate) fn run(workload: Workload, warm_up: u64, times: u64) -> Sample {
 }
 
 impl Bench {
+    fn new(windows: Windows) -> Self {
+        Self { pair: Pair::new(muxer::config(windows)), source: Bytes::from(vec![7; PIECE]) }
+    }
+
     /// Does `workload` so many times. Returns how long each took, of echoes.
     pub fn work(&mut self, workload: Workload, times: u64) -> Vec<Duration> {
         let streams = workload.streams();

@@ -106,7 +106,8 @@ pub fn run(name: Name, workload: Workload, warm_up: u64, times: u64) -> anyhow::
     match name {
         // Its one stream is needed for the work itself.
         Name::Pipe => streams::run(Bare::default(), streams::Plan { warm_up: 0, ..plan }),
-        Name::TowlineEngine => Ok(engine::run(workload, warm_up, times)),
+        Name::TowlineEngine => Ok(engine::run(Windows::Default, workload, warm_up, times)),
+        Name::TowlineEngineBig => Ok(engine::run(Windows::Big, workload, warm_up, times)),
         Name::Towline => streams::run(towline(Windows::Default, false), plan),
         Name::TowlineBig => streams::run(towline(Windows::Big, false), plan),
         Name::TowlineCopy => streams::run(towline(Windows::Default, true), plan),

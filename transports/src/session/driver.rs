@@ -21,10 +21,14 @@ use super::shared::{FIRST, Shared, State};
 use crate::error::LinkClosed;
 use crate::read_buffer::Room;
 
-/// The most bytes of a record: with a size of two bytes, what fills a TLS record.
+/// What a record has at most that every peer takes: with a size of two bytes, what fills a TLS record.
 const RECORD: usize = 16 << 10;
 
-/// How many records go out together at most, to a pipe that takes them at once: 112 KiB, which sealed is what a buffer
+/// What a record has at most if the peer takes larger ones: it fills four TLS records, or a message of a WebSocket
+/// (`MAX_SENT`).
+const LARGE_RECORD: usize = 4 * RECORD;
+
+/// How many such records go out together at most, to a pipe that takes them at once: 112 KiB, which sealed is what a buffer
 /// of the pool holds. What is sealed no longer waits for what is urgent, so a pipe that does not take as much at once is given
 /// less.
 const BATCH: usize = 7;
@@ -47,7 +51,7 @@ pub(crate) struct Driver<C> {
     batch: Batch,
     /// Whom to wake once the lock is given back.
     wakes: Vec<Waker>,
-    /// How many records the pipe is given at a time: as it takes them.
+    /// How many records the pipe is given at a time, of [`RECORD`] bytes: as it takes them.
     pace: usize,
     /// How many bytes were in the session and not read, when it was last looked at.
     unread: usize,
@@ -324,13 +328,15 @@ fn unread(state: &State) -> usize {
     usize::try_from(state.session.credit().unread).unwrap_or(usize::MAX)
 }
 
-/// Takes the session's next records.
+/// Takes the session's next records: so many, or fewer that are larger.
 fn fill(batch: &mut Batch, state: &mut State, now: towline_engine::Instant, count: usize) {
-    for _ in 0..count {
-        state.session.poll_transmit(now, RECORD, &mut batch.slices);
-        if batch.ends.last().copied().unwrap_or(0) == batch.slices.len() {
+    let mut room = count * RECORD;
+    while room >= RECORD {
+        let length = state.session.poll_transmit(now, room.min(LARGE_RECORD), &mut batch.slices);
+        if length == 0 {
             return;
         }
         batch.ends.push(batch.slices.len());
+        room -= length.max(RECORD);
     }
 }

@@ -196,6 +196,29 @@ impl<P: Pipe> TlsPipe<P> {
         self.seal_with(|records, sealing| records.seal(parts, sealing));
     }
 
+    /// Seals a record of the session. It fills a record of TLS; or several, if the peer takes larger ones.
+    fn seal_record(&mut self, slices: &[Bytes]) {
+        if slices.iter().map(Bytes::len).sum::<usize>() <= MAX_PLAINTEXT {
+            return self.seal(slices.iter().map(|slice| &slice[..]));
+        }
+        let (mut parts, mut room) = (Vec::new(), MAX_PLAINTEXT);
+        for slice in slices {
+            let mut rest = &slice[..];
+            while !rest.is_empty() {
+                let (part, later) = rest.split_at(rest.len().min(room));
+                parts.push(part);
+                (rest, room) = (later, room - part.len());
+                if room == 0 {
+                    self.seal(parts.drain(..));
+                    room = MAX_PLAINTEXT;
+                }
+            }
+        }
+        if !parts.is_empty() {
+            self.seal(parts);
+        }
+    }
+
     /// Seals something, if nothing has failed to be sealed before: then no number may be used again.
     fn seal_with(&mut self, seal: impl FnOnce(&mut Records, &mut BytesMut) -> Result<(), Error>) {
         if self.broken.is_none() {
@@ -269,8 +292,7 @@ impl<P: Pipe> Carrier for TlsPipe<P> {
         self.prepare();
         let mut start = 0;
         for end in batch.ends.drain(..) {
-            // A record of the session fills a record of TLS.
-            self.seal(batch.slices[start..end].iter().map(|slice| &slice[..]));
+            self.seal_record(&batch.slices[start..end]);
             start = end;
         }
         batch.slices.clear();
