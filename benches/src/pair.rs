@@ -9,7 +9,7 @@ use bytes::Bytes;
 use towline_engine::{Code, Config, Dir, Epoch, Instant, ReadError, Session, Side, StreamId, WriteError};
 use towline_transports::ReadBuffer;
 
-/// The most bytes of a record, as the driver makes them.
+/// What a record has at most that every peer takes; with less room than that, the wire is full.
 const RECORD: usize = 16 << 10;
 
 /// How many bytes the wire holds: half of a read buffer.

@@ -41,32 +41,38 @@ async fn settle() {
     }
 }
 
-/// A stream's worth of bytes, one way. Returns how many more the link has sent for it.
-async fn overhead(service: &Link, device: &Link, count: usize) -> u64 {
+/// What [`overhead`] sends.
+const BULK: usize = 8 << 20;
+
+/// An end that takes such records.
+fn takes_records_of(max_record_size: u64) -> Config {
+    config(|c| {
+        c.stream_window = BULK as u64;
+        c.max_record_size = max_record_size;
+    })
+}
+
+/// Bulk, one way. Returns how many more bytes than these the link has sent for it.
+async fn overhead(service: &Link, device: &Link) -> u64 {
     let ((mut send, _recv), (_answer, mut question)) = stream(service, device).await;
     let before = service.stats().bytes_sent;
-    let content = pattern(count);
+    let content = pattern(BULK);
     let write = async {
         send.write_all(&content).await.unwrap();
         send.finish().unwrap();
     };
-    let ((), read) = tokio::join!(write, question.read_to_end(count));
+    let ((), read) = tokio::join!(write, question.read_to_end(BULK));
     assert!(read.unwrap() == content);
-    service.stats().bytes_sent - before - count as u64
+    service.stats().bytes_sent - before - BULK as u64
 }
 
 /// What a record costs is its size, and the type, stream and offset of its frame.
 #[tokio::test(start_paused = true)]
 async fn records_are_as_large_as_the_peer_takes() {
-    const COUNT: usize = 8 << 20;
     let mut costs = Vec::new();
-    for max_record_size in [0, 16_383, 64 << 10, u64::MAX] {
-        let limits = config(|c| {
-            c.stream_window = COUNT as u64;
-            c.max_record_size = max_record_size;
-        });
-        let (service, device) = pair(1 << 20, limits);
-        costs.push(overhead(&service, &device, COUNT).await);
+    for size in [0, 16_383, 64 << 10, u64::MAX] {
+        let (service, device) = pair(1 << 20, takes_records_of(size));
+        costs.push(overhead(&service, &device).await);
     }
     let [small, hardly_larger, large, any] = costs[..] else { panic!() };
     assert!(hardly_larger <= small && 2 * large < small && any <= large, "{costs:?}");
@@ -75,14 +81,9 @@ async fn records_are_as_large_as_the_peer_takes() {
 /// A TLS record has 16 KiB, and a message of a WebSocket 64.
 #[tokio::test]
 async fn what_is_below_carries_large_records() {
-    const COUNT: usize = 8 << 20;
-    for max_record_size in [16_390, 64 << 10, u64::MAX] {
-        let limits = config(|c| {
-            c.stream_window = COUNT as u64;
-            c.max_record_size = max_record_size;
-        });
+    for limits in [16_390, 64 << 10, u64::MAX].map(takes_records_of) {
         let (service, device, ()) = tls_pair(limits.clone()).await;
-        overhead(&service, &device, COUNT).await;
+        overhead(&service, &device).await;
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let bare = [websocket::SUBPROTOCOL_BARE];
         let (ours, theirs) = tokio::join!(
@@ -91,7 +92,7 @@ async fn what_is_below_carries_large_records() {
         );
         let service = Link::start(ours.unwrap().with_records(), Side::Client, limits.clone());
         let device = Link::start(theirs.unwrap().with_records(), Side::Server, limits);
-        overhead(&service, &device, COUNT).await;
+        overhead(&service, &device).await;
     }
 }
 

@@ -41,19 +41,11 @@ async fn listen_for_peer() -> (tokio::net::TcpListener, std::net::SocketAddr) {
 }
 
 async fn over_tcp_as_client() -> (Link, Peer) {
-    let (listener, address) = listen_for_peer().await;
-    let peer = tokio::spawn(async move {
-        qmux::tcp::Config::new(Version::QMux02).accept(accept_for_peer(listener).await).await.unwrap()
-    });
-    let link = Link::start(dial(address).await, Side::Client, Config::default());
-    (link, peer.await.unwrap())
+    over_tcp_as_client_of(qmux::Config::new(Version::QMux02)).await
 }
 
-/// The peer takes records that are larger than all have to.
-async fn over_tcp_in_large_records() -> (Link, Peer) {
+async fn over_tcp_as_client_of(config: qmux::Config) -> (Link, Peer) {
     let (listener, address) = listen_for_peer().await;
-    let mut config = qmux::Config::new(Version::QMux02);
-    config.max_record_size = 1 << 20;
     let peer = tokio::spawn(async move {
         let config = qmux::tcp::Config::new(Version::QMux02).session_config(config);
         config.accept(accept_for_peer(listener).await).await.unwrap()
@@ -306,7 +298,9 @@ async fn with_qmux_over_tcp_as_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_qmux_over_tcp_in_large_records() {
-    let (link, peer) = over_tcp_in_large_records().await;
+    let mut config = qmux::Config::new(Version::QMux02);
+    config.max_record_size = 1 << 20;
+    let (link, peer) = over_tcp_as_client_of(config).await;
     everything(link, peer).await;
 }
 

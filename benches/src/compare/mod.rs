@@ -90,7 +90,7 @@ pub fn run(options: &Options, folder: Folder) -> anyhow::Result<Report> {
     }
     report.interrupted = (end == End::Interrupted).then_some(Interrupted { taken, of: queue.of });
     if let (End::OutOfTime, Some(limit)) = (end, options.limit) {
-        results.iter_mut().flatten().for_each(|way| way.is_out_of_time(limit));
+        results.iter_mut().flatten().for_each(|way| way.give_up_after(limit));
     }
     let lines = queue.courses.iter().zip(results);
     report.lines = lines.map(|(course, ways)| Line::new(&course.name, &course.profile, ways)).collect();
@@ -187,11 +187,11 @@ impl Queue {
             Ok(taken)
         };
         let is_enough = |(_, _, line): &(_, _, lab::Report)| {
-            let is_enough = line.is_punctual() || !self.pace().has_time(self.begun.elapsed());
-            if !is_enough {
-                self.bar.set_message(format!("{}: {}, again", course.name, way.name()));
+            if line.is_punctual() || !self.pace().has_time(self.begun.elapsed()) {
+                return true;
             }
-            is_enough
+            self.bar.set_message(format!("{}: {}, again", course.name, way.name()));
+            false
         };
         let ((samples, failed, line), tries) = in_time(take, is_enough)?;
         if line.is_punctual() {

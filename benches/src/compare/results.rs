@@ -225,7 +225,7 @@ impl WayResult {
     }
 
     /// No more will come of it: what has had no turn by now has failed.
-    pub(super) fn is_out_of_time(&mut self, limit: Duration) {
+    pub(super) fn give_up_after(&mut self, limit: Duration) {
         if self.goes_on() && self.turns == 0 {
             self.failed = Some(format!(
                 "its turn was not over, or not taken again after packets were late, when --quick ended after {} s: name fewer lines, \
